@@ -1,0 +1,1 @@
+"""Wavehook's receiver: verified, stored once, handled until it is done."""

@@ -1,0 +1,59 @@
+"""Strict JSON: what two readers could understand differently is not read at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import cast
+
+from submitter.prediction import JSON
+
+
+class Unreadable(ValueError):
+    """The bytes are not JSON that every reader understands alike."""
+
+
+def parse(body: bytes) -> JSON:
+    """Read UTF-8 JSON as RFC 8259 means it, and no more.
+
+    Python's reader also takes NaN, numbers beyond a float, repeated keys and lone surrogates;
+    each of them breaks something later: a database, another parser, a handler's encoder.
+
+    Raises:
+        Unreadable: not UTF-8, not JSON, nested too deeply, or one of the above.
+    """
+    try:
+        value = _DECODER.decode(body.decode())
+        if _SURROGATE.search(body):
+            json.dumps(value, ensure_ascii=False).encode()
+    # RecursionError: depth; ValueError: the rest, also UnicodeError and too long integers.
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(type(error).__name__) from None
+    return cast("JSON", value)
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError
+    return number
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant
+)

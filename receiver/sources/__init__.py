@@ -1,0 +1,1 @@
+"""Sources: how senders sign, one file a dialect."""

@@ -1,0 +1,1 @@
+"""Stores: the durable inbox, one file a backend."""

@@ -1,0 +1,182 @@
+"""The Store: the durable inbox, which is also the queue. Its promises, kept by every backend.
+
+1. `add` is atomic: the event and all its dispatches, or nothing. Of parallel adds of one id, in
+   one process or many, exactly one receipt says `duplicate=False`.
+2. A duplicate receipt means that the original is durably stored.
+3. `claim` never gives one dispatch to two owners; it honours the due time, the handlers in
+   `after`, and a handler's pause.
+4. `settle` is fenced: it changes nothing and says False where the lease is another's by now.
+5. A dispatch whose lease ran out can be claimed again; `extend` renews a lease still owned.
+6. Every attempt leaves a row: start, end, outcome, error.
+7. `purge` removes payloads by age, never a deduplication key younger than 30 days, never
+   anything of an event with open dispatches.
+8. Time is an argument everywhere, in Unix seconds.
+
+Every method raises `StoreUnavailable` where the store cannot do its work now (locked, disk full,
+read-only, closed), and has then changed nothing, or will not be believed to have.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from receiver.event import Attempt, Claim, Dispatch, DispatchState, Event, Outcome, Receipt
+
+KEY_DAYS = 30
+"""Deduplication keys live at least this many days."""
+
+Plan = Mapping[str, tuple[str, ...]]
+"""The handlers of one event, each with the handlers of the same event that it waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How the queue stands.
+
+    Attributes:
+        depth: the number of dispatches by handler and state, without those done.
+        oldest_open: Unix seconds, when the oldest event with an open dispatch was received, with
+            no exclusions (delayed, paused and waiting ones count); None where nothing is open.
+    """
+
+    depth: Mapping[tuple[str, DispatchState], int]
+    oldest_open: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One stored event in a listing, with the states of its dispatches by handler."""
+
+    seq: int
+    event: Event
+    dispatches: Mapping[str, DispatchState]
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What one `purge` removed: payloads of events, and whole events with their keys."""
+
+    payloads: int
+    events: int
+
+
+class Store(ABC):
+    """The interface; the module's docstring holds its promises."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect, and bring an empty or older schema up to date.
+
+        Raises:
+            SchemaMismatch: the database was made by a newer version.
+            StoreUnavailable: it cannot be opened.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what was asked, then let go of everything. May be called twice."""
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Return if the store would take an event now; raise StoreUnavailable if not."""
+
+    @abstractmethod
+    def subscribe(self, wake: Callable[[], None]) -> None:
+        """Call `wake` on the event loop when this process has made a dispatch claimable."""
+
+    @abstractmethod
+    async def add(self, event: Event, plan: Plan) -> Receipt:
+        """Store an event with a pending dispatch for every handler of `plan`, due at once.
+
+        The first event of an id stays as it is; a duplicate changes nothing.
+        """
+
+    @abstractmethod
+    async def claim(
+        self, owner: str, limits: Mapping[str, int], lease: float, now: float
+    ) -> list[Claim]:
+        """Lease due dispatches, longest due first.
+
+        Args:
+            owner: who takes them; unique to one running dispatcher.
+            limits: how many at most, by handler; other handlers' are left alone.
+            lease: seconds.
+            now: Unix seconds.
+        """
+
+    @abstractmethod
+    async def extend(
+        self, dispatches: Sequence[Dispatch], owner: str, lease: float, now: float
+    ) -> list[Dispatch]:
+        """Renew leases until `now + lease`; returns those of `dispatches` that were lost."""
+
+    @abstractmethod
+    async def settle(self, dispatch: Dispatch, owner: str, outcome: Outcome, now: float) -> bool:
+        """Record what an attempt came to, and free the dispatches that waited for it.
+
+        Returns:
+            False, and nothing changed, where `owner` does not hold attempt `dispatch.attempt`.
+        """
+
+    @abstractmethod
+    async def pause(self, handler: str, until: float) -> None:
+        """Let nobody claim for `handler` before `until`; a pause is never made shorter."""
+
+    @abstractmethod
+    async def next_due(self, handlers: Sequence[str]) -> float | None:
+        """When the next open dispatch of these handlers is due (or its lease ends), if any."""
+
+    @abstractmethod
+    async def event(self, event_id: str) -> Event | None:
+        """One event by its id."""
+
+    @abstractmethod
+    async def events(
+        self, *, limit: int = 50, before: int | None = None, type: str | None = None
+    ) -> list[Listed]:
+        """Stored events, newest first.
+
+        Args:
+            limit: how many at most.
+            before: only those with a smaller `seq`: the last one of the page before.
+            type: only those of this exact type.
+        """
+
+    @abstractmethod
+    async def dispatches(self, event_id: str) -> list[Dispatch]:
+        """The dispatches of one event, by handler name."""
+
+    @abstractmethod
+    async def attempts(self, event_id: str) -> list[Attempt]:
+        """The attempts of one event, in order of handler and number."""
+
+    @abstractmethod
+    async def dead(self, *, limit: int = 50) -> list[Dispatch]:
+        """Dead dispatches, latest first."""
+
+    @abstractmethod
+    async def retry(self, event_id: str, handler: str, now: float) -> bool:
+        """Make a dead dispatch pending, with a fresh count of tries; False where none is dead."""
+
+    @abstractmethod
+    async def redeliver(self, event_id: str, plan: Plan, now: float) -> bool:
+        """Let the handlers of `plan` run again for a stored event, leased ones left alone.
+
+        Dispatches that the event did not have yet are added. False where there is no such event.
+        """
+
+    @abstractmethod
+    async def purge(self, *, before: float, now: float) -> Purged:
+        """Remove what is old, in small steps that do not hold up `add`.
+
+        Args:
+            before: Unix seconds; payloads and attempts of finished events received earlier go,
+                and whole events received both earlier and more than 30 days before `now`.
+            now: Unix seconds.
+        """
+
+    @abstractmethod
+    async def stats(self) -> Stats:
+        """How the queue stands now."""

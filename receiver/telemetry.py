@@ -1,0 +1,53 @@
+"""What happened, told to hooks: the log and the metrics are two of them.
+
+Everything the receiver reports passes here as one frozen object, so that a body, a prompt, a
+token or a secret has no field to leak through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """One thing that happened.
+
+    Attributes:
+        name: a dotted name in the past tense: `delivery.accepted`, `delivery.rejected`,
+            `delivery.failed`, `dispatch.started`, `dispatch.settled`, `dispatch.lost`,
+            `handler.paused`, `store.failed`, `store.recovered`.
+        source: the source's name.
+        event_id: the event's id.
+        type: the event's type.
+        handler: the handler's name.
+        attempt: its number, from 1.
+        outcome: of a dispatch: `done`, `retry`, `dead`, `released`.
+        result: of a delivery: `new`, `duplicate`, or the reason of its rejection.
+        seconds: how long it took.
+        error: one line, bounded; never holds a body.
+        status: the HTTP status, where there was a request.
+        request_id: of the request.
+        until: Unix seconds, of a pause or a retry.
+        skew: seconds between our clock and the sender's, of a stale delivery.
+    """
+
+    name: str
+    source: str | None = None
+    event_id: str | None = None
+    type: str | None = None
+    handler: str | None = None
+    attempt: int | None = None
+    outcome: str | None = None
+    result: str | None = None
+    seconds: float | None = None
+    error: str | None = None
+    status: int | None = None
+    request_id: str | None = None
+    until: float | None = None
+    skew: float | None = None
+
+
+Hook = Callable[[Details], None]
+"""Takes what happened; must not block and must not raise."""

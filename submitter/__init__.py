@@ -1,0 +1,1 @@
+"""Wavehook's submitter: talks to the WaveSpeedAI API."""

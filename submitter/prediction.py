@@ -1,0 +1,156 @@
+"""The API's own object: one generation task and its state, read leniently.
+
+Documents, samples and clients of the API disagree about a prediction's fields, so only `id` and
+`status` are required here; a field of an unexpected type reads as absent, and nothing is lost,
+because `raw` keeps the whole object.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeAlias
+
+JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
+
+
+class Status(enum.StrEnum):
+    """The statuses that are known; others occur and are kept as plain text."""
+
+    #: Accepted, not started.
+    CREATED = "created"
+    #: Waiting for a place.
+    PENDING = "pending"
+    #: Running.
+    PROCESSING = "processing"
+    #: Ended well: `outputs` holds the results.
+    COMPLETED = "completed"
+    #: Ended badly: `error` and `code` say why.
+    FAILED = "failed"
+    #: Ended by a person.
+    CANCELLED = "cancelled"
+    #: Ended by the API's own time limit.
+    TIMEOUT = "timeout"
+    #: Removed from the history.
+    DELETED = "deleted"
+
+
+TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.TIMEOUT})
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One generation task as the API described it at one time.
+
+    Attributes:
+        id: the task id, opaque text.
+        status: one of `Status`, or text that is not known yet; never mapped to a known one.
+        model: the model's id, such as `kwaivgi/kling-v2.1-i2v-standard`.
+        outputs: URLs of the results, in order; they expire 7 days after the task ended.
+        error: the API's text of what went wrong; None where nothing did.
+        code: the API's inner code of a failed task, such as 1200 for content moderation.
+        has_nsfw_contents: one flag an output; empty where the API said nothing (also null).
+        created_at: when the task was created; aware, microseconds at the finest.
+        inference_ms: time the model ran, in milliseconds.
+        result_url: where the API answers for this task.
+        input: what the task was asked for, where the API repeats it.
+        raw: the whole object as it came. Left out of `repr`: it may hold prompts.
+    """
+
+    id: str
+    status: str
+    model: str | None = None
+    outputs: tuple[str, ...] = field(default=(), repr=False)
+    error: str | None = field(default=None, repr=False)
+    code: int | None = None
+    has_nsfw_contents: tuple[bool, ...] = ()
+    created_at: datetime | None = None
+    inference_ms: float | None = None
+    result_url: str | None = field(default=None, repr=False)
+    input: Mapping[str, JSON] | None = field(default=None, repr=False)
+    raw: Mapping[str, JSON] = field(default_factory=dict, repr=False)
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the task has ended, well or badly."""
+        return self.status in TERMINAL
+
+    @classmethod
+    def parse(cls, data: JSON) -> Prediction | None:
+        """Read a prediction from parsed JSON.
+
+        Args:
+            data: any JSON value.
+
+        Returns:
+            The prediction, or None where `data` is no object with a text `id` and `status`.
+        """
+        if not isinstance(data, dict):
+            return None
+        id, status = data.get("id"), data.get("status")
+        if not (isinstance(id, str) and id and isinstance(status, str) and status):
+            return None
+        urls, timings = _object(data.get("urls")), _object(data.get("timings"))
+        code = data.get("code")
+        # Past tasks repeat their request as `input` or `inputs`.
+        input = data.get("input", data.get("inputs"))
+        return cls(
+            id=id,
+            status=status,
+            model=_text(data.get("model")),
+            outputs=_outputs(data.get("outputs")),
+            error=_text(data.get("error")),
+            code=code if isinstance(code, int) and not isinstance(code, bool) else None,
+            has_nsfw_contents=_flags(data.get("has_nsfw_contents")),
+            created_at=_moment(data.get("created_at")),
+            inference_ms=_number(timings.get("inference", data.get("executionTime"))),
+            result_url=_text(urls.get("get")),
+            input=input if isinstance(input, dict) else None,
+            raw=data,
+        )
+
+
+def _object(value: JSON) -> dict[str, JSON]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: JSON) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _number(value: JSON) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def _flags(value: JSON) -> tuple[bool, ...]:
+    return tuple(item is True for item in value) if isinstance(value, list) else ()
+
+
+def _outputs(value: JSON) -> tuple[str, ...]:
+    """URLs, whether an output is a text or an object with a `url`."""
+    if not isinstance(value, list):
+        return ()
+    urls = (item.get("url") if isinstance(item, dict) else item for item in value)
+    return tuple(url for url in urls if isinstance(url, str) and url)
+
+
+_FRACTION = re.compile(r"(\.\d{6})\d+")
+
+
+def _moment(value: JSON) -> datetime | None:
+    """RFC 3339 with up to nanoseconds, of which Python keeps microseconds."""
+    if not isinstance(value, str) or len(value) > 64:
+        return None
+    try:
+        moment = datetime.fromisoformat(_FRACTION.sub(r"\1", value))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
