@@ -1,0 +1,44 @@
+"""WaveSpeedAI: looks like Standard Webhooks and is not.
+
+`webhook-signature: v3,<64 hex digits>` is HMAC-SHA256 over
+`{webhook-id}.{webhook-timestamp}.{body}`, keyed with the text of the secret after `whsec_`, which
+is not decoded.
+https://wavespeed.ai/docs/how-to-use-webhooks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from receiver import signing
+from receiver.errors import Stale, Unverified
+from receiver.event import Delivery, Event
+from receiver.sources.base import read_event
+
+
+class WaveSpeed:
+    """The source of WaveSpeedAI's webhooks."""
+
+    def __init__(self, name: str = "wavespeed") -> None:
+        self.name = name
+
+    def key(self, secret: str) -> bytes:
+        """See `Source.key`."""
+        text = secret.strip()
+        if not text.startswith("whsec_"):
+            raise ValueError("expected it to start with whsec_, as the API gives it")
+        if not (key := text.removeprefix("whsec_")):
+            raise ValueError("expected text after whsec_")
+        return key.encode()
+
+    def verify(self, delivery: Delivery, keys: Sequence[bytes], now: float) -> Event:
+        """See `Source.verify`."""
+        message, moment, signed = signing.signed_content(delivery)
+        found = signing.from_hex(signing.candidates(delivery, b"webhook-signature", b"v3"))
+        if not signing.hmac_fits(keys, signed, found):
+            raise Unverified
+        event = read_event(delivery, message, moment)
+        skew = now - moment
+        if abs(skew) > signing.WINDOW:
+            raise Stale(skew, event.subject)
+        return event
