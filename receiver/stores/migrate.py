@@ -1,0 +1,93 @@
+"""Numbered, additive migrations; the schema's version is the number of the last one."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from importlib.resources import files
+
+from receiver.errors import SchemaMismatch
+
+STRICT_SINCE = (3, 37)
+"""The first SQLite with STRICT tables."""
+
+
+def migrations(engine: str) -> list[tuple[int, str]]:
+    """All migrations of one engine as (number, SQL), in order."""
+    folder = files("receiver.stores") / "sql" / engine
+    return sorted(
+        (int(entry.name[:4]), entry.read_text("utf-8"))
+        for entry in folder.iterdir()
+        if entry.name[:4].isdigit()
+    )
+
+
+def statements(engine: str) -> dict[str, str]:
+    """The named statements of one engine."""
+    text = (files("receiver.stores") / "sql" / engine / "queries.sql").read_text("utf-8")
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+    return {
+        name: sql.strip().removesuffix(";")
+        for name, sql in zip(parts[1::2], parts[2::2], strict=True)
+    }
+
+
+def migrate_sqlite(connection: sqlite3.Connection) -> int:
+    """Bring a SQLite database up to date; two processes at once: one does it, the other waits.
+
+    Returns:
+        The number of migrations that were applied.
+
+    Raises:
+        SchemaMismatch: a newer version made it, or it is not Wavehook's.
+    """
+    known = migrations("sqlite")
+    newest = known[-1][0]
+    if _version(connection, newest) == newest:
+        return 0
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        found = _version(connection, newest)
+        if found == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            raise SchemaMismatch(
+                "the file is a SQLite database of something else; name another file in "
+                "WAVEHOOK_DATABASE",
+                found=0,
+                expected=newest,
+            )
+        pending = [sql for number, sql in known if number > found]
+        for sql in pending:
+            for statement in _split(sql):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {newest:d}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return len(pending)
+
+
+def _version(connection: sqlite3.Connection, newest: int) -> int:
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if found > newest:
+        raise SchemaMismatch(
+            f"the database has schema version {found}, this program works with {newest}: "
+            "it was made by a newer Wavehook; upgrade this one, or name another database",
+            found=found,
+            expected=newest,
+        )
+    return found
+
+
+def _split(sql: str) -> list[str]:
+    """Statements of a script; `executescript` would commit the transaction around them."""
+    if sqlite3.sqlite_version_info < STRICT_SINCE:
+        sql = sql.replace(") STRICT, WITHOUT ROWID", ") WITHOUT ROWID").replace(") STRICT", ")")
+    found, rest = [], ""
+    for line in sql.splitlines(keepends=True):
+        rest += line
+        if sqlite3.complete_statement(rest):
+            found.append(rest)
+            rest = ""
+    return found

@@ -1,0 +1,255 @@
+"""The inbox's writes as bulk functions on an open connection, inside a transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from receiver.event import Claim, Dispatch, Event, Outcome, Receipt
+from receiver.stores import rows
+from receiver.stores.base import KEY_DAYS, Plan, Purged
+from receiver.stores.migrate import statements
+
+SQL = statements("sqlite")
+
+Ask = tuple[str, Mapping[str, int], float, float]
+"""Of `claim`: owner, limits, lease, now."""
+
+
+def add(connection: sqlite3.Connection, batch: list[tuple[Event, Plan]]) -> list[Receipt]:
+    """Store what is new, with its dispatches."""
+    ids = json.dumps([event.id for event, _ in batch])
+    last, found = connection.execute(SQL["known"], (ids,)).fetchone()
+    known = set(json.loads(found))
+    events: list[Any] = []
+    dispatches: list[Any] = []
+    receipts = []
+    for event, plan in batch:
+        receipts.append(Receipt(event.id, event.id in known))
+        if event.id in known:
+            continue
+        known.add(event.id)
+        last += 1
+        events.append(last)
+        events.extend(rows.event_row(event))
+        for handler, after in plan.items():
+            dispatches += (
+                last,
+                handler,
+                event.received_at,
+                json.dumps(after) if after else "[]",
+                bool(after),
+            )
+    _insert(connection, "add_events", rows.EVENT_COLUMNS, events)
+    _insert(connection, "add_dispatches", 5, dispatches)
+    return receipts
+
+
+def claim(connection: sqlite3.Connection, asks: list[Ask]) -> list[list[Claim]]:
+    """Lease what is due, each asker after the other."""
+    return [_claim(connection, *ask) for ask in asks]
+
+
+def _claim(
+    connection: sqlite3.Connection, owner: str, limits: Mapping[str, int], lease: float, now: float
+) -> list[Claim]:
+    paused = {name for (name,) in connection.execute(SQL["paused"], {"now": now})}
+    due = []
+    for handler, limit in limits.items():
+        if limit > 0 and handler not in paused:
+            found = connection.execute(
+                SQL["due"], {"handler": handler, "now": now, "limit": limit}
+            ).fetchall()
+            if found:
+                _lease(connection, found, owner, now + lease, now)
+                due += found
+    claims = []
+    for row in due:
+        _, handler, _, attempt, tries, _, after, *_ = row
+        event = rows.read_event(row[rows.DISPATCH_COLUMNS :])
+        dispatch = rows.read_dispatch(
+            (
+                row[0],
+                handler,
+                "leased",
+                attempt + 1,
+                tries + 1,
+                now + lease,
+                after,
+                0,
+                owner,
+                *row[9 : rows.DISPATCH_COLUMNS],
+            ),
+            event.id,
+        )
+        earlier = _earlier(connection, row[0], after) if after != "[]" else {}
+        claims.append(Claim(dispatch, event, earlier))
+    return claims
+
+
+def _lease(
+    connection: sqlite3.Connection,
+    due: Sequence[Sequence[Any]],
+    owner: str,
+    until: float,
+    now: float,
+) -> None:
+    handler = due[0][1]
+    events = json.dumps([row[0] for row in due])
+    connection.execute(
+        SQL["lease"], {"owner": owner, "until": until, "handler": handler, "events": events}
+    )
+    lost = [row[0] for row in due if row[2] == "leased"]
+    if lost:
+        connection.execute(
+            SQL["lose_attempts"], {"handler": handler, "events": json.dumps(lost), "now": now}
+        )
+    started = [value for row in due for value in (row[0], handler, row[3] + 1, owner, now)]
+    _insert(connection, "start_attempts", 5, started)
+
+
+def _earlier(connection: sqlite3.Connection, event: int, after: str) -> dict[str, Dispatch]:
+    found = connection.execute(SQL["earlier"], {"event": event, "handlers": after})
+    return {row[1]: rows.read_dispatch(row[:-1], row[-1]) for row in found}
+
+
+def extend(
+    connection: sqlite3.Connection, asks: list[tuple[Sequence[Dispatch], str, float, float]]
+) -> list[list[Dispatch]]:
+    """Renew leases; answers those that were lost."""
+    return [
+        [
+            dispatch
+            for dispatch in dispatches
+            if not connection.execute(
+                SQL["extend"], _fence(dispatch, owner) | {"until": now + lease}
+            ).rowcount
+        ]
+        for dispatches, owner, lease, now in asks
+    ]
+
+
+def settle(
+    connection: sqlite3.Connection, asks: list[tuple[Dispatch, str, Outcome, float]]
+) -> list[bool]:
+    """Record outcomes; False where the lease was lost."""
+    return [_settle(connection, *ask) for ask in asks]
+
+
+def _settle(
+    connection: sqlite3.Connection, dispatch: Dispatch, owner: str, outcome: Outcome, now: float
+) -> bool:
+    values = _fence(dispatch, owner) | rows.settlement(outcome, now)
+    if not connection.execute(SQL["settle"], values).rowcount:
+        return False
+    connection.execute(SQL["end_attempt"], values)
+    if values["settled_at"] is not None:
+        connection.execute(SQL["free"], values)
+    return True
+
+
+def _fence(dispatch: Dispatch, owner: str) -> dict[str, Any]:
+    return {
+        "event_id": dispatch.event_id,
+        "handler": dispatch.handler,
+        "attempt": dispatch.attempt,
+        "owner": owner,
+    }
+
+
+def pause(connection: sqlite3.Connection, asks: list[tuple[str, float]]) -> list[None]:
+    """Make pauses, or make them longer."""
+    connection.executemany(
+        SQL["pause"], [{"handler": name, "until": until} for name, until in asks]
+    )
+    return [None] * len(asks)
+
+
+def retry(connection: sqlite3.Connection, asks: list[tuple[str, str, float]]) -> list[bool]:
+    """Make dead dispatches pending; False where none is dead."""
+    return [
+        bool(
+            connection.execute(
+                SQL["retry"], {"event_id": event_id, "handler": handler, "now": now}
+            ).rowcount
+        )
+        for event_id, handler, now in asks
+    ]
+
+
+def redeliver(connection: sqlite3.Connection, asks: list[tuple[str, Plan, float]]) -> list[bool]:
+    """Make the dispatches of stored events pending again; False where there is no event."""
+    return [_redeliver(connection, *ask) for ask in asks]
+
+
+def _redeliver(connection: sqlite3.Connection, event_id: str, plan: Plan, now: float) -> bool:
+    if connection.execute(SQL["event"], {"id": event_id}).fetchone() is None:
+        return False
+    connection.executemany(
+        SQL["redeliver"],
+        [
+            {"event_id": event_id, "handler": handler, "now": now, "after": json.dumps(after)}
+            for handler, after in plan.items()
+        ],
+    )
+    connection.execute(
+        SQL["await_earlier"], {"event_id": event_id, "handlers": json.dumps(list(plan))}
+    )
+    return True
+
+
+def ping(connection: sqlite3.Connection, asks: list[None]) -> list[None]:
+    """Write something that changes nothing."""
+    connection.execute(SQL["ping"])
+    return asks
+
+
+def purge(
+    connection: sqlite3.Connection, asks: list[tuple[int, float, float, int]]
+) -> list[tuple[int, Purged]]:
+    """One step each: after which `seq`, before when, now, how many; answers where to go on."""
+    return [_purge(connection, *ask) for ask in asks]
+
+
+def _purge(
+    connection: sqlite3.Connection, after: int, before: float, now: float, limit: int
+) -> tuple[int, Purged]:
+    forget = min(before, now - KEY_DAYS * 86400)
+    found = connection.execute(
+        SQL["old"], {"after": after, "before": before, "forget": forget, "limit": limit}
+    ).fetchall()
+    if not found:
+        return -1, Purged(0, 0)
+    gone = [seq for seq, old, _ in found if old]
+    emptied = [seq for seq, old, payload in found if payload and not old]
+    for name, chosen in (
+        ("forget_payloads", emptied),
+        ("forget_results", emptied),
+        ("forget_attempts", emptied + gone),
+        ("forget_dispatches", gone),
+        ("forget_events", gone),
+    ):
+        connection.execute(SQL[name], {"events": json.dumps(chosen)})
+    return found[-1][0], Purged(payloads=len(emptied), events=len(gone))
+
+
+CHUNKS = (64, 32, 16, 8, 4, 2, 1)
+"""Rows of one statement. Few sizes, so that each is compiled once."""
+
+
+@cache
+def _rows_sql(name: str, columns: int, size: int) -> str:
+    row = "(" + ",".join("?" * columns) + ")"
+    return SQL[name] + " " + ",".join([row] * size)
+
+
+def _insert(connection: sqlite3.Connection, name: str, columns: int, values: list[Any]) -> None:
+    start = 0
+    for size in CHUNKS:
+        width = size * columns
+        while len(values) - start >= width:
+            connection.execute(_rows_sql(name, columns, size), values[start : start + width])
+            start += width
