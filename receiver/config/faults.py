@@ -1,0 +1,40 @@
+"""How a fault is told: bounded, printable, and without a secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+MASK = "***"
+"""Stands for the value of a secret."""
+
+
+def reason_of(fault: Mapping[str, Any]) -> str | None:
+    """The text that a check of ours has raised, if it has said anything."""
+    cause = fault.get("ctx", {}).get("error")
+    return str(cause) or None if isinstance(cause, ValueError) else None
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A hint where the name is nearly one of those known."""
+    close = get_close_matches(name[:100], list(known), 1, 0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def shown(value: object) -> str:
+    """A value in a fault, without the password that a URL may hold."""
+    try:
+        return _cut(re.sub(r"://[^/?#\s]*@", f"://{MASK}@", repr(value)))
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of thousands of digits"
+
+
+def safe(name: str) -> str:
+    """A name that somebody wrote, bounded and printable (F17)."""
+    return _cut(name if name.isprintable() else repr(name))
+
+
+def _cut(shown: str) -> str:
+    return shown if len(shown) <= 100 else shown[:97] + "..."

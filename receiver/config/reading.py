@@ -1,0 +1,203 @@
+"""From what was written (flags, environment, TOML) to `Settings`, with every fault at once."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from receiver.config.faults import MASK, reason_of, safe, shown, suggest
+from receiver.config.model import DEFAULT_FILE, REFERENCE, Setting, Settings
+from receiver.config.references import Resolver
+from receiver.config.sections import check_sources, read_handlers, read_sources
+from receiver.errors import SettingsError
+
+MAX_DEPTH = 16
+"""Levels of tables and lists in the file."""
+
+_BY_NAME = {setting.name: setting for setting in REFERENCE}
+_BY_FIELD = {setting.field: setting for setting in REFERENCE}
+_SECTIONS = ("wavehook", "wavespeed", "sources", "handlers")
+
+# Kubernetes and Docker links describe a service called "wavehook" to every container beside it:
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+_SERVICE_LINK = re.compile(
+    r"WAVEHOOK_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What `read` found.
+
+    Attributes:
+        settings: of all that is right; a faulty setting has its default.
+        faults: one sentence each: the setting, its value (secrets masked), what was expected.
+    """
+
+    settings: Settings
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """One value, and where a person wrote it."""
+
+    label: str
+    shown: str
+    value: Any
+
+
+def load(
+    environ: Mapping[str, str], *, overrides: Mapping[str, object] | None = None, cwd: Path
+) -> Settings:
+    """Read all settings: flags before the environment, the environment before the file.
+
+    Args:
+        environ: the environment.
+        overrides: values of flags, by the name of the setting (`WAVEHOOK_PORT`).
+        cwd: the directory from which relative paths are taken.
+
+    Raises:
+        SettingsError: with every fault.
+    """
+    reading = read(environ, overrides=overrides, cwd=cwd)
+    if reading.faults:
+        raise SettingsError(reading.faults)
+    return reading.settings
+
+
+def read(
+    environ: Mapping[str, str], *, overrides: Mapping[str, object] | None = None, cwd: Path
+) -> Reading:
+    """As `load`, but never raises: for a caller that has more to check before it reports."""
+    flags = {name: value for name, value in (overrides or {}).items() if value is not None}
+    resolver = Resolver(environ, cwd)
+    faults: list[str] = []
+    path, document = _document(environ, flags, cwd, faults)
+    written = {
+        **_from_file(document, faults),
+        **_from_environment(environ, _references([document, *environ.values()])),
+        **{name: _Written(_BY_NAME[name].flag, shown(v), v) for name, v in flags.items()},
+    }
+    written.pop("WAVEHOOK_CONFIG", None)
+    values: dict[str, Any] = {"directory": cwd, "config": path}
+    for name, entry in written.items():
+        setting = _BY_NAME.get(name)
+        if setting is None:
+            faults.append(f"{safe(name)}: there is no such setting{suggest(name, _BY_NAME)}")
+            continue
+        value = resolver.resolve(entry.label, entry.value, faults, many=setting.many)
+        if value is not None:
+            values[setting.field] = value
+    values["sources"] = read_sources(document, resolver, faults)
+    values["handlers"] = read_handlers(document, resolver, faults)
+    settings = _validated(values, written, faults)
+    check_sources(settings, faults)
+    return Reading(settings, tuple(faults))
+
+
+def _document(
+    environ: Mapping[str, str], flags: Mapping[str, object], cwd: Path, faults: list[str]
+) -> tuple[Path | None, dict[str, Any]]:
+    """The TOML file, if there is one."""
+    label = "--config" if "WAVEHOOK_CONFIG" in flags else "WAVEHOOK_CONFIG"
+    named = str(flags.get("WAVEHOOK_CONFIG", environ.get("WAVEHOOK_CONFIG", DEFAULT_FILE)))
+    chosen = "WAVEHOOK_CONFIG" in flags or "WAVEHOOK_CONFIG" in environ
+    where = f"{label} = {shown(named)}" if chosen else DEFAULT_FILE
+    try:
+        path = cwd / named
+        if not chosen and not path.is_file():
+            return None, {}
+        return path, _shallow(tomllib.loads(path.read_bytes().decode()))
+    except OSError as error:
+        faults.append(f"{where}: expected a TOML file that can be read ({error.strerror})")
+    # RecursionError: nested too deeply; ValueError: no UTF-8, no TOML, a NUL in the path.
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else type(error).__name__
+        faults.append(f"{where}: expected a TOML file ({safe(reason)})")
+    return None, {}
+
+
+def _shallow(document: dict[str, Any]) -> dict[str, Any]:
+    if _deeper(document, MAX_DEPTH):
+        raise RecursionError
+    return document
+
+
+def _deeper(value: object, levels: int) -> bool:
+    nested = list(value.values()) if isinstance(value, dict) else value
+    return isinstance(nested, list) and (
+        levels == 0 or any(_deeper(item, levels - 1) for item in nested)
+    )
+
+
+def _from_file(document: Mapping[str, Any], faults: list[str]) -> dict[str, _Written]:
+    found = {}
+    for section, content in document.items():
+        if section not in _SECTIONS:
+            faults.append(
+                f"[{safe(section)}]: there is no such section{suggest(section, _SECTIONS)}"
+            )
+        elif not isinstance(content, dict):
+            faults.append(f"[{section}]: expected a section, not a value")
+        elif section in ("wavehook", "wavespeed"):
+            keys = {s.key: s for s in REFERENCE if s.section == section and s.key != "config"}
+            for key, value in content.items():
+                label = f"[{section}] {safe(key)}"
+                if key in keys:
+                    found[keys[key].name] = _Written(label, shown(value), value)
+                else:
+                    faults.append(f"{label}: there is no such key{suggest(key, keys)}")
+    return found
+
+
+def _from_environment(environ: Mapping[str, str], known: set[str]) -> dict[str, _Written]:
+    found = {}
+    for name, value in environ.items():
+        ours = name.startswith("WAVEHOOK_") or name in _BY_NAME
+        linked = _SERVICE_LINK.fullmatch(name) or (
+            name == "WAVEHOOK_PORT" and value.startswith(("tcp://", "udp://"))
+        )
+        if ours and not linked and name not in known - _BY_NAME.keys():
+            found[name] = _Written(name, shown(value), value)
+    return found
+
+
+def _references(value: object) -> set[str]:
+    """Names of environment variables that the file asks for by `env:NAME`."""
+    if isinstance(value, str):
+        return {name.strip()[4:] for name in value.split(",") if name.strip().startswith("env:")}
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return {name for item in value for name in _references(item)}
+    return set()
+
+
+def _validated(
+    values: dict[str, Any], written: Mapping[str, _Written], faults: list[str]
+) -> Settings:
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_input=False):
+            field = str(fault["loc"][0])
+            if values.pop(field, None) is None:
+                continue  # one fault a setting, also where it is a list
+            setting = _BY_FIELD[field]
+            faults.append(_fault(setting, written[setting.name], reason_of(fault)))
+    return Settings.model_validate(values)
+
+
+def _fault(setting: Setting, entry: _Written, reason: str | None) -> str:
+    if reason is None or "expected" not in reason:
+        reason = (
+            f"{reason}; expected {setting.expected}" if reason else f"expected {setting.expected}"
+        )
+    return f"{entry.label} = {MASK if setting.secret else entry.shown}: {reason}"

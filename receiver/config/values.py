@@ -1,0 +1,127 @@
+"""How a written value is read: each function returns what the settings hold or raises ValueError.
+
+A ValueError without a text means that the setting's `expected` says it all.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+BYTES = {"": 1, "b": 1, "kb": 1000, "kib": 1024, "mb": 1000**2, "mib": 1024**2}
+
+_AMOUNT = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*([A-Za-z]{0,3})", re.ASCII)
+
+
+def text(value: object) -> str:
+    """One line of printable text, without the spaces around it."""
+    if not isinstance(value, str):
+        raise ValueError  # noqa: TRY004 - the one error that pydantic collects
+    value = value.strip()
+    if not value:
+        raise ValueError("it is empty; give a value, or remove the setting")
+    if not value.isprintable():
+        raise ValueError("it holds line breaks or other unprintable characters")
+    return value
+
+
+def word(value: object) -> str:
+    """One of a few words, in any case."""
+    return text(value).lower()
+
+
+def items(value: object) -> tuple[str, ...]:
+    """Texts: a list as it stands, or one text that is split at its commas."""
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError
+    return tuple(text(item) for item in value)
+
+
+def whole(value: object) -> int:
+    """A whole number, also written as text."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,12}", value.strip(), re.ASCII):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError  # noqa: TRY004 - as above
+    return value
+
+
+def seconds(value: object) -> float:
+    """Seconds, from a number or from a text such as `30s`, `5m` or `1h`."""
+    if isinstance(value, str):
+        found = _AMOUNT.fullmatch(value.strip())
+        unit = SECONDS.get(found[2].lower() or "s") if found else None
+        if found is None or unit is None:
+            raise ValueError
+        return float(found[1]) * unit
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
+        raise ValueError
+    return float(value)
+
+
+def size(value: object) -> int:
+    """Bytes, from a number or from a text such as `512KiB` or `1 MiB`."""
+    if isinstance(value, str):
+        found = _AMOUNT.fullmatch(value.strip())
+        unit = BYTES.get(found[2].lower()) if found else None
+        if found is None or unit is None:
+            raise ValueError
+        return int(float(found[1]) * unit)
+    return whole(value)
+
+
+def http_url(value: object) -> str:
+    """An absolute URL without a query, a fragment, a user or a slash at its end."""
+    written = text(value)
+    parts = urlsplit(written)
+    port_is_a_number = parts.port != -1  # reading it raises ValueError for anything else
+    if (
+        not port_is_a_number
+        or parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+        or "@" in parts.netloc
+        or " " in written
+    ):
+        raise ValueError
+    return written.rstrip("/")
+
+
+def database_url(value: object) -> str:
+    """A URL of a kind of store that this version has."""
+    written = text(value)
+    scheme, separator, path = written.partition("://")
+    if separator and scheme in {"postgresql", "postgres"}:
+        raise ValueError("PostgreSQL comes with a later version; expected sqlite:///PATH")
+    if scheme != "sqlite" or not path.startswith("/") or path.strip("/") == "":
+        raise ValueError
+    if "?" in path or "#" in path or path.endswith("/"):
+        raise ValueError
+    return written
+
+
+def modules(value: object) -> tuple[str, ...]:
+    """Dotted names of Python modules."""
+    names = items(value)
+    if not all(part.isidentifier() for name in names for part in name.split(".")):
+        raise ValueError
+    return names
+
+
+def prefix(value: object) -> str:
+    """Printable text that may be empty, and keeps its spaces."""
+    if not isinstance(value, str) or not value.isprintable():
+        raise ValueError
+    return value
+
+
+def header_name(value: object) -> str:
+    """The name of an HTTP header (https://www.rfc-editor.org/rfc/rfc9110#section-5.6.2)."""
+    written = text(value)
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}", written, re.ASCII):
+        raise ValueError
+    return written
