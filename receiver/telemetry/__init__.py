@@ -16,8 +16,8 @@ class Details:
 
     Attributes:
         name: a dotted name in the past tense: `delivery.accepted`, `delivery.rejected`,
-            `delivery.failed`, `dispatch.started`, `dispatch.settled`, `dispatch.lost`,
-            `handler.paused`, `store.failed`, `store.recovered`.
+            `delivery.failed`, `dispatch.settled`, `dispatch.lost` (another owns it by now),
+            `dispatcher.failed`, `handler.paused`, `handler.failed` (to close), `store.failed`.
         source: the source's name.
         event_id: the event's id.
         type: the event's type.
