@@ -1,0 +1,111 @@
+"""The command `wavehook simulate`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+from typing import Annotated
+
+import typer
+
+from submitter.simulator.app import FIRST_FRAME
+from submitter.simulator.faults import ALL, ALL_RATE, Fault, Faults, FaultsError
+from submitter.simulator.service import Simulator
+from submitter.simulator.tasks import ENDINGS
+
+MODEL = "kwaivgi/kling-v2.1-i2v-standard"
+WEBHOOK = "http%3A%2F%2F127.0.0.1%3A8080%2Fwebhooks%2Fwavespeed"
+
+_FAULTS = (
+    "What goes wrong on purpose, as name=probability for each task: "
+    + ", ".join(Fault)
+    + f". A bare name means always, `{ALL}` means each at {ALL_RATE}; later words go over earlier "
+    "ones: all=0.2,drop=0."
+)
+
+
+def simulate(
+    *,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Where to listen; 0 takes a free port.")] = 8790,
+    speed: Annotated[
+        float, typer.Option(help="How many times faster than life; a video takes a minute in life.")
+    ] = 10.0,
+    faults: Annotated[str, typer.Option(help=_FAULTS)] = "",
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same faults, in order of submits.")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(help="The only bearer key that is accepted; without it, any.")
+    ] = None,
+    secret: Annotated[
+        str | None, typer.Option(help="Signs the webhooks (whsec_…); without it, a new one.")
+    ] = None,
+) -> None:
+    """Run a look-alike of the WaveSpeedAI API on this machine, with its webhooks.
+
+    No account, no cost. It checks inputs as the API does, serves real output files, signs its
+    webhooks, and can do wrong whatever a sender can do wrong. Stop it with Ctrl-C.
+    """
+    seed = secrets.randbelow(2**32) if seed is None else seed
+    if not 0 < speed < float("inf"):
+        raise typer.BadParameter("must be a number above 0", param_hint="--speed")
+    try:
+        plan = Faults.parse(faults, seed)
+    except FaultsError as error:
+        raise typer.BadParameter(str(error), param_hint="--faults") from None
+    simulator = Simulator(
+        host=host, port=port, speed=speed, faults=plan, secret=secret, api_key=api_key
+    )
+    try:
+        asyncio.run(_run(simulator, _intro(simulator, plan, speed, api_key)))
+    except OSError as error:
+        typer.echo(
+            f"Cannot listen on {host}:{port}: {error.strerror or error}. "
+            "Choose another with --port, or --port 0 for a free one.",
+            err=True,
+        )
+        raise typer.Exit(1) from None
+
+
+async def _run(simulator: Simulator, intro: str) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Where the loop cannot do it (Windows), Ctrl-C ends asyncio.run by itself.
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, stop.set)
+    async with simulator:
+        typer.echo(intro.replace("{url}", simulator.url))
+        await stop.wait()
+    count, cost = len(simulator.tasks), sum(task.cost for task in simulator.tasks)
+    typer.echo(f"Stopped after {count} submits, which would have cost {cost:.2f} USD.")
+
+
+def _intro(simulator: Simulator, faults: Faults, speed: float, api_key: str | None) -> str:
+    wrong = ", ".join(f"{fault}={rate:g}" for fault, rate in faults.rates.items() if rate)
+    endings = " ".join(ENDINGS)
+    return f"""\
+A look-alike of the WaveSpeedAI API listens on {{url}}
+  speed   {speed:g} times faster than life
+  faults  {f"{wrong} (seed {faults.seed})" if wrong else "none; see wavehook simulate --help"}
+
+In the terminal where the receiver and the submitter run:
+
+  export WAVESPEED_BASE_URL={{url}}
+  export WAVESPEED_API_KEY={api_key or "any-key-will-do"}
+  export WAVEHOOK_WAVESPEED_SECRETS={simulator.secret}
+
+A task whose result goes to a receiver on port 8080:
+
+  curl -s "{{url}}/api/v3/{MODEL}?webhook={WEBHOOK}" \\
+    -H "Authorization: Bearer $WAVESPEED_API_KEY" \\
+    -d '{{"prompt": "a lighthouse at dusk", "image": "{{url}}{FIRST_FRAME}"}}'
+
+A task ends badly where its prompt holds one of: {endings}
+What would have been billed: curl -s {{url}}/simulator/bill
+What was sent, and how it was answered: curl -s {{url}}/simulator/webhooks
+
+Ctrl-C stops it; it keeps nothing."""

@@ -1,0 +1,73 @@
+"""An ASGI app over real HTTP for as long as a block runs, in the loop that is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import uvicorn
+
+ASGIApp = Any
+"""uvicorn and Starlette type the same interface in two ways."""
+
+GRACE = 5
+"""Seconds that requests get to end at the stop."""
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to whoever owns the loop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0, lifespan: bool = False
+) -> AsyncIterator[str]:
+    """Serve an app; gives the URL where it is reached.
+
+    Args:
+        app: the ASGI app.
+        host: where to listen.
+        port: where to listen; 0 for a free one.
+        lifespan: whether the app wants to be told of start and stop.
+
+    Raises:
+        OSError: the port is taken, or the host is not ours.
+    """
+    listener = _listen(host, port)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on" if lifespan else "off",
+        timeout_graceful_shutdown=GRACE,
+    )
+    server = _Server(config)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        # The socket listens already; a request that comes before the server is up just waits.
+        yield _url(listener)
+    finally:
+        server.should_exit = True
+        await running
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    address = ipaddress.ip_address(host)
+    if address.is_unspecified:
+        # Nobody can connect to "any address"; this machine's own stands in for it.
+        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return f"http://{address}:{port}" if address.version == 4 else f"http://[{address}]:{port}"
