@@ -1,0 +1,61 @@
+"""Which addresses may be used: HTTPS anywhere, plain HTTP on this machine only."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from submitter.errors import BadSettings
+
+_LOOPBACK = re.compile(r"(?:.+\.)?localhost")
+
+
+def url_fault(url: str) -> str | None:
+    """What keeps a URL from being used, if anything: HTTPS, or plain HTTP on this machine."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, urlsplit("")
+    if not (host and parts.scheme in ("http", "https") and url.isprintable() and " " not in url):
+        return "must be a whole URL, such as https://hooks.example.com"
+    if parts.username is not None or parts.password is not None:
+        return "must not hold a user name or a password"
+    if parts.scheme == "http" and not _is_loopback(host):
+        return "must be HTTPS; plain HTTP is only for this machine"
+    return None
+
+
+def webhook_url(public_url: str, token: str | None) -> str:
+    """The address of the receiver's `wavespeed` source, with a sealed context or without."""
+    base = f"{public_url.rstrip('/')}/webhooks/wavespeed"
+    return base if token is None else f"{base}/{token}"
+
+
+def public_base(url: str) -> str:
+    """Check the address where the API's webhooks reach the receiver.
+
+    Raises:
+        BadSettings: the API would not send there, or there is no room for a path.
+    """
+    reason = base_fault(url)
+    if reason:
+        raise BadSettings("WAVEHOOK_PUBLIC_URL", reason)
+    return url
+
+
+def base_fault(url: str) -> str | None:
+    """What keeps a URL from being one that paths are added to, if anything."""
+    if set(url) & {"?", "#"}:
+        return "must end with its path: no query, no fragment"
+    return url_fault(url)
+
+
+def _is_loopback(host: str) -> bool:
+    if _LOOPBACK.fullmatch(host):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

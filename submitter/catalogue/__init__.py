@@ -1,0 +1,34 @@
+"""The models whose inputs can be checked without asking the API."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from submitter.catalogue.inputs import check
+from submitter.errors import Fault
+
+__all__ = ["Fault", "builtin", "builtin_models", "check"]
+
+_HERE = Path(__file__).parent
+
+
+def builtin(model_id: str) -> Mapping[str, Any] | None:
+    """The JSON Schema of a built-in model's input; None for any other model."""
+    if model_id not in builtin_models():
+        return None
+    return cast("dict[str, Any]", json.loads((_HERE / f"{model_id}.json").read_bytes()))
+
+
+def builtin_models() -> list[str]:
+    """The ids of the built-in models, sorted: each is its schema's path, without `.json`."""
+    return list(_models())
+
+
+@functools.cache
+def _models() -> tuple[str, ...]:
+    found = (path.relative_to(_HERE) for path in _HERE.rglob("*.json"))
+    return tuple(sorted(path.with_suffix("").as_posix() for path in found))

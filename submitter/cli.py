@@ -1,0 +1,278 @@
+"""The commands `submit`, `result` and `simulate`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+
+import typer
+
+from submitter import catalogue
+from submitter.errors import ApiError, BadInput, BadSettings, SubmitterError
+from submitter.prediction import JSON, Prediction, Status
+from submitter.seal import Seal
+
+if TYPE_CHECKING:
+    from stamina.instrumentation import RetryDetails
+
+    from submitter.client import WaveSpeed
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitSettings:
+    """What the commands need to know.
+
+    Attributes:
+        api_key: `WAVESPEED_API_KEY`.
+        base_url: `WAVESPEED_BASE_URL`; None for the API's own address.
+        public_url: `WAVEHOOK_PUBLIC_URL`; None asks for no webhooks.
+        seal_keys: `WAVEHOOK_SEAL_KEYS`, newest first.
+    """
+
+    api_key: str | None = field(default=None, repr=False)
+    base_url: str | None = None
+    public_url: str | None = None
+    seal_keys: tuple[str, ...] = field(default=(), repr=False)
+
+
+def from_environment() -> SubmitSettings:
+    """Read the settings from the environment alone."""
+    keys = os.environ.get("WAVEHOOK_SEAL_KEYS", "").split(",")
+    return SubmitSettings(
+        api_key=os.environ.get("WAVESPEED_API_KEY"),
+        base_url=os.environ.get("WAVESPEED_BASE_URL"),
+        public_url=os.environ.get("WAVEHOOK_PUBLIC_URL"),
+        seal_keys=tuple(key.strip() for key in keys if key.strip()),
+    )
+
+
+def register(app: typer.Typer, settings: Callable[[], SubmitSettings] = from_environment) -> None:
+    """Add the commands to an application.
+
+    Args:
+        app: the application.
+        settings: gives the settings when a command runs; raises BadSettings for exit code 2.
+    """
+    # The simulator brings its server along; only the command line needs it.
+    from submitter.simulator.cli import simulate
+
+    app.command()(_submit_command(settings))
+    app.command()(_result_command(settings))
+    app.command("simulate")(simulate)
+
+
+def _submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]:
+    def submit(
+        model: Annotated[
+            str, typer.Argument(help="The model's id.", metavar="MODEL", show_default=False)
+        ],
+        *,
+        pairs: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--input",
+                "-i",
+                metavar="KEY=VALUE",
+                help="One field of the input; may be given many times. A value is read as JSON "
+                "where the field is no text: duration=5.",
+            ),
+        ] = None,
+        file: Annotated[
+            str | None,
+            typer.Option(
+                "--input-json",
+                metavar="FILE",
+                help="A file with the input as a JSON object; - reads standard input. "
+                "--input adds to it.",
+            ),
+        ] = None,
+        context: Annotated[
+            str | None,
+            typer.Option(
+                metavar="JSON",
+                help="Any small JSON; every handler gets it with the result. Travels sealed in "
+                "the webhook's URL, and needs WAVEHOOK_PUBLIC_URL and WAVEHOOK_SEAL_KEYS.",
+            ),
+        ] = None,
+        webhook: Annotated[
+            bool,
+            typer.Option(help="Ask for a webhook to WAVEHOOK_PUBLIC_URL, where that is set."),
+        ] = True,
+        as_json: Annotated[
+            bool, typer.Option("--json", help="Print one JSON object: task_id, model, status.")
+        ] = False,
+    ) -> None:
+        """Submit one task and print its id. It is sent once, and billed.
+
+        The input is checked first; whatever is wrong is shown, and nothing is sent.
+
+        Example: wavehook submit kwaivgi/kling-v2.1-i2v-standard -i prompt="waves at dusk"
+        -i image=https://example.com/first.png -i duration=5 --context '{"user": 7}'
+        """
+        input = _input(model, pairs or [], file)
+        about = None if context is None else _json(context, "--context")
+
+        async def run(wave: WaveSpeed) -> None:
+            task = await wave.submit(model, input, context=about, webhook=webhook)
+            if as_json:
+                status = task.prediction.status
+                _print_json({"task_id": task.task_id, "model": model, "status": status})
+            else:
+                typer.echo(_plain(task.task_id))
+
+        _run(settings, run)
+
+    return submit
+
+
+def _result_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]:
+    def result(
+        task_id: Annotated[
+            str, typer.Argument(help="The task's id.", metavar="TASK_ID", show_default=False)
+        ],
+        as_json: Annotated[
+            bool, typer.Option("--json", help="Print one JSON object: the task with all fields.")
+        ] = False,
+    ) -> None:
+        """Ask the API once how a task stands. Exit code 1 where the task ended badly.
+
+        Example: wavehook result 7f3c1d0e9a5b4c2d8e6f0a1b2c3d4e5f --json
+        """
+
+        async def run(wave: WaveSpeed) -> Prediction:
+            return await wave.result(task_id)
+
+        prediction = _run(settings, run)
+        if as_json:
+            _print_json(_fields(prediction))
+        else:
+            _show(prediction)
+        if prediction.terminal and prediction.status != Status.COMPLETED:
+            raise typer.Exit(1)
+
+    return result
+
+
+def _run(
+    settings: Callable[[], SubmitSettings],
+    work: Callable[[WaveSpeed], Coroutine[Any, Any, T]],
+) -> T:
+    import stamina
+
+    from submitter.client import WaveSpeed
+
+    # By default stamina logs to standard output, which belongs to the result.
+    stamina.instrumentation.set_on_retry_hooks([_tell_retry])
+
+    async def session(wave: WaveSpeed) -> T:
+        async with wave:
+            return await work(wave)
+
+    try:
+        given = settings()
+        client = WaveSpeed(
+            given.api_key,
+            given.base_url,
+            webhook_url=given.public_url or None,
+            seal=Seal(given.seal_keys) if given.seal_keys else None,
+        )
+        return asyncio.run(session(client))
+    except SubmitterError as error:
+        typer.echo(f"Error: {error}", err=True)
+        # The person at the terminal is the one who sent what the API may repeat here.
+        if isinstance(error, ApiError) and error.message:
+            typer.echo(f"The API says: {error.message}", err=True)
+        raise typer.Exit(2 if isinstance(error, BadInput | BadSettings) else 1) from None
+
+
+def _tell_retry(details: RetryDetails) -> None:
+    typer.echo(f"{details.caused_by}; asking again in {details.wait_for:.1f} s", err=True)
+
+
+def _input(model: str, pairs: list[str], file: str | None) -> dict[str, JSON]:
+    input: dict[str, JSON] = {}
+    if file is not None:
+        whole = _json(_read(file), "--input-json")
+        if not isinstance(whole, dict):
+            raise typer.BadParameter("must hold a JSON object", param_hint="--input-json")
+        input = whole
+    fields = (catalogue.builtin(model) or {}).get("properties", {})
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter("must look like KEY=VALUE", param_hint="--input")
+        if name in input:
+            raise typer.BadParameter(f"{_plain(name)} is given twice", param_hint="--input")
+        input[name] = _value(text, fields.get(name, {}))
+    return input
+
+
+def _value(text: str, schema: Mapping[str, Any]) -> JSON:
+    if schema.get("type") == "string":
+        return text
+    try:
+        return cast("JSON", json.loads(text))
+    except (ValueError, RecursionError):
+        return text
+
+
+def _read(file: str) -> str:
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        reason = str(error.strerror)
+    except UnicodeError:
+        reason = "it is not UTF-8"
+    raise typer.BadParameter(f"cannot be read: {reason}", param_hint="--input-json")
+
+
+def _json(text: str, option: str) -> JSON:
+    try:
+        return cast("JSON", json.loads(text))
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg} in line {error.lineno}, column {error.colno}"
+    except (ValueError, RecursionError):
+        reason = "its numbers or its depth are beyond reading"
+    raise typer.BadParameter(f"is no JSON: {reason}", param_hint=option)
+
+
+def _fields(prediction: Prediction) -> dict[str, JSON]:
+    created = prediction.created_at
+    return {
+        "id": prediction.id,
+        "status": prediction.status,
+        "model": prediction.model,
+        "outputs": list(prediction.outputs),
+        "error": prediction.error,
+        "code": prediction.code,
+        "has_nsfw_contents": list(prediction.has_nsfw_contents),
+        "created_at": created.isoformat() if created else None,
+        "inference_ms": prediction.inference_ms,
+    }
+
+
+def _show(prediction: Prediction) -> None:
+    typer.echo(f"{_plain(prediction.id)} {_plain(prediction.status)}")
+    for url in prediction.outputs:
+        typer.echo(_plain(url))
+    if prediction.error:
+        code = f" (code {prediction.code})" if prediction.code else ""
+        typer.echo(f"{_plain(prediction.error)}{code}")
+
+
+def _print_json(value: Mapping[str, JSON]) -> None:
+    typer.echo(json.dumps(value))
+
+
+def _plain(text: str) -> str:
+    """Text of others, without what would steer a terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,208 @@
+"""Every error of the submitter.
+
+SubmitterError
+├── BadSettings              the client cannot work as it is set up; carries the setting's name
+├── BadInput                 nothing was sent; carries every fault at once
+│   └── ContextTooLarge      the context does not fit into a URL; carries its size and the limit
+├── ApiError                 the API refused, and created nothing; carries status, code, message
+│   ├── AuthFailed           401 or 403: the key
+│   ├── NotFound             404: no such task or model
+│   ├── RateLimited          429; carries when to ask again
+│   └── InsufficientBalance  the account cannot pay for it
+├── Unavailable              no usable answer, and nothing was created: worth trying again
+└── SubmissionUnknown        the task may exist and be billed: never to be sent again unseen
+
+No text or `repr` of an error holds the API key, an input or a body. The API's own words may
+repeat an input: they are the attribute `message` of an ApiError, for whoever asks for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_SHOWN = 20
+
+_MEANINGS = {
+    1200: "content moderation",
+    1400: "a parameter is missing",
+    1401: "a parameter is invalid",
+    1402: "a media URL could not be reached",
+    1403: "the execution failed",
+    1405: "the task failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with an input.
+
+    Attributes:
+        path: where, such as `image` or `loras[0].path`.
+        message: what is wrong and what is expected, in one line; never repeats the value.
+    """
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+class SubmitterError(Exception):
+    """The base of all."""
+
+
+class BadSettings(SubmitterError):
+    """The client cannot work as it is set up.
+
+    Attributes:
+        setting: the environment variable that would put it right.
+    """
+
+    def __init__(self, setting: str, message: str) -> None:
+        super().__init__(f"{setting}: {message}")
+        self.setting = setting
+
+
+class BadInput(SubmitterError):
+    """What was to be sent cannot be right; nothing was sent.
+
+    Attributes:
+        faults: all of them, each with its path.
+    """
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        lines = [f"  {fault}" for fault in faults[:_SHOWN]]
+        if len(faults) > _SHOWN:
+            lines.append(f"  and {len(faults) - _SHOWN} more")
+        super().__init__("\n".join(["nothing was sent, because of:", *lines]))
+        self.faults = tuple(faults)
+
+
+class ContextTooLarge(BadInput):
+    """The context travels in the webhook URL, and does not fit there.
+
+    Attributes:
+        size: bytes of the context as JSON.
+        limit: bytes that fit.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        advice = "keep the data where you are and pass its id"
+        super().__init__([Fault("context", f"is {size} bytes of JSON, of {limit}; {advice}")])
+        self.size = size
+        self.limit = limit
+
+
+class ApiError(SubmitterError):
+    """The API refused the request; nothing was created.
+
+    Attributes:
+        status: the HTTP status.
+        code: the `code` of the body, or its textual `error_code`; None where it had neither.
+        message: the API's own words, one line and bounded; may repeat what was sent.
+    """
+
+    advice = "the API refused the request"
+
+    def __init__(
+        self,
+        *,
+        status: int,
+        code: int | str | None = None,
+        message: str = "",
+        advice: str | None = None,
+    ) -> None:
+        text = f"{advice or self.advice} (HTTP {status}"
+        if code is not None and code != status:
+            meaning = _MEANINGS.get(code) if isinstance(code, int) else None
+            text += f", code {code}" + (f": {meaning}" if meaning else "")
+        super().__init__(f"{text})")
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+class AuthFailed(ApiError):
+    """The API does not accept the key."""
+
+    advice = "the API key was refused; check WAVESPEED_API_KEY"
+
+
+class NotFound(ApiError):
+    """The API knows no such task or model; tasks are kept for 7 days."""
+
+    advice = "the API knows no such task or model; tasks are kept for 7 days"
+
+
+class InsufficientBalance(ApiError):
+    """The account's balance does not cover the request."""
+
+    advice = "the account's balance does not cover this; top it up and submit again"
+
+
+class RateLimited(ApiError):
+    """Too many requests; this one created nothing and may be sent again.
+
+    Attributes:
+        retry_after: seconds to wait, where the API said so.
+    """
+
+    advice = "too many requests; this one created nothing"
+
+    def __init__(
+        self,
+        *,
+        status: int = 429,
+        code: int | str | None = None,
+        message: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        wait = f"; try again in {retry_after:g} s" if retry_after is not None else ""
+        super().__init__(status=status, code=code, message=message, advice=self.advice + wait)
+        self.retry_after = retry_after
+
+
+class Unavailable(SubmitterError):
+    """No usable answer came, and nothing was created: worth trying again.
+
+    Attributes:
+        reason: a few words.
+        status: the HTTP status, where there was an answer.
+        retry_after: seconds to wait, where the API said so.
+    """
+
+    def __init__(
+        self, reason: str, *, status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(f"the API is not available ({reason}); nothing was created")
+        self.reason = reason
+        self.status = status
+        self.retry_after = retry_after
+
+
+class SubmissionUnknown(SubmitterError):
+    """The task may have been created and billed, and nobody said.
+
+    The API has no idempotency key, so sending it again could pay twice. The API's history of the
+    last 7 days, by model and time, tells whether it exists.
+
+    Attributes:
+        model: the model's id.
+        sent_at: Unix seconds, when the request went out.
+        reason: a few words.
+        status: the HTTP status, where there was an answer.
+    """
+
+    def __init__(
+        self, model: str, sent_at: float, reason: str, *, status: int | None = None
+    ) -> None:
+        super().__init__(
+            f"the task for {model} may have been created and billed ({reason}); "
+            "it was not sent again: look for it in the API's history first"
+        )
+        self.model = model
+        self.sent_at = sent_at
+        self.reason = reason
+        self.status = status

@@ -1,0 +1,99 @@
+"""From what the API answers where it refuses, to a typed error."""
+
+from __future__ import annotations
+
+import email.utils
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from submitter.errors import (
+    ApiError,
+    AuthFailed,
+    InsufficientBalance,
+    NotFound,
+    RateLimited,
+    Unavailable,
+)
+from submitter.prediction import JSON
+
+_MAX_MESSAGE = 300
+_MAX_WAIT = 86400.0
+
+_KINDS: dict[int, type[ApiError]] = {
+    401: AuthFailed,
+    402: InsufficientBalance,
+    403: AuthFailed,
+    404: NotFound,
+    429: RateLimited,
+}
+
+_POOR = re.compile(r"(?i)insufficient[ _-](?:account[ _-])?(?:balance|credit|fund)")
+
+
+def refusal(
+    status: int,
+    headers: Mapping[str, str],
+    envelope: Mapping[str, JSON],
+    code: int | None,
+    now: float,
+) -> ApiError | Unavailable:
+    """Turn an answer that says no into the error that says why.
+
+    Args:
+        status: the HTTP status.
+        headers: names in lower case.
+        envelope: the body, where it is a JSON object.
+        code: its outer `code`, where it has one.
+        now: Unix seconds.
+    """
+    wait = _retry_after(headers.get("retry-after"), now)
+    kind = status
+    # A 200 around an error is as much an error; in a 4xx the body's code is the sharper one.
+    if code is not None and (kind < 300 or (kind < 500 and code in _KINDS)):
+        kind = code
+    if 500 <= kind < 600 or 5000 <= kind < 6000:
+        reason = f"HTTP {status}" + (f", code {code}" if code is not None else "")
+        return Unavailable(reason, status=status, retry_after=wait)
+    message = _message(envelope)
+    shown = code if code is not None else _word(envelope.get("error_code"))
+    told: dict[str, Any] = {"status": status, "code": shown, "message": message}
+    if kind == 429:
+        return RateLimited(retry_after=wait, **told)
+    if _POOR.search(f"{shown} {message}"):
+        return InsufficientBalance(**told)
+    if 300 <= kind < 400:
+        return ApiError(advice="the API's address has moved; check WAVESPEED_BASE_URL", **told)
+    return _KINDS.get(kind, ApiError)(**told)
+
+
+def _message(envelope: Mapping[str, JSON]) -> str:
+    for name in ("message", "error", "detail"):
+        value = envelope.get(name)
+        if isinstance(value, list) and value:
+            value = value[0]
+        if isinstance(value, dict):
+            value = value.get("message", value.get("msg"))
+        if isinstance(value, str) and value:
+            line = "".join(c if c.isprintable() else " " for c in value[:_MAX_MESSAGE])
+            return line.strip()
+    return ""
+
+
+def _word(value: JSON) -> str | None:
+    """A textual code: shown in the error's text, so that it may be a word and nothing more."""
+    return value if isinstance(value, str) and re.fullmatch(r"[\w.-]{1,64}", value) else None
+
+
+def _retry_after(value: str | None, now: float) -> float | None:
+    """Seconds, from either form of RFC 9110, section 10.2.3."""
+    if value is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,12}", value.strip()):
+        return min(float(value), _MAX_WAIT)
+    try:
+        moment = email.utils.parsedate_to_datetime(value).timestamp()
+    # OverflowError: a date that is out of the platform's range.
+    except (ValueError, OverflowError):
+        return None
+    return min(max(moment - now, 0.0), _MAX_WAIT)

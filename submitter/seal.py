@@ -1,0 +1,187 @@
+"""Context, sealed into the webhook URL: what the submitter wants to find again beside the result.
+
+A token is a Fernet token without its padding: encrypted, authenticated and dated. It can be read
+by nobody on its way, and made by nobody without a key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from submitter.errors import BadInput, BadSettings, ContextTooLarge, Fault
+from submitter.prediction import JSON
+from submitter.strict import unfit
+
+SETTING = "WAVEHOOK_SEAL_KEYS"
+
+MAX_CONTEXT = 2048
+"""Bytes of a context as JSON; a URL has to carry it."""
+
+MAX_TOKEN = 4096
+"""Characters of a token that are looked at; the largest that is made has fewer."""
+
+_MAX_MODEL = 256
+_ALPHABET = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What a token holds.
+
+    Attributes:
+        context: as it was sealed; any JSON.
+        model: the model that the token was made for; None where it is good for any.
+    """
+
+    context: JSON = field(repr=False)
+    model: str | None = None
+
+
+class Seal:
+    """Turns a context into a token for a URL, and back.
+
+    Args:
+        keys: Fernet keys, newest first; the first one seals, all of them open, so that a retired
+            key stays on the ring until its last task has ended.
+        lifetime: seconds until a token expires. The API keeps a task for 7 days; 8 leave room
+            for its webhook's retries.
+
+    Raises:
+        BadSettings: there is no key, or one is not a Fernet key.
+    """
+
+    def __init__(self, keys: Sequence[str], *, lifetime: float = 8 * 86400.0) -> None:
+        if not keys:
+            raise BadSettings(SETTING, f"needs at least one key; make one with {_HOW}")
+        self._ring = MultiFernet(_ring(keys))
+        self._lifetime = int(lifetime)
+
+    def seal(self, context: JSON, *, model: str | None, now: float) -> str:
+        """Make a token.
+
+        Args:
+            context: any JSON of at most `MAX_CONTEXT` bytes.
+            model: the model's id; a webhook about another one is refused.
+            now: Unix seconds.
+
+        Raises:
+            BadInput: the context is not JSON.
+            ContextTooLarge: it is too large for a URL.
+        """
+        faults, _ = unfit(context, "context")
+        if model is not None and len(model) > _MAX_MODEL:
+            faults.append(Fault("model", f"is longer than {_MAX_MODEL} characters"))
+        if faults:
+            raise BadInput(faults)
+        size = len(_encode(context))
+        if size > MAX_CONTEXT:
+            raise ContextTooLarge(size, MAX_CONTEXT)
+        plain = _encode({"context": context, "model": model})
+        return self._ring.encrypt_at_time(plain, int(now)).decode().rstrip("=")
+
+    def open(self, token: str, now: float) -> Sealed | None:
+        """Read a token.
+
+        Args:
+            token: the last segment of a webhook's path; any text.
+            now: Unix seconds.
+
+        Returns:
+            What was sealed; None where the token is malformed, made or altered by somebody else,
+            expired, or dated in the future.
+        """
+        # Base64 decoders skip what they do not know; here one token has one spelling.
+        if len(token) > MAX_TOKEN or not _ALPHABET.fullmatch(token):
+            return None
+        padded = token + "=" * (-len(token) % 4)
+        try:
+            plain = self._ring.decrypt_at_time(padded, self._lifetime, int(now))
+            held = json.loads(plain)
+        # ValueError: sealed with one of our keys, but by another program.
+        except (InvalidToken, ValueError, RecursionError):
+            return None
+        if not isinstance(held, dict) or "context" not in held:
+            return None
+        model = held.get("model")
+        return Sealed(held["context"], model if isinstance(model, str) else None)
+
+
+_HOW = "`wavehook secret`"
+
+
+def _ring(keys: Sequence[str]) -> Iterator[Fernet]:
+    for place, key in enumerate(keys, 1):
+        fernet = _fernet(key)
+        if fernet is None:
+            what = f"key {place} is not a Fernet key (32 bytes in URL-safe base64)"
+            raise BadSettings(SETTING, f"{what}; make one with {_HOW}")
+        yield fernet
+
+
+def _fernet(key: str) -> Fernet | None:
+    # Some of these errors hold the key, so that none may become the context of another.
+    try:
+        return Fernet(key.encode("ascii"))
+    except ValueError:
+        return None
+
+
+def _encode(value: JSON) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode()
+
+
+def load_or_create_key(path: str | Path) -> str:
+    """Read the key file, or make one that only its owner can read.
+
+    Of several processes that do this at once, all end with the same key: a new file appears under
+    its name whole, or not at all.
+
+    Args:
+        path: of the key file, beside the database.
+
+    Raises:
+        BadSettings: it cannot be read or made, or holds something else.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            _create(path, Fernet.generate_key() + b"\n")
+        key = path.read_bytes().decode("ascii", "replace").strip()
+    except OSError as error:
+        why = f"the key file {path} cannot be read or made ({error.strerror})"
+        raise BadSettings(SETTING, f"{why}; put the keys into this setting instead") from None
+    if _fernet(key) is None:
+        raise BadSettings(SETTING, f"the file {path} holds no Fernet key; restore or remove it")
+    return key
+
+
+def _create(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            # Unlike a rename, a link never replaces the key that another process has just made.
+            os.link(draft, path)
+        except FileExistsError:
+            return
+        # A key that a power cut takes back would leave the tokens sent meanwhile without one.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        draft.unlink()

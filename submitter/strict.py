@@ -1,0 +1,85 @@
+"""What can be sent as JSON, so that every reader understands it alike."""
+
+from __future__ import annotations
+
+import math
+
+from submitter.errors import Fault
+
+MAX_DEPTH = 32
+"""How deep objects and arrays may nest."""
+
+MAX_VALUES = 10_000
+"""How many values one input may hold."""
+
+_MAX_NAME = 64
+
+
+def unfit(value: object, path: str = "") -> tuple[list[Fault], bool]:
+    """Find what Python's JSON encoder would refuse, or send as something else.
+
+    Args:
+        value: anything.
+        path: where it stands.
+
+    Returns:
+        The faults, and whether the shape is sound: names are texts, and neither depth nor size
+        is beyond the limits, so that other code may walk it too.
+    """
+    faults: list[Fault] = []
+    sound = True
+    # With a list of what is left, and no recursion, a value that holds itself ends too.
+    left = [(value, path, 0)]
+    count = 0
+    while left:
+        item, where, depth = left.pop()
+        count += 1
+        if depth > MAX_DEPTH:
+            return [*faults, Fault(where, f"nests deeper than {MAX_DEPTH} levels")], False
+        if count > MAX_VALUES:
+            return [*faults, Fault(path or "input", f"holds more than {MAX_VALUES} values")], False
+        members: list[tuple[object, str, int]] = []
+        if isinstance(item, dict):
+            for name, member in item.items():
+                inside = within(where, name)
+                if isinstance(name, str) and _encodable(name):
+                    members.append((member, inside, depth + 1))
+                else:
+                    faults.append(Fault(inside, "has a name that is no text"))
+                    sound = False
+        elif isinstance(item, list):
+            members = [(member, within(where, i), depth + 1) for i, member in enumerate(item)]
+        elif problem := _problem(item):
+            faults.append(Fault(where or "input", problem))
+        left.extend(reversed(members))
+    return faults, sound
+
+
+def within(path: str, member: object) -> str:
+    """The path of one member of an object (by name) or of an array (by index)."""
+    if isinstance(member, int) and not isinstance(member, bool):
+        return f"{path}[{member}]"
+    name = member if isinstance(member, str) else type(member).__name__
+    if len(name) > _MAX_NAME or not name.isprintable():
+        name = ascii(name[:_MAX_NAME])
+    return f"{path}.{name}" if path else name
+
+
+def _problem(value: object) -> str | None:
+    if isinstance(value, str):
+        return None if _encodable(value) else "holds half a character (a lone surrogate)"
+    if value is None or isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return None if abs(value) < 2**64 else "is beyond 64 bits"
+    if isinstance(value, float):
+        return None if math.isfinite(value) else "is not a finite number"
+    return f"is a {type(value).__name__}, which JSON does not have"
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
