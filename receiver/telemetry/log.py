@@ -1,0 +1,174 @@
+"""The log: structlog, JSON lines unless somebody watches, one format for all that is logged.
+
+Lines of the standard library's loggers, uvicorn's among them, take the same form. Tracebacks name
+files, lines and classes, but show neither locals nor the text of an exception: that text often
+quotes what a stranger sent, or a prompt (F16).
+"""
+
+from __future__ import annotations
+
+import json as _json
+import logging
+import sys
+import traceback
+from typing import Any, TextIO, cast
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+from receiver.telemetry import Details
+
+MAX_TEXT = 2000
+"""Characters of one logged text that did not pass through our own bounds (F17)."""
+
+_FRAMES = 30
+_CHAIN = 5
+
+_encode = _json.JSONEncoder(
+    check_circular=False, default=lambda value: f"<{type(value).__name__}>"
+).encode
+
+
+def configure(stream: TextIO | None = None, level: str = "info", json: bool | None = None) -> None:
+    """Send every log line of this process to one stream, in one format.
+
+    Args:
+        stream: where to; standard error by default, because standard output belongs to commands.
+        level: the lowest level that is written: `debug`, `info`, `warning` or `error`.
+        json: JSON lines, or text for a person; None looks whether the stream is a terminal.
+    """
+    stream = stream or sys.stderr
+    lowest = logging.getLevelNamesMapping()[level.upper()]
+    render = (
+        _render_json if json or (json is None and not stream.isatty()) else _for_a_person(stream)
+    )
+    first: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _show_error,
+    ]
+    structlog.configure(
+        processors=[*first, render],
+        wrapper_class=structlog.make_filtering_bound_logger(lowest),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *first, _bound],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(lowest)
+    for name in ("uvicorn", "uvicorn.error"):
+        _clear(name).propagate = True
+    # Its lines hold whole URLs, and with them tokens; `request.served` says the rest.
+    _clear("uvicorn.access").propagate = False
+    # They log whole URLs too, at info.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(max(lowest, logging.WARNING))
+
+
+def logger() -> FilteringBoundLogger:
+    """A logger made from today's configuration; to be kept by whoever logs often."""
+    return cast("FilteringBoundLogger", structlog.get_logger().bind())
+
+
+def log_hook(details: Details) -> None:
+    """Write what happened, save what the line of the delivery's own request says already."""
+    level = _LEVELS.get(details.name, logging.INFO)
+    if details.name == "dispatch.settled":
+        level = _OUTCOMES.get(details.outcome or "", logging.INFO)
+    elif details.skew is not None:
+        # The sender's clock or ours is wrong, or somebody replays: a person wants to know (F6).
+        level = logging.WARNING
+    if level == _UNTOLD:
+        return
+    fields = {name: getattr(details, name) for name in _FIELDS}
+    if details.seconds is not None:
+        fields["seconds"] = round(details.seconds, 6)
+    told = {name: value for name, value in fields.items() if value is not None}
+    logger().log(level, details.name, **told)
+
+
+def stack(error: BaseException) -> str:
+    """Where an exception came from: frames and class names, never its text or a local."""
+    parts: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(parts) < _CHAIN:
+        frames = "".join(traceback.format_tb(cause.__traceback__, limit=-_FRAMES))
+        inner = ""
+        if isinstance(cause, BaseExceptionGroup):
+            inner = f" of {', '.join(type(each).__qualname__ for each in cause.exceptions)}"
+        parts.append(f"{frames}{type(cause).__qualname__}{inner}")
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return "\nfrom\n".join(parts)
+
+
+_UNTOLD = -1
+_FIELDS = tuple(name for name in Details.__slots__ if name != "name")
+_LEVELS = {
+    "delivery.accepted": _UNTOLD,
+    "delivery.rejected": _UNTOLD,
+    "delivery.failed": _UNTOLD,
+    "dispatch.started": logging.DEBUG,
+    "dispatch.lost": logging.WARNING,
+    "handler.paused": logging.WARNING,
+    "store.failed": logging.ERROR,
+}
+_OUTCOMES = {"retry": logging.WARNING, "dead": logging.ERROR}
+
+
+def _clear(name: str) -> logging.Logger:
+    logger = logging.getLogger(name)
+    logger.handlers.clear()
+    return logger
+
+
+def _render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
+    # ASCII only: control characters, line separators and lone surrogates come out escaped (F17).
+    return _encode(event)
+
+
+def _show_error(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Replace `exc_info` by the frames."""
+    found = event.pop("exc_info", None)
+    if not found:
+        return event
+    error = found if isinstance(found, BaseException) else sys.exc_info()[1]
+    if isinstance(found, tuple):
+        error = found[1]
+    if error is not None:
+        event["error"] = type(error).__qualname__
+        event["stack"] = stack(error)
+    return event
+
+
+def _bound(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    event["event"] = str(event["event"]).strip()[:MAX_TEXT]
+    return event
+
+
+def _for_a_person(stream: TextIO) -> Any:
+    console = structlog.dev.ConsoleRenderer(
+        colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+
+    def render(wrapped: WrappedLogger, name: str, event: EventDict) -> str:
+        shown = {key: _escaped(value, key) for key, value in event.items()}
+        return str(console(wrapped, name, shown))
+
+    return render
+
+
+def _escaped(value: Any, key: str) -> Any:
+    """Text that cannot steer a terminal; only a stack keeps its lines."""
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    keep = "\n" if key == "stack" else ""
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in value
+    )

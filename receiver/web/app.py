@@ -1,0 +1,126 @@
+"""The app, assembled from built parts: nothing is global, and importing does no work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Literal
+
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
+
+from receiver.errors import StoreError
+from receiver.intake import Intake
+from receiver.retry import describe
+from receiver.stores.base import Store
+from receiver.telemetry import Details, Hook
+from receiver.web.health import Health
+from receiver.web.ingest import Ingest
+from receiver.web.lifecycle import Dispatcher, Lifecycle
+from receiver.web.middleware import Requests
+
+if TYPE_CHECKING:
+    from receiver.telemetry.metrics import Metrics
+
+INLINE_LIMIT = 100
+"""Dispatches that are run before one reply, at most."""
+
+
+def create_app(
+    *,
+    intake: Intake,
+    store: Store,
+    dispatcher: Dispatcher | None = None,
+    hooks: Sequence[Hook] = (),
+    metrics: Metrics | None = None,
+    clock: Callable[[], float] = time.time,
+    max_body: int = 1 << 20,
+    body_deadline: float = 10.0,
+    dispatch: Literal["background", "inline", "external"] = "background",
+    inline_deadline: float = 5.0,
+    grace: float = 20.0,
+    ready_limit: float = 2.0,
+    routes: Sequence[BaseRoute] = (),
+) -> Starlette:
+    """Assemble the receiver.
+
+    Args:
+        intake: takes deliveries in.
+        store: the inbox of `intake`; opened by the app at the first need.
+        dispatcher: runs handlers; None where no process of ours does.
+        hooks: are told of every delivery, and of a store that fails.
+        metrics: served at `/metrics`, and a hook without being named among `hooks`.
+        clock: Unix seconds.
+        max_body: bytes.
+        body_deadline: seconds for a body to arrive.
+        dispatch: `background` runs the dispatcher with the app, `inline` before every reply,
+            `external` not at all.
+        inline_deadline: seconds that handlers have before a reply.
+        grace: seconds that running handlers have at a stop.
+        ready_limit: seconds that the store has to say that it is well.
+        routes: more of them, such as the dashboard's; their errors are answered in the same form.
+    """
+    if metrics is not None and metrics not in hooks:
+        hooks = (*hooks, metrics)
+    background = dispatcher if dispatch == "background" else None
+    lifecycle = Lifecycle(store, background, grace)
+    drain: Callable[[], Awaitable[object]] | None = None
+    if dispatch == "inline" and dispatcher is not None:
+        inline = dispatcher
+
+        async def drain() -> int:
+            return await inline.drain(limit=INLINE_LIMIT, deadline=inline_deadline)
+
+    ingest = Ingest(
+        intake,
+        lifecycle,
+        hooks=hooks,
+        clock=clock,
+        max_body=max_body,
+        body_deadline=body_deadline,
+        drain=drain,
+    )
+    health = Health(store, lifecycle, metrics=metrics, hooks=hooks, clock=clock, limit=ready_limit)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        try:
+            await lifecycle.begin()
+        except StoreError as error:
+            for hook in hooks:
+                hook(Details("store.failed", error=describe(error)))
+            raise
+        try:
+            yield
+        finally:
+            await lifecycle.stop()
+
+    app = _Receiver(
+        routes=[
+            Route("/webhooks/{source}/{token}", ingest, methods=["POST"]),
+            Route("/webhooks/{source}", ingest, methods=["POST"]),
+            *health.routes(),
+            *routes,
+        ],
+        lifespan=lifespan,
+    )
+    # A redirect would send a delivery, and its token, to wherever the Host header points.
+    app.router.redirect_slashes = False
+    app.state.lifecycle = lifecycle
+    return app
+
+
+class _Receiver(Starlette):
+    """Starlette without its own error layers.
+
+    They wrap `send` twice and make a Request of every delivery; `Requests` does what they do.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The router, what was added by `add_middleware`, and `Requests` around all."""
+        app: ASGIApp = self.router
+        for layer, args, kwargs in reversed(self.user_middleware):
+            app = layer(app, *args, **kwargs)
+        return Requests(app)

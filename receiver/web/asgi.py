@@ -1,0 +1,56 @@
+"""`uvicorn receiver.web.asgi:app`: the receiver, built from the environment at its first need."""
+
+from __future__ import annotations
+
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from receiver.errors import SettingsError
+from receiver.telemetry.log import configure, logger
+from receiver.web.problem import LINE, send_problem
+
+
+class Lazy:
+    """An app that is built when the server first calls it.
+
+    Settings that cannot work are logged once, and end the start where the server runs lifespan;
+    where it does not, every request is told 503.
+    """
+
+    def __init__(self) -> None:
+        self._app: ASGIApp | None = None
+        self._faults: tuple[str, ...] = ()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one scope."""
+        app = self._app or self._build()
+        if app is not None:
+            await app(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await receive()
+            message = "; ".join(self._faults)
+            await send({"type": "lifespan.startup.failed", "message": message})
+        elif scope["type"] == "http":
+            scope[LINE] = {"request_id": None}
+            title = "The receiver is not configured; its log says what to do"
+            headers = [(b"retry-after", b"60")]
+            await send_problem(scope, send, 503, title, headers=headers, close=True)
+        else:
+            await send({"type": "websocket.close", "code": 1013})
+
+    def _build(self) -> ASGIApp | None:
+        if self._faults:
+            return None
+        if not structlog.is_configured():
+            configure()
+        try:
+            from receiver import build
+
+            self._app = build.app()
+        except SettingsError as error:
+            self._faults = error.faults
+            logger().error("settings.refused", faults=list(error.faults))
+        return self._app
+
+
+app = Lazy()
