@@ -28,9 +28,6 @@ MAX_CANDIDATES = 16
 
 MAX_MESSAGE_ID = 256
 
-WINDOW = 300
-"""Seconds on both sides of the sender's time (Standard Webhooks: "tolerance")."""
-
 
 def one_header(delivery: Delivery, name: bytes, limit: int = MAX_HEADER) -> bytes:
     """The value of a header that must be there once.

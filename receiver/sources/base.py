@@ -10,12 +10,16 @@ import hashlib
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
+from receiver.errors import Stale
 from receiver.event import PARKED, Delivery, Event
 from receiver.payload import Unreadable, parse
 from submitter.prediction import JSON, TERMINAL
 
 MAX_ID = 256
 """The longest id, in characters, that is taken from a body or a header."""
+
+WINDOW = 300
+"""Seconds on both sides of the sender's time (Standard Webhooks: "tolerance")."""
 
 Key = TypeVar("Key")
 
@@ -99,6 +103,18 @@ def read_event(
         occurred_at=occurred_at,
         received_at=delivery.received_at,
     )
+
+
+def timely(event: Event, now: float) -> Event:
+    """The event, where the sender's time is inside the window on both sides of `now`.
+
+    Raises:
+        Stale: it is outside.
+    """
+    skew = now - event.occurred_at
+    if abs(skew) > WINDOW:
+        raise Stale(skew, event.subject)
+    return event
 
 
 def _name(value: JSON) -> str | None:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from receiver import signing
-from receiver.errors import Stale, Unverified
+from receiver.errors import Unverified
 from receiver.event import Delivery, Event
-from receiver.sources.base import read_event
+from receiver.sources.base import read_event, timely
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -52,11 +52,7 @@ class StandardWebhooks:
             or (public and signing.ed25519_fits(public, signed, _signatures(delivery, b"v1a")))
         ):
             raise Unverified
-        event = read_event(delivery, message, moment, default_type="message")
-        skew = now - moment
-        if abs(skew) > signing.WINDOW:
-            raise Stale(skew, event.subject)
-        return event
+        return timely(read_event(delivery, message, moment, default_type="message"), now)
 
 
 def _signatures(delivery: Delivery, version: bytes) -> list[bytes]:

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from receiver import signing
-from receiver.errors import Stale, Unverified
+from receiver.errors import Unverified
 from receiver.event import Delivery, Event
-from receiver.sources.base import read_event
+from receiver.sources.base import read_event, timely
 
 
 class WaveSpeed:
@@ -37,8 +37,4 @@ class WaveSpeed:
         found = signing.from_hex(signing.candidates(delivery, b"webhook-signature", b"v3"))
         if not signing.hmac_fits(keys, signed, found):
             raise Unverified
-        event = read_event(delivery, message, moment)
-        skew = now - moment
-        if abs(skew) > signing.WINDOW:
-            raise Stale(skew, event.subject)
-        return event
+        return timely(read_event(delivery, message, moment), now)
