@@ -1,1 +1,61 @@
-"""Wavehook's receiver: verified, stored once, handled until it is done."""
+"""Wavehook's receiver: verified, stored once, handled until it is done.
+
+What the author of a handler needs is here; importing the package itself does no work.
+
+    from receiver import Context, Event, GiveUp, Retry, on
+
+    @on("prediction.completed", models=["kwaivgi/*"])
+    async def publish(event: Event, context: Context) -> None: ...
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__all__ = [
+    "JSON",
+    "Backoff",
+    "Context",
+    "Dispatch",
+    "DispatchState",
+    "Event",
+    "GiveUp",
+    "Handler",
+    "Prediction",
+    "Retry",
+    "Status",
+    "on",
+]
+
+if TYPE_CHECKING:
+    from receiver.errors import GiveUp, Retry
+    from receiver.event import Dispatch, DispatchState, Event
+    from receiver.handlers.base import Context, Handler
+    from receiver.handlers.decorator import on
+    from receiver.retry import Backoff
+    from submitter.prediction import JSON, Prediction, Status
+else:
+    _HOMES = {
+        "JSON": "submitter.prediction",
+        "Backoff": "receiver.retry",
+        "Context": "receiver.handlers.base",
+        "Dispatch": "receiver.event",
+        "DispatchState": "receiver.event",
+        "Event": "receiver.event",
+        "GiveUp": "receiver.errors",
+        "Handler": "receiver.handlers.base",
+        "Prediction": "submitter.prediction",
+        "Retry": "receiver.errors",
+        "Status": "submitter.prediction",
+        "on": "receiver.handlers.decorator",
+    }
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first asked for."""
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(home), name)
+        return value

@@ -50,7 +50,8 @@ class Backoff:
         wait = random() * min(self.cap, self.base * 2 ** min(tries - 1, 64))
         if isinstance(error, Retry) and error.after is not None:
             # What the downstream asked for, and the jitter on top of it (F26, F27).
-            wait += min(max(error.after, 0.0), MAX_AFTER)
+            # The order of the arguments makes NaN a zero.
+            wait += min(max(0.0, error.after), MAX_AFTER)
         return RetryAt(now + wait, text)
 
 

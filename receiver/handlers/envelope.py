@@ -1,0 +1,86 @@
+"""An event as it is handed to another program: one JSON shape for all handlers that do so.
+
+    {
+      "type": "prediction.completed",
+      "timestamp": "2026-08-01T12:00:00Z",   when it happened, by the sender's clock
+      "data": {
+        "id": "wavespeed:abc:completed",     the same for every delivery of this fact
+        "source": "wavespeed",
+        "origin": "webhook",                 or reconcile, replay
+        "received_at": "2026-08-01T12:00:01Z",
+        "subject": "abc",                    the task id, or null
+        "model": "kwaivgi/…",                or null
+        "context": …,                        what the submitter sealed in, or null
+        "prediction": {…}                    as the API sent it, or null where it is none; then
+      }                                      `payload` holds the JSON that came, and `body`
+    }                                        (base64) what came where that was no JSON
+
+It is the same over retries of one event.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from receiver.event import Event
+from submitter.prediction import JSON
+
+MAX_KEY = 255
+"""Characters of a key in a header or an environment variable."""
+
+_YEAR_10000 = 253_402_300_799.0
+
+
+def envelope(event: Event) -> dict[str, JSON]:
+    """The event as JSON; the module's docstring shows it."""
+    data: dict[str, JSON] = {
+        "id": event.id,
+        "source": event.source,
+        "origin": str(event.origin),
+        "received_at": moment(event.received_at),
+        "subject": event.subject,
+        "model": event.model,
+        "context": event.context,
+        "prediction": None,
+    }
+    if event.prediction is not None:
+        data["prediction"] = dict(event.prediction.raw)
+    elif event.payload is not None:
+        data["payload"] = event.payload
+    else:
+        data["body"] = base64.b64encode(event.body).decode()
+    happened = moment(event.occurred_at or event.received_at)
+    return {"type": event.type, "timestamp": happened, "data": data}
+
+
+def encode(event: Event) -> bytes:
+    """The envelope as ASCII JSON on one line."""
+    return line(envelope(event))
+
+
+def line(value: JSON) -> bytes:
+    """JSON in ASCII, without line breaks: nothing in it can end a line or a header (F17)."""
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def moment(seconds: float) -> str:
+    """RFC 3339 in UTC, to the millisecond where there are any."""
+    when = datetime.fromtimestamp(min(max(0.0, seconds), _YEAR_10000), UTC)
+    spec = "milliseconds" if when.microsecond else "seconds"
+    return when.isoformat(timespec=spec).replace("+00:00", "Z")
+
+
+def plain(key: str) -> str:
+    """A key as bounded, visible ASCII, different for different keys (F17).
+
+    What is no letter, digit or one of `_-~:/` is percent-encoded, also the full stop, which
+    divides the parts that Standard Webhooks signs.
+    """
+    text = quote(key, safe=":/").replace(".", "%2E")
+    if len(text) <= MAX_KEY:
+        return text
+    return "sha256:" + hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()

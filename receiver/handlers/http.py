@@ -1,0 +1,231 @@
+"""`http`: forwards the event as a signed webhook of our own.
+
+    [handlers.shop]
+    use = "http"
+    url = "https://shop.example/hooks/video"
+    secret = "env:SHOP_SECRET"      # whsec_ and base64; a list while one is being replaced
+    allow = ["10.1.0.0/16"]         # private targets that are meant; none unless named
+    headers = { Authorization = "env:SHOP_AUTHORIZATION" }
+
+The body is the JSON of `receiver.handlers.envelope`, signed after Standard Webhooks: any of its
+libraries verifies it. `webhook-id` is the event's id, `Idempotency-Key` the dispatch's key; both
+are the same over retries, percent-encoded where they hold anything but plain ASCII.
+
+| the answer | what follows |
+|---|---|
+| 2xx | done, with the result `{"status": …}` |
+| 408, 409, 425, 429, 3xx, 5xx, none in time, no connection | again by the retry policy |
+| 429 or 503 with Retry-After | not before then, for every event of this handler |
+| another 4xx, 410 among them; a target that `allow` does not name | never again |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Annotated, Any
+
+import httpx
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from receiver.addresses import Allowed
+from receiver.errors import GiveUp, Refused, Retry
+from receiver.event import Event
+from receiver.handlers.base import Context
+from receiver.handlers.envelope import encode, plain
+from receiver.handlers.rules import Texts
+from receiver.handlers.settings import read
+from receiver.safe_http import check_url, client
+
+_AGAIN = frozenset({408, 409, 425, 429})
+_DRAIN = 64 * 1024
+_OURS = frozenset(
+    {
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "idempotency-key",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "webhook-id",
+        "webhook-signature",
+        "webhook-timestamp",
+    }
+)
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]{0,8190}[\x21-\x7e])?")
+
+
+def _url(text: str) -> str:
+    try:
+        check_url(httpx.URL(text))
+    except (httpx.InvalidURL, Refused):
+        raise ValueError("an http or https URL without a user or password in it") from None
+    return text
+
+
+def _secrets(secrets: tuple[str, ...]) -> tuple[str, ...]:
+    for secret in secrets:
+        key(secret)
+    return secrets
+
+
+def _allow(entries: tuple[str, ...]) -> tuple[str, ...]:
+    Allowed.parse(entries)
+    return entries
+
+
+def _headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if name.lower() in _OURS:
+            raise ValueError(f"no header that we set ourselves, as {name} is")
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise ValueError("header names and values of visible ASCII")
+    return headers
+
+
+class Settings(BaseModel):
+    """The handler's own settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: Annotated[str, AfterValidator(_url)] = Field(
+        repr=False, description="the URL to send to, such as https://shop.example/hooks"
+    )
+    secret: Annotated[Texts, Field(min_length=1), AfterValidator(_secrets)] = Field(
+        repr=False, description="whsec_ and 24 to 64 bytes in base64; the receiver has it too"
+    )
+    allow: Annotated[Texts, AfterValidator(_allow)] = ()
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(
+        default_factory=dict, repr=False
+    )
+
+
+def key(secret: str) -> bytes:
+    """The bytes that a Standard Webhooks secret stands for.
+
+    https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+
+    Raises:
+        ValueError: it cannot be one; the text says what was expected, not the secret.
+    """
+    try:
+        found = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except (binascii.Error, ValueError):
+        found = b""
+    if not 24 <= len(found) <= 64:
+        raise ValueError("whsec_ and 24 to 64 bytes in base64")
+    return found
+
+
+def sign(keys: Sequence[bytes], message: str, timestamp: int, body: bytes) -> str:
+    """The `webhook-signature` of a message: one signature for each key."""
+    content = f"{message}.{timestamp}.".encode() + body
+    return " ".join(
+        "v1," + base64.b64encode(hmac.digest(each, content, "sha256")).decode() for each in keys
+    )
+
+
+class Forward:
+    """Sends events to one URL, over connections that are kept."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self._url = httpx.URL(settings.url)
+        self._keys = [key(secret) for secret in settings.secret]
+        self._headers = settings.headers
+        self._clock = clock
+        self._client = client(settings.allow, max_body=_DRAIN)
+
+    async def __call__(self, event: Event, context: Context) -> dict[str, int]:
+        """Send the event. See the module's docstring for what each answer means."""
+        now = self._clock()
+        body = encode(event)
+        message = plain(event.id)
+        headers = {
+            **self._headers,
+            "content-type": "application/json",
+            "idempotency-key": plain(context.key),
+            "webhook-id": message,
+            "webhook-timestamp": str(int(now)),
+            "webhook-signature": sign(self._keys, message, int(now), body),
+        }
+        try:
+            async with self._client.stream(
+                "POST",
+                self._url,
+                content=body,
+                headers=headers,
+                timeout=max(context.deadline - now, 0.001),
+            ) as response:
+                await _drain(response)
+        except Refused as error:
+            raise GiveUp(str(error)) from None
+        except httpx.HTTPError as error:
+            # Its own text might show the URL.
+            raise Retry(f"{self._url.host}: {type(error).__name__}") from None
+        return _read(response, now)
+
+    async def close(self) -> None:
+        """Let the connections go."""
+        await self._client.aclose()
+
+
+def create(name: str, settings: Mapping[str, Any]) -> Forward:
+    """Make the handler.
+
+    Raises:
+        SettingsError: with all faults.
+    """
+    return Forward(read(Settings, name, settings))
+
+
+async def _drain(response: httpx.Response) -> None:
+    """Read what follows the status, so that the connection can be used again; or do not."""
+    with suppress(httpx.HTTPError, Refused, TimeoutError):
+        async with asyncio.timeout(1.0):
+            await response.aread()
+
+
+def _read(response: httpx.Response, now: float) -> dict[str, int]:
+    status = response.status_code
+    if 200 <= status < 300:
+        return {"status": status}
+    text = f"HTTP {status}"
+    if status in (429, 503):
+        wait = retry_after(response.headers.get("retry-after", ""), now)
+        if wait is not None:
+            raise Retry(f"{text}, Retry-After {wait:.0f} s", after=wait, pause=True)
+    if 400 <= status < 500 and status not in _AGAIN:
+        raise GiveUp(text)
+    raise Retry(text)
+
+
+def retry_after(value: str, now: float) -> float | None:
+    """Seconds to wait, from a Retry-After of seconds or of a date; None where it is neither.
+
+    https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
+    """
+    value = value.strip()
+    if value.isascii() and value.isdigit() and len(value) <= 10:
+        return float(value)
+    if len(value) > 64:
+        return None
+    try:
+        date = parsedate_to_datetime(value)
+        at = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, at - now)

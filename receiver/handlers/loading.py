@@ -1,0 +1,224 @@
+"""From settings and modules to installed handlers; every fault is reported at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from receiver.errors import SettingsError
+from receiver.handlers.base import Handler, Installed
+from receiver.handlers.decorator import marked
+from receiver.handlers.rules import NAME, NAME_EXPECTED, Rules
+from receiver.handlers.settings import Hidden, explain, resolve
+from receiver.retry import describe
+
+GROUP = "wavehook.handlers"
+"""The entry points that `use` names."""
+
+_MODULES = "WAVEHOOK_HANDLERS"
+
+
+def install(
+    sections: Mapping[str, Mapping[str, Any]], modules: str | Iterable[str] = ()
+) -> list[Installed]:
+    """Make every handler of the settings and of the named modules.
+
+    Args:
+        sections: `[handlers.NAME]` by name.
+        modules: names of modules with decorated functions; a text is split at commas.
+
+    Raises:
+        SettingsError: with all faults, among them duplicate names and unknown or circular `after`.
+    """
+    faults: list[str] = []
+    installed: list[Installed] = []
+    for name, settings in sections.items():
+        try:
+            installed.append(load_section(name, settings))
+        except SettingsError as error:
+            faults += error.faults
+    try:
+        installed += load_modules(modules)
+    except SettingsError as error:
+        faults += error.faults
+    _raise_if(faults + _entangled(installed, sections))
+    return installed
+
+
+def load_section(name: str, settings: Mapping[str, Any]) -> Installed:
+    """Make the handler of one `[handlers.NAME]` section.
+
+    Raises:
+        SettingsError: with all faults, each with its key and what was expected.
+    """
+    prefix = f"handlers.{name}"
+    if not isinstance(settings, Mapping):
+        raise SettingsError([f"{prefix}: expected a table with at least `use`"])
+    faults = [] if NAME.fullmatch(name) else [f"handlers: {name!r}, expected {NAME_EXPECTED}"]
+    values: dict[str, Any] = {}
+    unread: list[str] = []
+    for key, value in settings.items():
+        before = len(faults)
+        values[key] = resolve(value, f"{prefix}.{key}", faults)
+        if len(faults) > before:
+            # Its absence would be a second fault of the same cause.
+            del values[key]
+            unread.append(f"{prefix}.{key}")
+    ruled = {key: values.pop(key) for key in Rules.model_fields if key in values}
+    rules = Rules()
+    try:
+        rules = Rules.model_validate(ruled)
+    except ValidationError as error:
+        faults += [explain(prefix, fault, Rules) for fault in error.errors()]
+    handler: Handler | None = None
+    try:
+        use = values.pop("use", None)
+        if f"{prefix}.use" not in unread:
+            handler = _make(name, use, values)
+    except SettingsError as error:
+        faults += [
+            fault
+            for fault in error.faults
+            if not any(fault.startswith((f"{key}:", f"{key}.")) for key in unread)
+        ]
+    if handler is None:
+        raise SettingsError(faults)
+    _raise_if(faults)
+    return rules.install(name, handler, getattr(handler, "close", None))
+
+
+def _make(name: str, use: object, settings: Mapping[str, Any]) -> Handler:
+    """Find the factory behind `use` and call it."""
+    prefix = f"handlers.{name}"
+    entry = _entry(prefix, use)
+    try:
+        handler: Handler = entry.load()(name, settings)
+    except SettingsError as error:
+        raise SettingsError(
+            [f if f.startswith("handlers.") else f"{prefix}: {f}" for f in error.faults]
+        ) from None
+    except ImportError as error:
+        raise SettingsError([f"{prefix}.use: {_unimportable(entry, error)}"]) from None
+    except ValidationError as error:
+        raise SettingsError([explain(prefix, fault) for fault in error.errors()]) from None
+    except Exception as error:  # noqa: BLE001 - a stranger's factory may raise anything
+        text = _masked(describe(error), settings)
+        raise SettingsError([f"{prefix}: {entry.name!r} cannot be made ({text})"]) from None
+    if not callable(handler):
+        raise SettingsError([f"{prefix}.use: {entry.name!r}, expected a factory of a handler"])
+    return handler
+
+
+def _entry(prefix: str, use: object) -> EntryPoint:
+    # One distribution can be found twice on the path; it is still the same entry.
+    found = {(entry.name, entry.value): entry for entry in entry_points(group=GROUP)}
+    known = sorted({name for name, _ in found})
+    expected = f"expected one of {', '.join(known)}"
+    if use is None:
+        raise SettingsError([f"{prefix}.use: missing, {expected}"])
+    matches = [entry for (name, _), entry in found.items() if name == use]
+    if len(matches) > 1:
+        values = " and ".join(sorted(entry.value for entry in matches))
+        raise SettingsError([f"{prefix}.use: {use!r} is offered by {values}, expected only one"])
+    if not matches:
+        close = get_close_matches(str(use), known, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise SettingsError([f"{prefix}.use: {use!r}, {expected}{hint}"])
+    return matches[0]
+
+
+def _unimportable(entry: EntryPoint, error: ImportError) -> str:
+    """Name the module, the reason and what to install."""
+    module = f" the module {error.name!r}" if error.name else " a module"
+    text = f"{entry.name!r} needs{module} ({describe(error)})"
+    dist = entry.dist
+    offered = dist.metadata.get_all("Provides-Extra") or [] if dist else []
+    extra = next((e for e in (*entry.extras, entry.name) if e in offered), None)
+    if dist and extra:
+        text += f"; install it with: pip install '{dist.name}[{extra}]'"
+    return text
+
+
+def _masked(text: str, value: Any) -> str:
+    """Take out of a text what came from the environment or a file."""
+    if isinstance(value, Hidden):
+        return text.replace(str(value), "…")
+    items = value.values() if isinstance(value, Mapping) else value
+    for item in items if isinstance(value, Mapping | list) else ():
+        text = _masked(text, item)
+    return text
+
+
+def load_modules(names: str | Iterable[str]) -> list[Installed]:
+    """Find the decorated functions of modules, in the order in which they stand there.
+
+    Functions that a module imports from another count too, once.
+
+    Args:
+        names: dotted names; a text is split at commas.
+
+    Raises:
+        SettingsError: with the modules that cannot be imported or hold none.
+    """
+    parts = names.split(",") if isinstance(names, str) else names
+    modules = dict.fromkeys(part.strip() for part in parts if part.strip())
+    if modules and not {"", str(Path.cwd())} & set(sys.path):
+        # As other servers do; at the end, so that no file here hides an installed module.
+        sys.path.append(str(Path.cwd()))
+    faults: list[str] = []
+    found: dict[int, Installed] = {}
+    for name in modules:
+        try:
+            module = import_module(name)
+        except SettingsError as error:
+            faults += [f"{_MODULES}: {name}: {fault}" for fault in error.faults]
+        except Exception as error:  # noqa: BLE001 - somebody's module may raise anything
+            faults.append(
+                f"{_MODULES}: {name!r} cannot be imported ({describe(error)}), "
+                "expected a module with functions decorated by @on"
+            )
+        else:
+            here = {id(value): it for value in vars(module).values() if (it := marked(value))}
+            if not here:
+                faults.append(f"{_MODULES}: {name!r}, expected functions decorated by @on in it")
+            found |= here
+    _raise_if(faults)
+    return list(found.values())
+
+
+def _entangled(installed: list[Installed], sections: Iterable[str]) -> list[str]:
+    """Faults between handlers: one name twice, and `after` that leads nowhere or in a circle."""
+    names = [one.name for one in installed]
+    faults = [
+        f"handlers.{name}: two handlers of this name, expected another name for one"
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
+    # A section that failed has a name all the same, and its fault is told already.
+    known = {*names, *sections}
+    for one in installed:
+        for other in one.route.after:
+            if other not in known:
+                close = get_close_matches(other, sorted(known), 1)
+                hint = f" (did you mean {close[0]}?)" if close else ""
+                faults.append(
+                    f"handlers.{one.name}.after: {other!r}, expected the name of a handler{hint}"
+                )
+    try:
+        TopologicalSorter({one.name: one.route.after for one in installed}).prepare()
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        faults.append(f"handlers.{error.args[1][0]}.after: {circle}, expected no circle")
+    return faults
+
+
+def _raise_if(faults: list[str]) -> None:
+    if faults:
+        raise SettingsError(faults)

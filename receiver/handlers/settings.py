@@ -1,0 +1,153 @@
+"""Reading a handler's settings: `env:` and `file:`, and every fault as one sentence.
+
+A handler of your own may use it in its factory:
+
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        url: str = Field(repr=False)        # repr=False: never shown in a fault
+
+    def create(name, settings):
+        return MyHandler(read(Settings, name, settings))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from receiver.errors import SettingsError
+from receiver.handlers.rules import Rules
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_FILE = 64 * 1024
+"""Bytes of a `file:` value at most."""
+
+_SHOWN = 80
+
+
+class Hidden(str):
+    """Text from the environment or a file: the same text, but its repr does not show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'…'"
+
+
+def resolve(value: Any, key: str, faults: list[str]) -> Any:
+    """Replace every `env:NAME` and `file:PATH` in a settings value, however deep.
+
+    Args:
+        value: any TOML value.
+        key: the setting's name, for the faults.
+        faults: gets a sentence for each that cannot be read; the value never stands in it.
+    """
+    if isinstance(value, str):
+        kind, _, rest = value.partition(":")
+        if kind == "env":
+            return _from_environment(rest, key, faults)
+        if kind == "file":
+            return _from_file(rest, key, faults)
+        return value
+    if isinstance(value, Mapping):
+        return {name: resolve(item, f"{key}.{name}", faults) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [resolve(item, f"{key}.{index}", faults) for index, item in enumerate(value)]
+    return value
+
+
+def _from_environment(name: str, key: str, faults: list[str]) -> Hidden:
+    text = os.environ.get(name, "")
+    if not text:
+        faults.append(f"{key}: 'env:{name}', expected the environment variable {name} to be set")
+    return Hidden(text)
+
+
+def _from_file(path: str, key: str, faults: list[str]) -> Hidden:
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+        # Editors and `echo` end a file with a newline that is no part of a secret.
+        text = data.decode().rstrip("\r\n")
+    except OSError as error:
+        faults.append(f"{key}: 'file:{path}', expected a readable file ({error.strerror})")
+    # A NUL in the path, or bytes that are no text; neither error's own text may be shown.
+    except ValueError:
+        faults.append(f"{key}: 'file:{path}', expected a file of UTF-8 text")
+    else:
+        if text and len(data) <= MAX_FILE:
+            return Hidden(text)
+        faults.append(f"{key}: 'file:{path}', expected a file of 1 to {MAX_FILE} bytes")
+    return Hidden()
+
+
+def read(model: type[Model], name: str, settings: Mapping[str, Any]) -> Model:
+    """Check a handler's own settings.
+
+    Args:
+        model: what they must look like.
+        name: the handler's name.
+        settings: its section, without the dispatcher's keys.
+
+    Raises:
+        SettingsError: with all faults.
+    """
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        faults = [explain(f"handlers.{name}", fault, model) for fault in error.errors()]
+    # Outside of `except`: the error that pydantic raised shows values.
+    raise SettingsError(faults)
+
+
+def explain(prefix: str, fault: ErrorDetails, model: type[BaseModel] | None = None) -> str:
+    """Say what is wrong with one setting in one sentence, secrets masked.
+
+    Args:
+        prefix: the section's name.
+        fault: as pydantic tells it.
+        model: the section's own model; fields with `repr=False` are not shown.
+    """
+    place = fault["loc"]
+    key = ".".join((prefix, *(str(part) for part in place)))
+    fields = model.model_fields if model else {}
+    field = fields.get(str(place[0])) if place else None
+    if fault["type"] == "missing":
+        about = field.description if field and field.description else "a value"
+        return f"{key}: missing, expected {about}"
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: unknown key, expected {_one_of(str(place[-1]), fields, len(place))}"
+    # The keys of a table may be as private as its values.
+    hidden = field is not None and not field.repr
+    shown = "'…'" if hidden else _short(repr(fault["input"]))
+    if hidden:
+        key = f"{prefix}.{place[0]}"
+    if "error" in fault.get("ctx", {}):
+        return f"{key}: {shown}, expected {fault['ctx']['error']}"
+    return f"{key}: {shown}, expected {_expected(fault['msg'])}"
+
+
+def _one_of(key: str, fields: Mapping[str, Any], depth: int) -> str:
+    if depth > 1 or not fields:
+        return "a key that is documented"
+    known = sorted({*fields, *Rules.model_fields, "use"})
+    close = get_close_matches(key, known, 1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"one of {', '.join(known)}{hint}"
+
+
+def _expected(message: str) -> str:
+    for start in ("Input should be ", "Input should "):
+        message = message.removeprefix(start)
+    return message[:1].lower() + message[1:]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

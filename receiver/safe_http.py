@@ -1,0 +1,240 @@
+"""Outbound HTTP that cannot be turned against the inside (SSRF).
+
+The name is resolved once, every address it has is checked, and the connection goes to a checked
+address: a name that resolves differently a moment later changes nothing. It happens where the
+connection is made, so each hop of a redirect is checked like the first. TLS still verifies the
+certificate against the host name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from typing import cast
+
+import httpcore
+import httpx
+
+from receiver.addresses import Address, Allowed, inside
+from receiver.errors import Refused
+
+Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Gives the addresses of a host name, for a port; raises OSError where it has none."""
+
+MAX_BODY = 1024 * 1024
+"""Bytes of an answer's body that are read at most, unless the client says otherwise."""
+
+
+def check_url(url: httpx.URL) -> None:
+    """Refuse a URL that must not be called whatever its host is.
+
+    Raises:
+        Refused: not http or https, no host, or credentials inside.
+    """
+    if url.scheme not in ("http", "https"):
+        raise Refused(f"{_shown(url.host)}: only http and https URLs are called")
+    if not url.host:
+        raise Refused("the URL has no host")
+    if url.userinfo:
+        raise Refused(f"{_shown(url.host)}: a URL with a user or password in it is not called")
+
+
+def client(
+    allow: Sequence[str] = (),
+    *,
+    timeout: float | None = 30.0,
+    redirects: int = 0,
+    max_body: int = MAX_BODY,
+    tls: ssl.SSLContext | None = None,
+    resolve: Resolver | None = None,
+) -> httpx.AsyncClient:
+    """Make a client whose every request is checked.
+
+    Proxies named in the environment are not used: they would connect where we cannot check.
+
+    Args:
+        allow: private targets that may be called: `host`, `host:port`, an address or a network.
+        timeout: seconds for one whole exchange, the body included; a request may set its own.
+        redirects: how many are followed; none unless asked.
+        max_body: bytes of an answer's body that are read at most.
+        tls: other certificates than the usual ones.
+        resolve: looks a name up; the system's resolver unless given.
+
+    Raises:
+        ValueError: an entry of `allow` is not understood.
+    """
+    guard = _Guard(Allowed.parse(allow), resolve or _lookup)
+    logging.getLogger("httpx").addFilter(_without_path)
+    return httpx.AsyncClient(
+        transport=_Transport(guard, tls or httpx.create_ssl_context(), max_body),
+        timeout=timeout,
+        follow_redirects=redirects > 0,
+        max_redirects=redirects,
+        trust_env=False,
+        # A small compressed answer can hold a huge one.
+        headers={"accept-encoding": "identity", "user-agent": "wavehook"},
+    )
+
+
+async def _lookup(host: str, port: int) -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def _without_path(record: logging.LogRecord) -> bool:
+    """Take paths and queries out of what httpx logs: they may hold tokens (F16)."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            f"{arg.scheme}://{_shown(arg.host)}" if isinstance(arg, httpx.URL) else arg
+            for arg in record.args
+        )
+    return True
+
+
+def _shown(host: str) -> str:
+    return host[:253]
+
+
+class _Guard(httpcore.AsyncNetworkBackend):
+    """Resolves, checks, and connects to what was checked."""
+
+    def __init__(self, allowed: Allowed, resolve: Resolver) -> None:
+        self._allowed = allowed
+        self._resolve = resolve
+        self._network = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        addresses = await self._checked(host, port)
+        # One address that swallows packets must leave time for the next.
+        share = timeout / len(addresses) if timeout is not None and addresses else timeout
+        failed: Exception = httpcore.ConnectError(f"{_shown(host)}: the name has no address")
+        for address in addresses:
+            try:
+                return await self._network.connect_tcp(
+                    str(address), port, share, local_address, socket_options
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failed = type(error)(f"{_shown(host)}: no connection to port {port}")
+        raise failed
+
+    async def _checked(self, host: str, port: int) -> list[Address]:
+        try:
+            addresses = [ip_address(text) for text in await self._resolve(host, port)]
+        # UnicodeError: a name that DNS cannot carry.
+        except (OSError, UnicodeError):
+            raise httpcore.ConnectError(f"{_shown(host)}: the name does not resolve") from None
+        if not self._allowed.name(host, port):
+            for address in addresses:
+                reason = inside(address)
+                if reason is not None and not self._allowed.address(address, port):
+                    raise Refused(
+                        f"{_shown(host)}: {address} is {reason}; "
+                        "where that is meant, name the host or its network in `allow`"
+                    )
+        return addresses
+
+
+class _Transport(httpx.AsyncBaseTransport):
+    """A transport on a pool of connections that the guard makes.
+
+    httpx's own transport takes no network backend; putting another pool into its private field
+    would fail open on the day that the field is renamed.
+    """
+
+    def __init__(self, guard: _Guard, tls: ssl.SSLContext, max_body: int) -> None:
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=tls,
+            max_connections=100,
+            max_keepalive_connections=20,
+            keepalive_expiry=5.0,
+            network_backend=guard,
+        )
+        self._max_body = max_body
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        check_url(request.url)
+        limit = request.extensions.get("timeout", {}).get("read")
+        deadline = None if limit is None else asyncio.get_running_loop().time() + limit
+        url = httpcore.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=request.url.raw_path,
+        )
+        async with _exchange(deadline):
+            response = await self._pool.handle_async_request(
+                httpcore.Request(
+                    request.method,
+                    url,
+                    headers=request.headers.raw,
+                    content=cast("AsyncIterable[bytes]", request.stream),
+                    extensions=request.extensions,
+                )
+            )
+        return httpx.Response(
+            response.status,
+            headers=response.headers,
+            stream=_Body(response, _shown(request.url.host), deadline, self._max_body),
+            extensions=response.extensions,
+        )
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    """An answer's body, bounded in bytes and time."""
+
+    def __init__(
+        self, response: httpcore.Response, host: str, deadline: float | None, limit: int
+    ) -> None:
+        self._response = response
+        self._host = host
+        self._deadline = deadline
+        self._limit = limit
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if any(name.lower() == b"content-encoding" for name, _ in self._response.headers):
+            raise httpx.DecodingError(f"{self._host}: compressed its answer, unasked")
+        size = 0
+        parts = aiter(self._response.aiter_stream())
+        while True:
+            async with _exchange(self._deadline):
+                part = await anext(parts, None)
+            if part is None:
+                return
+            size += len(part)
+            if size > self._limit:
+                raise Refused(f"{self._host}: the answer is longer than {self._limit} bytes")
+            yield part
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+@asynccontextmanager
+async def _exchange(deadline: float | None) -> AsyncIterator[None]:
+    """Keep to a time of the loop's clock, and give httpcore's errors their names in httpx."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise httpx.ReadTimeout("no complete answer in time") from None
+    except (
+        httpcore.TimeoutException,
+        httpcore.NetworkError,
+        httpcore.ProtocolError,
+    ) as error:
+        raise getattr(httpx, type(error).__name__)(str(error)) from None
