@@ -251,6 +251,11 @@ class Settings(BaseModel):
     directory: Path = Field(default_factory=Path)
 
     @property
+    def key_path(self) -> Path:
+        """The file of the generated seal key, beside the database."""
+        return self.database_path.with_suffix(".key")
+
+    @property
     def database_path(self) -> Path:
         """The file of the SQLite database; a relative one is taken from `directory`."""
         return self.directory / self.database.removeprefix("sqlite:///")

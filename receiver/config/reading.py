@@ -96,7 +96,7 @@ def read(
         if value is not None:
             values[setting.field] = value
     values["sources"] = read_sources(document, resolver, faults)
-    values["handlers"] = read_handlers(document, resolver, faults)
+    values["handlers"] = read_handlers(document, faults)
     settings = _validated(values, written, faults)
     check_sources(settings, faults)
     return Reading(settings, tuple(faults))
@@ -140,7 +140,9 @@ def _deeper(value: object, levels: int) -> bool:
 def _from_file(document: Mapping[str, Any], faults: list[str]) -> dict[str, _Written]:
     found = {}
     for section, content in document.items():
-        if section not in _SECTIONS:
+        if section not in _SECTIONS and not isinstance(content, dict):
+            faults.append(f"{safe(section)}: expected it in a section, such as [wavehook]")
+        elif section not in _SECTIONS:
             faults.append(
                 f"[{safe(section)}]: there is no such section{suggest(section, _SECTIONS)}"
             )

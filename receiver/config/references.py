@@ -23,7 +23,7 @@ class Resolver:
         self._cwd = cwd
 
     def resolve(self, label: str, value: object, faults: list[str], *, many: bool = False) -> Any:
-        """Put in what references name, at any depth of a list or a table.
+        """Put in what references name, also in a list.
 
         Args:
             label: the setting, as it stands in a fault.
@@ -34,8 +34,6 @@ class Resolver:
         Returns:
             The value; None where it cannot be read.
         """
-        if isinstance(value, dict):
-            return {k: self.resolve(f"{label}.{k}", v, faults) for k, v in value.items()}
         if isinstance(value, list):
             return [self.resolve(label, item, faults) for item in value]
         if not isinstance(value, str):

@@ -63,17 +63,9 @@ def check_sources(settings: Settings, faults: list[str]) -> None:
             faults.append(f"[sources.{name}]: expected secrets: one or more whsec_…")
 
 
-def read_handlers(
-    document: Mapping[str, Any], resolver: Resolver, faults: list[str]
-) -> dict[str, Mapping[str, Any]]:
-    """Every handler's own settings, checked by whoever installs it."""
-    return {
-        name: {
-            key: resolver.resolve(f"[handlers.{safe(name)}] {safe(key)}", value, faults)
-            for key, value in section.items()
-        }
-        for name, section in _sections(document, "handlers", faults)
-    }
+def read_handlers(document: Mapping[str, Any], faults: list[str]) -> dict[str, Mapping[str, Any]]:
+    """Every handler's section as it stands, for whoever installs the handlers."""
+    return dict(_sections(document, "handlers", faults))
 
 
 def _sections(
