@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import assert_never, cast
+from typing import assert_never
 
 from receiver.errors import StoreUnavailable
 from receiver.event import (
@@ -25,7 +24,6 @@ from receiver.event import (
     RetryAt,
 )
 from receiver.stores.base import KEY_DAYS, Listed, Plan, Purged, Stats, Store
-from submitter.prediction import JSON
 
 
 @dataclass
@@ -137,8 +135,8 @@ class MemoryStore(Store):
         held = record.dispatches[dispatch.handler]
         match outcome:
             case Done(result):
-                word, error, kept = "done", None, _kept(result)
-                held = replace(held, state=DispatchState.DONE, result=kept)
+                word, error = "done", None
+                held = replace(held, state=DispatchState.DONE, result=deepcopy(result))
             case RetryAt(at, error):
                 word = "retry"
                 held = replace(held, state=DispatchState.PENDING, due_at=at)
@@ -336,14 +334,6 @@ class MemoryStore(Store):
     def _wake(self) -> None:
         for wake in self._wakes:
             wake()
-
-
-def _kept(result: object) -> JSON:
-    """What JSON keeps of a handler's result; None where it is none."""
-    try:
-        return cast("JSON", json.loads(json.dumps(result, allow_nan=False)))
-    except (TypeError, ValueError, RecursionError):
-        return None
 
 
 def _copy(event: Event) -> Event:

@@ -100,7 +100,10 @@ class SQLiteStore(Store):
 
     async def settle(self, dispatch: Dispatch, owner: str, outcome: Outcome, now: float) -> bool:
         """See `Store.settle`."""
-        return await self._write(inbox.settle, (dispatch, owner, outcome, now))
+        settled = await self._write(inbox.settle, (dispatch, owner, outcome, now))
+        if settled:
+            self._wake()
+        return settled
 
     async def pause(self, handler: str, until: float) -> None:
         """See `Store.pause`."""

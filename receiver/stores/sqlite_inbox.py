@@ -225,10 +225,12 @@ def _purge(
         return -1, Purged(0, 0)
     gone = [seq for seq, old, _ in found if old]
     emptied = [seq for seq, old, payload in found if payload and not old]
+    # An event that was emptied before may have been delivered again since.
+    kept = [seq for seq, old, _ in found if not old]
     for name, chosen in (
         ("forget_payloads", emptied),
-        ("forget_results", emptied),
-        ("forget_attempts", emptied + gone),
+        ("forget_results", kept),
+        ("forget_attempts", kept + gone),
         ("forget_dispatches", gone),
         ("forget_events", gone),
     ):

@@ -40,7 +40,8 @@ INSERT INTO attempt (event, handler, number, owner, started_at) VALUES
 
 -- name: earlier
 SELECT dispatch.*, event.id FROM dispatch CROSS JOIN event ON event.seq = dispatch.event
- WHERE dispatch.event = :event AND dispatch.handler IN (SELECT value FROM json_each(:handlers));
+ WHERE dispatch.event = :event AND dispatch.handler IN (SELECT value FROM json_each(:handlers))
+   AND dispatch.state IN ('done', 'dead');
 
 -- name: extend
 UPDATE dispatch SET due_at = :until
@@ -140,7 +141,8 @@ SELECT seq, received_at < :forget AS forget, body IS NOT NULL AS payload FROM ev
 UPDATE event SET body = NULL, context = NULL WHERE seq IN (SELECT value FROM json_each(:events));
 
 -- name: forget_results
-UPDATE dispatch SET result = NULL WHERE event IN (SELECT value FROM json_each(:events));
+UPDATE dispatch SET result = NULL
+ WHERE event IN (SELECT value FROM json_each(:events)) AND result IS NOT NULL;
 
 -- name: forget_attempts
 DELETE FROM attempt WHERE event IN (SELECT value FROM json_each(:events));
@@ -153,14 +155,16 @@ DELETE FROM event WHERE seq IN (SELECT value FROM json_each(:events));
 
 -- name: depth
 -- Three reads of partial indexes: the cost follows what is open or dead, not what is stored.
-SELECT handler, state, count(*) FROM dispatch INDEXED BY dispatch_due
- WHERE state IN ('pending', 'leased') AND waiting = 0 GROUP BY handler, state
-UNION ALL
-SELECT handler, 'pending', count(*) FROM dispatch INDEXED BY dispatch_waiting
- WHERE waiting = 1 GROUP BY handler
-UNION ALL
-SELECT handler, 'dead', count(*) FROM dispatch INDEXED BY dispatch_dead
- WHERE state = 'dead' GROUP BY handler;
+SELECT handler, state, sum(n) FROM (
+  SELECT handler, state, count(*) AS n FROM dispatch INDEXED BY dispatch_due
+   WHERE state IN ('pending', 'leased') AND waiting = 0 GROUP BY handler, state
+  UNION ALL
+  SELECT handler, 'pending', count(*) FROM dispatch INDEXED BY dispatch_waiting
+   WHERE waiting = 1 GROUP BY handler
+  UNION ALL
+  SELECT handler, 'dead', count(*) FROM dispatch INDEXED BY dispatch_dead
+   WHERE state = 'dead' GROUP BY handler)
+ GROUP BY handler, state;
 
 -- name: oldest_open
 SELECT min(received_at) FROM event WHERE seq IN (
