@@ -9,8 +9,8 @@
     timeout = "10m"             # the dispatcher's key, as for every handler
 
 There is no shell, and no event data among the arguments. The program reads the JSON of
-`receiver.handlers.envelope` and finds `WAVEHOOK_KEY` (stable over retries) and `WAVEHOOK_ATTEMPT`
-in its environment. It ends with:
+`receiver.handlers.envelope`, and finds `WAVEHOOK_EVENT_KEY` (stable over retries) and
+`WAVEHOOK_ATTEMPT` in its environment. It ends with:
 
 | exit status | what follows |
 |---|---|
@@ -36,7 +36,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
@@ -50,9 +50,17 @@ from submitter.prediction import JSON
 MAX_OUTPUT = 64 * 1024
 """Bytes of standard output that are read; the rest is thrown away."""
 
+_EXPECTED = 'a list, the program and its arguments, such as ["/bin/tool", "-v"]'
 _LATER, _NEVER = 75, 100
 _GRACE = 2.0
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+def _arguments(value: object) -> object:
+    """A list; a text would have to be split as a shell does, and there is none."""
+    if not isinstance(value, list | tuple) or not value or any("\0" in str(each) for each in value):
+        raise ValueError(_EXPECTED)
+    return value
 
 
 class Settings(BaseModel):
@@ -60,8 +68,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    run: tuple[Text, ...] = Field(
-        min_length=1, repr=False, description='the program and its arguments: ["/bin/tool", "-v"]'
+    run: Annotated[tuple[Text, ...], BeforeValidator(_arguments)] = Field(
+        repr=False, description=_EXPECTED
     )
     env: tuple[_Name, ...] = ()
     cwd: Path | None = None
@@ -96,7 +104,7 @@ class Command:
             cwd=settings.cwd,
             env={
                 **_environment(settings.env),
-                "WAVEHOOK_KEY": plain(context.key),
+                "WAVEHOOK_EVENT_KEY": plain(context.key),
                 "WAVEHOOK_ATTEMPT": str(context.attempt),
             },
             # Its own group, so that whatever it starts can be ended with it.
@@ -106,9 +114,9 @@ class Command:
             async with asyncio.timeout(max(context.deadline - self._clock(), 0.0)):
                 run.feed(transport, encode(event))
                 await run.exited.wait()
-                # A child that it left behind may hold the output open for as long as it lives.
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(run.drained.wait(), self._grace)
+            # A child that it left behind may hold the output open for as long as it lives.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(run.drained.wait(), self._grace)
         except TimeoutError:
             raise TimeoutError("the program did not end in time") from None
         finally:
@@ -127,6 +135,8 @@ class Command:
                 await asyncio.wait_for(run.exited.wait(), self._grace)
         finally:
             _kill(group, signal.SIGKILL)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(run.exited.wait(), self._grace)
 
 
 class _Run(asyncio.SubprocessProtocol):
@@ -149,7 +159,7 @@ class _Run(asyncio.SubprocessProtocol):
             # One byte more than the limit, so that a cut output is seen to be cut.
             self.output += data[: MAX_OUTPUT + 1 - len(self.output)]
 
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+    def pipe_connection_lost(self, fd: int, _: Exception | None) -> None:
         if fd == 1:
             self.drained.set()
 
@@ -166,11 +176,11 @@ def create(name: str, settings: Mapping[str, Any]) -> Command:
     chosen = read(Settings, name, settings)
     faults = []
     if chosen.cwd is not None and not chosen.cwd.is_dir():
-        faults.append(f"handlers.{name}.cwd: {str(chosen.cwd)!r}, expected a folder that exists")
+        faults.append(f"handlers.{name}.cwd: {settings['cwd']!r}, expected a folder that exists")
     program = _find(chosen.run[0], chosen.cwd)
     if program is None:
         faults.append(
-            f"handlers.{name}.run: {chosen.run[0]!r} is no program here, "
+            f"handlers.{name}.run: {settings['run'][0]!r} is no program here, "
             "expected a path, or a name that is found on PATH"
         )
     if faults or program is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
@@ -57,7 +57,9 @@ def on(
     def mark(function: Function) -> Function:
         title = _check(function)
         chosen = title if name is None else name
-        faults = [] if NAME.fullmatch(chosen) else [f"name: {chosen!r}, expected {NAME_EXPECTED}"]
+        faults = (
+            [] if NAME.fullmatch(chosen) else [f"@on.name: {chosen!r}, expected {NAME_EXPECTED}"]
+        )
         try:
             rules = Rules.model_validate(
                 {
@@ -86,7 +88,10 @@ def on(
 def marked(value: object) -> Installed | None:
     """The handler that a decorated function is; None for anything else."""
     found = vars(value).get(_MARK) if inspect.isfunction(value) else None
-    return found if isinstance(found, Installed) else None
+    if not isinstance(found, Installed):
+        return None
+    # `functools.wraps` copies the mark: a decorator above @on is part of the handler.
+    return replace(found, handle=cast("Handler", value))
 
 
 def _check(function: object) -> str:

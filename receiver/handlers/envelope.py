@@ -80,7 +80,7 @@ def plain(key: str) -> str:
     What is no letter, digit or one of `_-~:/` is percent-encoded, also the full stop, which
     divides the parts that Standard Webhooks signs.
     """
-    text = quote(key, safe=":/").replace(".", "%2E")
+    text = quote(key, safe=":/", errors="surrogatepass").replace(".", "%2E")
     if len(text) <= MAX_KEY:
         return text
     return "sha256:" + hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()

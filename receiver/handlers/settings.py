@@ -146,6 +146,8 @@ def _one_of(key: str, fields: Mapping[str, Any], depth: int) -> str:
 def _expected(message: str) -> str:
     for start in ("Input should be ", "Input should "):
         message = message.removeprefix(start)
+    # Words of TOML, not of Python.
+    message = message.replace("tuple", "list").replace("dictionary", "table")
     return message[:1].lower() + message[1:]
 
 
