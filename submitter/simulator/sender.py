@@ -6,7 +6,6 @@ The signature is made here from the vendor's recipe, and shares no line with the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -118,7 +117,7 @@ class Sender:
         self._clock = clock
         self._render = render
         self._running: set[asyncio.Task[None]] = set()
-        self._held: asyncio.Event | None = None
+        self._held: asyncio.Future[None] | None = None
 
     def schedule(self, task: Task, url: str) -> asyncio.Event:
         """Deliver a task's webhook when the task has ended.
@@ -159,9 +158,8 @@ class Sender:
         if self._faults.hits(Fault.DELAY, task.number):
             await self._pace.sleep(LATE)
         if self._faults.hits(Fault.REORDER, task.number) and self._held is None:
-            held = self._held = asyncio.Event()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(held.wait(), LATE / self._pace.speed)
+            held = self._held = asyncio.get_running_loop().create_future()
+            await self._pace.sleep(LATE, until=held)
             if self._held is held:  # No other webhook came by.
                 self._held = None
 
@@ -172,7 +170,7 @@ class Sender:
             attempt = await self._attempt(task, message, number)
             first.set()
             if self._held:
-                self._held.set()
+                self._held.set_result(None)
                 self._held = None
             if attempt.accepted:
                 break
@@ -210,7 +208,8 @@ class Sender:
         faults = (*hit, *more)
         try:
             answer = await self._client.post(message.url, content=message.body, headers=headers)
-        except httpx.HTTPError as error:
+        # UnicodeError: a host that no name service could be asked for.
+        except (httpx.HTTPError, UnicodeError) as error:
             kind = type(error).__name__
             return self._note(task, number, message.url, error=kind, faults=faults)
         return self._note(task, number, message.url, status=answer.status_code, faults=faults)

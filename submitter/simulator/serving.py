@@ -14,16 +14,33 @@ import uvicorn
 ASGIApp = Any
 """uvicorn and Starlette type the same interface in two ways."""
 
+TICK = 0.1
+"""Seconds between uvicorn's own chores, such as the Date header."""
+
 GRACE = 5
 """Seconds that requests get to end at the stop."""
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to whoever owns the loop."""
+    """Leaves signals to whoever owns the loop, and stops when it is told, not at a next tick."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopped = asyncio.get_running_loop().create_future()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self._stopped.set_result(None)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        tick = 0
+        while not await self.on_tick(tick):
+            tick += 1
+            await asyncio.wait((self._stopped,), timeout=TICK)
 
 
 @contextlib.asynccontextmanager
@@ -55,7 +72,7 @@ async def serving(
         # The socket listens already; a request that comes before the server is up just waits.
         yield _url(listener)
     finally:
-        server.should_exit = True
+        server.stop()
         await running
 
 

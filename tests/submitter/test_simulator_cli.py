@@ -1,0 +1,84 @@
+"""`wavehook simulate` as a person starts it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from submitter.simulator.cli import simulate
+
+app = typer.Typer()
+app.command()(simulate)
+
+START = "import typer; from submitter.simulator.cli import simulate; typer.run(simulate)"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_what_to_export_and_stops_at_a_signal(number: signal.Signals) -> None:
+    """The exports work as printed; Ctrl-C ends it with 0 and the bill."""
+    command = [sys.executable, "-c", START, "--port", "0", "--faults", "all=0.2,drop=0"]
+    env = {**os.environ, "COLUMNS": "200"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout is not None
+        intro = ""
+        while "Ctrl-C" not in intro:
+            line = process.stdout.readline()
+            assert line, intro
+            intro += line
+        found = dict(re.findall(r"export (\w+)=(\S+)", intro))
+        url = found["WAVESPEED_BASE_URL"]
+        key = {"Authorization": f"Bearer {found['WAVESPEED_API_KEY']}"}
+        secret = httpx.get(f"{url}/api/v3/webhook/secret", headers=key).json()["data"]["secret"]
+        assert secret == found["WAVEHOOK_WAVESPEED_SECRETS"]
+        example = re.search(r'curl -s "(\S+)" .*?-d \'(.*?)\'', intro, re.DOTALL)
+        assert example
+        answer = httpx.post(example[1], headers=key, content=example[2], timeout=30)
+        assert answer.json()["data"]["status"] == "created"
+        assert "drop" not in re.findall("faults  (.*)", intro)[0]
+        process.send_signal(number)
+        rest = process.stdout.read()
+    assert process.returncode == 0
+    assert "1 submits" in rest
+    assert "0.25 USD" in rest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--faults", "dupe"], "Known are"),
+        (["--faults", "drop=2"], "from 0 to 1"),
+        (["--speed", "0"], "above 0"),
+        (["--speed", "inf"], "above 0"),
+        (["--speed", "nan"], "above 0"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(arguments: list[str], words: str) -> None:
+    """Exit 2, with what was expected."""
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+def test_a_port_that_is_taken_is_said_with_the_way_out() -> None:
+    """Exit 1, and `--port 0` is named."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = CliRunner().invoke(app, ["--port", str(taken.getsockname()[1])])
+    assert result.exit_code == 1
+    assert "--port 0" in result.output
+
+
+def test_the_help_names_every_fault() -> None:
+    """What can be asked for stands in the help."""
+    result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert result.exit_code == 0
+    assert "early-webhook" in result.output
+    assert "--seed" in result.output

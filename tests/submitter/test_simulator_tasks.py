@@ -1,0 +1,73 @@
+"""The life of simulated tasks, with the time as an argument."""
+
+from __future__ import annotations
+
+import pytest
+
+from submitter.prediction import Status
+from submitter.simulator.tasks import ENDINGS, KEPT, Book, Task
+
+MODEL = "kwaivgi/kling-v2.1-i2v-standard"
+
+
+def submit(book: Book, prompt: str = "a lighthouse", *, at_once: bool = False) -> Task:
+    input = {"prompt": prompt}
+    return book.submit(MODEL, input, webhook=None, cost=0.25, now=1000.0, at_once=at_once)
+
+
+@pytest.mark.parametrize("speed", [1.0, 10.0])
+def test_a_task_goes_from_created_over_processing_to_completed(speed: float) -> None:
+    """Ten times faster, the same life takes a tenth of the time."""
+    task = submit(Book(speed))
+    assert task.ended_at == 1000.0 + 40.0 / speed
+    assert task.status(1000.0) == Status.CREATED
+    assert task.status(1000.0 + 3 / speed) == Status.PROCESSING
+    assert task.status(1000.0 + 39.9 / speed) == Status.PROCESSING
+    assert task.status(1000.0 + 40.0 / speed) == Status.COMPLETED
+
+
+def test_tasks_do_not_end_in_the_order_of_their_submission() -> None:
+    """Lives differ from task to task."""
+    book = Book()
+    ends = [submit(book).ended_at for _ in range(10)]
+    assert ends != sorted(ends)
+
+
+@pytest.mark.parametrize(("word", "ending"), ENDINGS.items())
+def test_a_prompt_can_ask_for_an_end(word: str, ending: object) -> None:
+    """`[fail]` and its siblings end the task as the vendor would, after a while."""
+    task = submit(Book(), f"a lighthouse {word}")
+    assert task.ending is ending
+    assert task.status(task.ended_at) == task.ending.status
+    assert task.status(task.ended_at - 0.1) == Status.PROCESSING
+
+
+def test_a_task_can_end_the_moment_it_is_created() -> None:
+    """F28: what a webhook that is faster than the submit's answer needs."""
+    task = submit(Book(), at_once=True)
+    assert task.status(1000.0) == Status.COMPLETED
+
+
+def test_a_task_is_known_for_7_days() -> None:
+    """Results and history forget a task, the bill does not."""
+    book = Book()
+    task = submit(book)
+    assert book.find(task.id, 1000.0 + KEPT - 1) is task
+    assert book.find(task.id, 1000.0 + KEPT) is None
+    assert book.history(1000.0 + KEPT) == []
+    assert list(book.tasks) == [task.id]
+
+
+def test_the_history_is_newest_first() -> None:
+    """The last task submitted leads."""
+    book = Book()
+    first, second = submit(book), submit(book)
+    assert book.history(1000.0) == [second, first]
+    assert book.find("nobody", 1000.0) is None
+
+
+def test_a_task_does_not_show_its_prompt() -> None:
+    """F16: neither prompt nor webhook URL is in a `repr`."""
+    shown = repr(Book().submit(MODEL, {"prompt": "hush"}, webhook="https://x/t0k", cost=0, now=0))
+    assert "hush" not in shown
+    assert "t0k" not in shown
