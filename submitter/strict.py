@@ -60,7 +60,7 @@ def within(path: str, member: object) -> str:
     if isinstance(member, int) and not isinstance(member, bool):
         return f"{path}[{member}]"
     name = member if isinstance(member, str) else type(member).__name__
-    if len(name) > _MAX_NAME or not name.isprintable():
+    if not 0 < len(name) <= _MAX_NAME or not name.isprintable():
         name = ascii(name[:_MAX_NAME])
     return f"{path}.{name}" if path else name
 

@@ -60,8 +60,12 @@ def check(schema: Mapping[str, Any], input: Mapping[str, Any]) -> list[Fault]:
 
         known = {fault.path for fault in faults}
         validator = Draft202012Validator(schema, format_checker=_formats())
-        for error in validator.iter_errors(instance):
-            faults.extend(fault for fault in _explain(error) if fault.path not in known)
+        errors = list(validator.iter_errors(instance))
+        mistyped = {error.json_path for error in errors if error.validator == "type"}
+        for error in errors:
+            # What is of the wrong type breaks other rules too, which tells nothing more.
+            if error.validator == "type" or error.json_path not in mistyped:
+                faults.extend(fault for fault in _explain(error) if fault.path not in known)
     return list(dict.fromkeys(faults))
 
 
