@@ -116,6 +116,8 @@ _LEVELS = {
     "delivery.failed": _UNTOLD,
     "dispatch.started": logging.DEBUG,
     "dispatch.lost": logging.WARNING,
+    "dispatcher.failed": logging.ERROR,
+    "handler.failed": logging.ERROR,
     "handler.paused": logging.WARNING,
     "store.failed": logging.ERROR,
 }

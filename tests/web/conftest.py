@@ -1,0 +1,91 @@
+"""A receiver on the reference store, its log, and what its hooks were told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import structlog
+from cryptography.fernet import Fernet
+from starlette.applications import Starlette
+
+from receiver.intake import Intake, Trusted
+from receiver.routing import Route
+from receiver.sources.insecure import Insecure
+from receiver.sources.wavespeed import WaveSpeed
+from receiver.telemetry import Details
+from receiver.telemetry.log import configure
+from receiver.web.app import create_app
+from submitter.seal import Seal
+from tests.web.sending import NOW, OLD_SECRET, OTHER_SECRET, SECRET, Inbox, Log
+
+Build = Callable[..., Starlette]
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    """The log of this process, in memory."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    log = Log()
+    configure(log.stream)
+    yield log
+    structlog.reset_defaults()
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+
+
+@pytest.fixture
+def told() -> list[Details]:
+    """What the hooks were told."""
+    return []
+
+
+@pytest.fixture
+def seal() -> Seal:
+    """Opens and makes tokens."""
+    return Seal([Fernet.generate_key().decode()])
+
+
+@pytest.fixture
+def inbox() -> Inbox:
+    """The store; not open yet."""
+    return Inbox()
+
+
+@pytest.fixture
+def intake(inbox: Inbox, seal: Seal) -> Intake:
+    """Three sources and one handler."""
+    wavespeed, other, open_to_all = WaveSpeed(), WaveSpeed("other"), Insecure("insecure")
+    sources = {
+        "wavespeed": Trusted(wavespeed, [wavespeed.key(SECRET), wavespeed.key(OLD_SECRET)]),
+        "other": Trusted(other, [other.key(OTHER_SECRET)]),
+        "insecure": Trusted(open_to_all, []),
+    }
+    return Intake(sources, [Route("keep")], inbox, seal)
+
+
+@pytest.fixture
+def build(log: Log, told: list[Details], inbox: Inbox, intake: Intake) -> Build:
+    """Makes an app; keywords go to `create_app`."""
+
+    def make(**changes: Any) -> Starlette:
+        parts: dict[str, Any] = {
+            "intake": intake,
+            "store": inbox,
+            "hooks": [told.append],
+            "clock": lambda: NOW,
+        }
+        return create_app(**(parts | changes))
+
+    return make
+
+
+@pytest.fixture
+async def app(build: Build, inbox: Inbox) -> Starlette:
+    """An app whose store is open."""
+    await inbox.open()
+    inbox.calls.clear()
+    return build()

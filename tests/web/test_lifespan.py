@@ -1,0 +1,194 @@
+"""Lifespan once, never, or at every request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message
+
+from receiver.dispatch import Dispatcher
+from receiver.errors import SchemaMismatch, StoreUnavailable
+from receiver.event import DispatchState, Event
+from receiver.handlers.base import Context, Installed
+from receiver.routing import Route
+from receiver.telemetry import Details
+from tests.web.sending import BODY, EVENT_ID, NOW, Inbox, post
+
+Build = Callable[..., Starlette]
+
+
+@asynccontextmanager
+async def running(app: ASGIApp) -> AsyncIterator[list[Message]]:
+    """A server's lifespan around its requests."""
+    inbound: asyncio.Queue[Message] = asyncio.Queue()
+    outbound: asyncio.Queue[Message] = asyncio.Queue()
+    sent: list[Message] = []
+    await inbound.put({"type": "lifespan.startup"})
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    task = asyncio.ensure_future(app(scope, inbound.get, outbound.put))
+    sent.append(await outbound.get())
+    yield sent
+    await inbound.put({"type": "lifespan.shutdown"})
+    try:
+        await task
+    finally:
+        while not outbound.empty():
+            sent.append(outbound.get_nowait())
+
+
+class Noted(Dispatcher):
+    """Tells what was asked of it."""
+
+    calls: list[str]
+
+    async def start(self) -> None:
+        self.calls.append("start")
+        await super().start()
+
+    async def stop(self, grace: float) -> None:
+        self.calls.append(f"stop {grace}")
+        await super().stop(grace)
+
+
+@pytest.fixture
+def handled() -> asyncio.Event:
+    return asyncio.Event()
+
+
+@pytest.fixture
+def dispatcher(inbox: Inbox, handled: asyncio.Event) -> Noted:
+    """A dispatcher with one handler, that notes its calls among the store's."""
+
+    async def keep(event: Event, context: Context) -> None:
+        handled.set()
+
+    dispatcher = Noted(inbox, [Installed(Route("keep"), keep)], owner="web", clock=lambda: NOW)
+    dispatcher.calls = inbox.calls
+    return dispatcher
+
+
+async def test_lifespan_opens_and_closes_everything_in_order(
+    build: Build, inbox: Inbox, dispatcher: Noted
+) -> None:
+    """F40: the store outlives the dispatcher."""
+    async with running(build(dispatcher=dispatcher, grace=3.0)) as sent:
+        assert sent == [{"type": "lifespan.startup.complete"}]
+        assert inbox.calls == ["open", "start"]
+
+    assert sent[1:] == [{"type": "lifespan.shutdown.complete"}]
+    assert inbox.calls == ["open", "start", "stop 3.0", "close"]
+
+
+async def test_background_dispatch_handles_what_comes_in(
+    build: Build, inbox: Inbox, dispatcher: Noted, handled: asyncio.Event
+) -> None:
+    """A delivery is handled after its reply, without anybody asking."""
+    app = build(dispatcher=dispatcher)
+    async with running(app):
+        await post(app)
+        await asyncio.wait_for(handled.wait(), 5)
+
+    assert "add" in inbox.calls
+
+
+async def test_lifespan_never(build: Build, inbox: Inbox, dispatcher: Noted) -> None:
+    """F41: the first delivery opens the store and starts the dispatcher, many at once only once."""
+    app = build(dispatcher=dispatcher)
+    bodies = [BODY.replace(b"task-1", b"task-%d" % number) for number in range(20)]
+
+    answers = await asyncio.gather(*(post(app, body) for body in bodies))
+
+    assert {answer.status for answer in answers} == {202}
+    assert inbox.calls.count("open") == 1
+    assert inbox.calls.count("start") == 1
+    await dispatcher.stop(1)
+
+
+async def test_lifespan_at_every_request(build: Build, inbox: Inbox) -> None:
+    """F41: opened and closed around each request, nothing is lost and nothing is stored twice."""
+    app = build()
+    statuses = []
+
+    for _ in range(3):
+        async with running(app):
+            statuses.append((await post(app)).status)
+
+    assert statuses == [202, 200, 200]
+    assert [call for call in inbox.calls if call != "add"] == ["open", "close"] * 3
+
+
+async def test_only_background_dispatch_starts_the_dispatcher(
+    build: Build, inbox: Inbox, dispatcher: Noted
+) -> None:
+    """F41: with inline and external dispatch nothing runs beside the requests."""
+    for dispatch in ("inline", "external"):
+        async with running(build(dispatcher=dispatcher, dispatch=dispatch)):
+            pass
+
+    assert inbox.calls == ["open", "close"] * 2
+
+
+async def test_a_delivery_after_the_shutdown_is_not_stored(build: Build, inbox: Inbox) -> None:
+    """F40: a late delivery does not open again what was closed; its sender comes again."""
+    app = build()
+    async with running(app):
+        pass
+
+    answer = await post(app)
+
+    assert answer.status == 503
+    assert inbox.calls == ["open", "close", "add"]
+
+
+@pytest.mark.parametrize(
+    "failure", [StoreUnavailable("read-only"), SchemaMismatch("made by version 9", 9, 1)]
+)
+async def test_a_start_without_a_store_fails(
+    build: Build, inbox: Inbox, told: list[Details], failure: Exception
+) -> None:
+    """F43: a server that runs lifespan is told at its start what is wrong."""
+    inbox.failure = failure
+
+    lifespan = running(build())
+    (message,) = await lifespan.__aenter__()
+    with pytest.raises(type(failure)):
+        await lifespan.__aexit__(None, None, None)
+
+    assert message["type"] == "lifespan.startup.failed"
+    assert str(failure) in message["message"]
+    assert [each.name for each in told] == ["store.failed"]
+
+
+async def test_a_dispatcher_that_does_not_start_leaves_nothing_open(
+    build: Build, inbox: Inbox
+) -> None:
+    """F45: a start that failed half-way is undone, and can be tried again."""
+
+    class Broken(Dispatcher):
+        async def start(self) -> None:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        async with running(build(dispatcher=Broken(inbox, [], owner="web"))):
+            pass
+
+    assert inbox.calls == ["open", "close"]
+
+
+async def test_an_event_that_waited_is_handled_at_the_start(
+    build: Build, inbox: Inbox, dispatcher: Noted, handled: asyncio.Event
+) -> None:
+    """F1: what was stored before a restart is handled after it."""
+    app = build(dispatch="external")
+    await post(app)
+
+    async with running(build(dispatcher=dispatcher)):
+        await asyncio.wait_for(handled.wait(), 5)
+
+    await inbox.open()
+    (dispatch,) = await inbox.dispatches(EVENT_ID)
+    assert dispatch.state is DispatchState.DONE
