@@ -94,7 +94,10 @@ class Ingest:
             )
         except Rejected as error:
             line["result"] = error.reason
-            await send_problem(scope, send, error.status, error.title, close=body is None)
+            close = body is None
+            # A slow sender has had its time.
+            unread = receive if close and not isinstance(error, BodyTooSlow) else None
+            await send_problem(scope, send, error.status, error.title, close=close, unread=unread)
             skew = error.skew if isinstance(error, Stale) else None
             self._tell("delivery.rejected", line, started, status=error.status, skew=skew)
             return

@@ -85,6 +85,7 @@ class Connection:
         self.chunks = list(chunks)
         self.complete = complete
         self.received = 0
+        self.read_before_the_answer = 0
         self.sent: list[Message] = []
 
     async def receive(self) -> Message:
@@ -100,6 +101,8 @@ class Connection:
 
     async def send(self, message: Message) -> None:
         """What the app answers with."""
+        if not self.sent:
+            self.read_before_the_answer = self.received
         self.sent.append(message)
 
     def answer(self) -> Answer:

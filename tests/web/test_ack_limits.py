@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.types import Message
 
 from receiver.telemetry import Details
+from receiver.web import problem
 from tests.web.sending import (
     BODY,
     PATH,
@@ -44,7 +45,7 @@ async def test_a_large_content_length_is_413_at_once(small: Starlette, value: by
 
     assert connection.answer().status == 413
     assert connection.answer().header(b"connection") == b"close"
-    assert connection.received == 0
+    assert connection.read_before_the_answer == 0
 
 
 @pytest.mark.parametrize("value", [[], [b"5"], [b"-1"], [b"abc"], [b"\xb2"], [b""], [b"1", b"2"]])
@@ -57,7 +58,7 @@ async def test_a_large_body_is_413_while_it_streams(small: Starlette, value: lis
 
     assert connection.answer().status == 413
     assert connection.answer().header(b"connection") == b"close"
-    assert connection.received == LIMIT // 100 + 1
+    assert connection.read_before_the_answer == LIMIT // 100 + 1
 
 
 async def test_a_body_of_exactly_the_limit_is_taken(small: Starlette) -> None:
@@ -89,6 +90,20 @@ async def test_memory_stays_flat_while_a_body_streams(build: Callable[..., Starl
     assert peak < 4 * limit + 8 * len(many[1])
 
 
+async def test_a_sender_that_still_writes_sees_its_413(
+    small: Starlette, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F8: after the answer the rest is read and forgotten, but not for ever."""
+    monkeypatch.setattr(problem, "LINGER", 0.01)
+    finishing, stuck = Connection([b"x" * 2000] * 5), Connection([b"x" * 2000, None])
+
+    for connection in (finishing, stuck):
+        await small(scope(PATH, signed()), connection.receive, connection.send)
+
+    assert (finishing.answer().status, finishing.received) == (413, 5)
+    assert (stuck.answer().status, stuck.received) == (413, 1)
+
+
 @pytest.mark.parametrize("chunks", [[None], [b"x", None], [b"x"] * 5 + [None]])
 async def test_a_slow_body_is_408(
     small: Starlette, inbox: Inbox, told: list[Details], chunks: list[bytes | None]
@@ -112,7 +127,7 @@ async def test_a_compressed_body_is_415(small: Starlette, value: bytes) -> None:
 
     assert connection.answer().status == 415
     assert connection.answer().header(b"connection") == b"close"
-    assert connection.received == 0
+    assert connection.read_before_the_answer == 0
 
 
 @pytest.mark.parametrize("value", [b"identity", b"Identity", b""])

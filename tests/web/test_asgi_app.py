@@ -1,0 +1,121 @@
+"""`receiver.web.asgi:app`: built at the first scope."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+import structlog
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+import receiver
+from receiver.errors import SettingsError
+from receiver.web.asgi import Lazy
+from tests.web.sending import Connection, Log, post, request, scope
+from tests.web.test_lifespan import running
+
+Install = Callable[[Callable[[], ASGIApp]], None]
+FAULTS = ("WAVEHOOK_PORT is 'eighty'; expected a number", "WAVEHOOK_DATABASE is ''; expected a URL")
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Puts a composition root in the place of the real one, which reads the environment."""
+
+    def put(build: Callable[[], ASGIApp]) -> None:
+        module = ModuleType("receiver.build")
+        module.app = build  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "receiver.build", module)
+        monkeypatch.setattr(receiver, "build", module, raising=False)
+
+    return put
+
+
+def _refused() -> ASGIApp:
+    raise SettingsError(FAULTS)
+
+
+async def test_the_app_is_built_once_at_the_first_scope(
+    build: Callable[..., Starlette], install: Install
+) -> None:
+    """F41: whether lifespan or a request comes first, there is one app."""
+    built: list[Starlette] = []
+
+    def make() -> ASGIApp:
+        built.append(build())
+        return built[-1]
+
+    install(make)
+    app = Lazy()
+    async with running(app):
+        answers = [await post(app), await post(app)]
+
+    assert [answer.status for answer in answers] == [202, 200]
+    assert len(built) == 1
+
+
+async def test_bad_settings_fail_the_start(log: Log, install: Install) -> None:
+    """F15: a server that runs lifespan ends, and its log names every fault; no traceback."""
+    install(_refused)
+
+    async with running(Lazy()) as sent:
+        pass
+
+    assert sent == [{"type": "lifespan.startup.failed", "message": "; ".join(FAULTS)}]
+    assert log.line("settings.refused")["faults"] == list(FAULTS)
+    assert "Traceback" not in log.text
+
+
+async def test_bad_settings_answer_503_without_lifespan(log: Log, install: Install) -> None:
+    """F15, F41: where lifespan never runs, senders keep their events, and the log says why once."""
+    install(_refused)
+    app = Lazy()
+
+    answers = [await post(app), await request(app, "/livez", method="GET")]
+
+    for answer in answers:
+        assert answer.status == 503
+        assert answer.header(b"content-type") == b"application/problem+json"
+        assert answer.header(b"retry-after") == b"60"
+        assert b"WAVEHOOK" not in answer.body
+    assert len(log.lines("settings.refused")) == 1
+
+
+async def test_bad_settings_refuse_websockets(log: Log, install: Install) -> None:
+    """A scope of another kind is closed."""
+    install(_refused)
+    connection = Connection([])
+
+    await Lazy()(scope(type="websocket"), connection.receive, connection.send)
+
+    assert connection.sent == [{"type": "websocket.close", "code": 1013}]
+
+
+async def test_the_log_is_set_up_where_nobody_did(
+    install: Install, capsys: pytest.CaptureFixture[str], log: Log
+) -> None:
+    """Faults that are found before the settings could set up the log still come out as lines."""
+    install(_refused)
+    structlog.reset_defaults()
+
+    async with running(Lazy()) as sent:
+        pass
+
+    assert sent[0]["type"] == "lifespan.startup.failed"
+    assert '"event": "settings.refused"' in capsys.readouterr().err
+
+
+def test_importing_does_no_work_and_loads_no_client() -> None:
+    """Start-up cost is import cost: the ack path loads no HTTP client, CLI or validator."""
+    code = """
+import sys, receiver.web.asgi, receiver.web.app, receiver.intake, receiver.telemetry.log
+unwanted = {"httpx", "typer", "jsonschema", "pydantic", "prometheus_client", "receiver.build"}
+print(sorted(unwanted & set(sys.modules)))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert run.stdout.strip() == "[]"
