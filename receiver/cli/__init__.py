@@ -1,0 +1,96 @@
+"""The command `wavehook`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from receiver.cli import dead
+from receiver.cli.check import check
+from receiver.cli.group import Group
+from receiver.cli.inbox import events, redeliver, show
+from receiver.cli.options import settings
+from receiver.cli.serve import serve
+from receiver.cli.upkeep import migrate, purge, secret
+from receiver.cli.work import drain, worker
+from submitter.cli import SubmitSettings, register
+
+HELP = """Submit AI-generation tasks, and turn each completion into work that happens.
+
+Every webhook is verified, stored once, and handled until that is done.
+
+Settings come from flags, the environment (WAVEHOOK_…, WAVESPEED_…) and wavehook.toml, in this
+order. Exit codes: 0 done, 1 failed, 2 usage or settings.
+
+Begin with: wavehook demo
+"""
+
+
+def main() -> None:
+    """Run the command of the process's arguments."""
+    application()(prog_name="wavehook")
+
+
+def application() -> typer.Typer:
+    """Assemble the commands."""
+    app = typer.Typer(
+        name="wavehook",
+        cls=Group,
+        help=HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    _add(app, serve, worker, drain)
+    register(app, submit_settings)
+    _add(app, events, show, redeliver)
+    app.add_typer(dead.app, name="dead")
+    _add(app, purge, migrate, check, secret)
+    return app
+
+
+def _add(app: typer.Typer, *commands: Callable[..., None]) -> None:
+    for command in commands:
+        app.command()(command)
+
+
+def submit_settings() -> SubmitSettings:
+    """What the submitter's commands need, from the same settings as everything else.
+
+    Raises:
+        SettingsError: with every fault.
+        BadSettings: the key file cannot be read or made.
+    """
+    from receiver.build import seal_keys
+
+    found = settings()
+    # A key file is made only where a webhook, and with it a context, can come back.
+    keyed = found.public_url is not None or found.seal_keys or found.key_path.exists()
+    return SubmitSettings(
+        api_key=found.api_key.get_secret_value() if found.api_key else None,
+        base_url=found.base_url,
+        public_url=found.public_url,
+        seal_keys=seal_keys(found) if keyed else (),
+    )
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        typer.echo(f"wavehook {version('wavehook')}")
+        raise typer.Exit
+
+
+def _root(
+    *,
+    _: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_version, help="Print the version."),
+    ] = False,
+) -> None:
+    """Needed for the flags that stand before a command."""

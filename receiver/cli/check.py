@@ -1,0 +1,216 @@
+"""`wavehook check`: is everything there that `serve` needs, and what to do where it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from receiver.cli.options import AsJson, Config, Database, Modules, option, reading
+from receiver.cli.printing import json_line, plain
+from receiver.errors import SettingsError, StoreError
+
+if TYPE_CHECKING:
+    from receiver.config import Settings
+
+TIMEOUT = 10.0
+"""Seconds for the public URL to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look came to.
+
+    Attributes:
+        about: what was looked at.
+        found: what there is.
+        todo: what to do; None where all is well.
+    """
+
+    about: str
+    found: str
+    todo: str | None = None
+
+
+def check(
+    *,
+    as_json: AsJson = False,
+    database: Database = None,
+    config: Config = None,
+    modules: Modules = None,
+    public_url: Annotated[str | None, option("public_url")] = None,
+) -> None:
+    """Look whether all is there, and say what to do.
+
+    It reads the settings and tries database, secrets, public URL and handlers. Nothing is
+    changed, and a database that is not there is not made. With WAVESPEED_API_KEY set,
+    the account's webhook secret is compared with the one in the settings.
+
+    Example: wavehook check
+
+    Exit codes: 0 all is well, 1 something is not, 2 settings.
+    """
+    found = reading(database=database, config=config, modules=modules, public_url=public_url)
+    if found.faults:
+        findings: Iterator[Finding] = (
+            Finding("settings", fault, "correct it; `wavehook serve --help` names all settings")
+            for fault in found.faults
+        )
+    else:
+        findings = _look(found.settings)
+    well = True
+    for finding in findings:
+        well = well and finding.todo is None
+        _tell(finding, as_json=as_json)
+    if not well:
+        raise typer.Exit(2 if found.faults else 1)
+
+
+def _tell(finding: Finding, *, as_json: bool) -> None:
+    if as_json:
+        well = finding.todo is None
+        json_line(
+            {"check": finding.about, "ok": well, "found": finding.found, "todo": finding.todo}
+        )
+        return
+    mark = "ok   " if finding.todo is None else "WRONG"
+    typer.echo(f"{mark}  {finding.about:10}  {plain(finding.found)}")
+    if finding.todo is not None:
+        typer.echo(f"{'':19}-> {plain(finding.todo)}")
+
+
+def _look(settings: Settings) -> Iterator[Finding]:
+    read = str(settings.config) if settings.config else "environment and flags only"
+    yield Finding("settings", read)
+    yield _database(settings)
+    yield from _sources(settings)
+    yield _public_url(settings)
+    yield from _handlers(settings)
+
+
+def _database(settings: Settings) -> Finding:
+    path = settings.database_path
+    if not path.parent.is_dir():
+        return Finding(
+            "database", f"{path}: its folder is not there", f"make the folder {path.parent}"
+        )
+    if not path.exists():
+        if not os.access(path.parent, os.W_OK):
+            return Finding(
+                "database",
+                f"{path}: its folder cannot be written",
+                "let this user write there, or name another in WAVEHOOK_DATABASE",
+            )
+        return Finding("database", f"{path}: not there yet, made at the first start")
+    try:
+        return Finding("database", asyncio.run(_queue(settings)))
+    except StoreError as error:
+        return Finding(
+            "database", str(error), "see that the file is there, whole and free, and the disk too"
+        )
+
+
+async def _queue(settings: Settings) -> str:
+    from receiver.build import open_store
+
+    store = open_store(settings)
+    await store.open()
+    try:
+        await store.ping()
+        depth = (await store.stats()).depth
+    finally:
+        await store.close()
+    waiting = sum(count for (_, state), count in depth.items() if state.open)
+    dead = sum(depth.values()) - waiting
+    return f"{settings.database_path}: takes events; {waiting} dispatches waiting, {dead} dead"
+
+
+def _sources(settings: Settings) -> Iterator[Finding]:
+    from receiver.build import fetch_secret, sources_of
+    from submitter.errors import SubmitterError
+
+    fetched: list[str] = []
+    failure = None
+    if settings.api_key is not None:
+        try:
+            fetched = [fetch_secret(settings)]
+        except (SubmitterError, TimeoutError) as error:
+            failure = str(error) or "no answer"
+            yield Finding(
+                "API key",
+                f"{settings.base_url}: {failure}",
+                "check WAVESPEED_API_KEY and WAVESPEED_BASE_URL",
+            )
+        else:
+            yield Finding("API key", f"{settings.base_url} accepts it")
+    faults: list[str] = []
+    own = [secret.get_secret_value() for secret in settings.wavespeed_secrets]
+    offline = settings.model_copy(update={"api_key": None})
+    found = sources_of(offline, faults, secrets=own or fetched)
+    for fault in faults:
+        yield Finding(
+            "secret", fault, "`wavehook secret` prints the account's, where the API key is set"
+        )
+    if fetched and own and fetched[0] not in own:
+        yield Finding(
+            "secret",
+            "WAVEHOOK_WAVESPEED_SECRETS does not hold the secret that the API gives for this key",
+            "add it: `wavehook secret` prints it; the old one may stay beside it",
+        )
+    for name, trusted in sorted(found.items()):
+        count = len(trusted.keys)
+        if not faults:
+            yield Finding("source", f"{name}: {_verifies(count)}")
+
+
+def _verifies(keys: int) -> str:
+    if not keys:
+        return "INSECURE, anybody can post to it; for development only"
+    return f"verified with {keys} secret{'s' * (keys != 1)}"
+
+
+def _public_url(settings: Settings) -> Finding:
+    from submitter.address import base_fault
+
+    url = settings.public_url
+    if url is None:
+        return Finding("public URL", "not set; `wavehook submit` asks for no webhooks")
+    fault = base_fault(url)
+    if fault:
+        return Finding("public URL", f"{url}: {fault}", "the API sends webhooks to HTTPS only")
+    import httpx
+
+    try:
+        answer = httpx.get(f"{url}/livez", timeout=TIMEOUT)
+        alive = answer.status_code == 200 and answer.json().get("status") == "alive"
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError) as error:
+        reason = type(error).__name__
+        return Finding(
+            "public URL",
+            f"{url}: no answer of ours ({reason})",
+            "start `wavehook serve`, and let the URL lead to it",
+        )
+    if not alive:
+        return Finding(
+            "public URL",
+            f"{url}/livez answers {answer.status_code}, and not as Wavehook does",
+            "let the URL lead to `wavehook serve`, with all paths below it",
+        )
+    return Finding("public URL", f"{url} leads to a receiver that is alive")
+
+
+def _handlers(settings: Settings) -> Iterator[Finding]:
+    from receiver.handlers.loading import install
+
+    try:
+        installed = install(settings.handlers, settings.modules)
+    except SettingsError as error:
+        for fault in error.faults:
+            yield Finding("handlers", fault, "correct the section, or the module")
+        return
+    names = ", ".join(sorted(handler.name for handler in installed))
+    yield Finding("handlers", names or "none: events are stored, and nothing acts on them")

@@ -1,0 +1,126 @@
+"""`wavehook dead`: dispatches that were given up, and their second chance."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from receiver.cli.opening import with_store
+from receiver.cli.options import AsJson, Config, Database, settings
+from receiver.cli.printing import dispatch_fields, json_line, moment, table
+from receiver.errors import WavehookError
+from receiver.event import Dispatch, DispatchState
+from receiver.stores.base import Store
+from submitter.prediction import JSON
+
+PAGE = 500
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="What was given up: list it, or let it be tried again.",
+)
+
+
+@app.command("list")
+def list_dead(
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=10000, help="How many at most.")] = 50,
+    as_json: AsJson = False,
+    database: Database = None,
+    config: Config = None,
+) -> None:
+    """List dead dispatches, latest first.
+
+    Example: wavehook dead list --json | jq -r '[.event_id, .handler, .error] | @tsv'
+
+    Exit codes: 0 done, 1 there is no database, 2 usage or settings.
+    """
+
+    async def work(store: Store) -> list[Dispatch]:
+        return await store.dead(limit=limit)
+
+    rows = with_store(settings(database=database, config=config), work)
+    if as_json:
+        for row in rows:
+            json_line(dispatch_fields(row))
+    elif not rows:
+        typer.echo("Nothing is dead.")
+    else:
+        cells = [
+            (moment(row.settled_at) or "-", row.handler, str(row.attempt), row.event_id)
+            for row in rows
+        ]
+        heads = ("DIED", "HANDLER", "ATTEMPTS", "EVENT", "ERROR")
+        errors = [row.error or "-" for row in rows]
+        table(heads, [(*cell, error) for cell, error in zip(cells, errors, strict=True)])
+
+
+@app.command("retry")
+def retry_dead(
+    event_id: Annotated[
+        str | None, typer.Argument(metavar="EVENT_ID", help="Of this event.", show_default=False)
+    ] = None,
+    handler: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="HANDLER",
+            help="Of this handler; all of the event without it.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="All that are dead.")] = False,
+    as_json: AsJson = False,
+    database: Database = None,
+    config: Config = None,
+) -> None:
+    """Make dead dispatches due at once, with all tries anew.
+
+    The running `serve` or `worker` does them, or the next `drain`.
+
+    Example: wavehook dead retry wavespeed:7f3c1d0e9a5b4c2d8e6f0a1b2c3d4e5f:failed team
+
+    Exit codes: 0 done, 1 nothing of that is dead, 2 usage or settings.
+    """
+    if everything == (event_id is not None):
+        raise typer.BadParameter("expected an event's id, or --all", param_hint="EVENT_ID")
+
+    async def work(store: Store) -> list[Dispatch]:
+        if event_id is None:
+            return await _retry_all(store)
+        return [
+            dispatch
+            for dispatch in await store.dispatches(event_id)
+            if handler in (None, dispatch.handler) and await _retry(store, dispatch)
+        ]
+
+    done = with_store(settings(database=database, config=config), work)
+    if as_json:
+        for dispatch in done:
+            fields: dict[str, JSON] = {"event_id": dispatch.event_id, "handler": dispatch.handler}
+            json_line(fields)
+    if not done and not everything:
+        raise WavehookError("nothing of that is dead; `wavehook dead list` shows what is")
+    if not as_json:
+        typer.echo(f"{len(done)} dispatch{'es' * (len(done) != 1)} due again")
+
+
+async def _retry_all(store: Store) -> list[Dispatch]:
+    done: dict[str, Dispatch] = {}
+    while True:
+        # What has died again meanwhile is left for another time.
+        new = [d for d in await store.dead(limit=PAGE) if d.key not in done]
+        if not new:
+            return list(done.values())
+        for dispatch in new:
+            await _retry(store, dispatch)
+            done[dispatch.key] = dispatch
+
+
+async def _retry(store: Store, dispatch: Dispatch) -> bool:
+    if dispatch.state is not DispatchState.DEAD:
+        return False
+    return await store.retry(dispatch.event_id, dispatch.handler, time.time())

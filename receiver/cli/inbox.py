@@ -1,0 +1,206 @@
+"""`wavehook events`, `show` and `redeliver`: look into the inbox, and let handlers act again."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from typing import Annotated
+
+import typer
+
+from receiver.cli.opening import with_store
+from receiver.cli.options import AsJson, Config, Database, Modules, settings
+from receiver.cli.printing import (
+    attempt_fields,
+    dispatch_fields,
+    event_fields,
+    json_line,
+    moment,
+    plain,
+    states,
+    table,
+)
+from receiver.errors import WavehookError
+from receiver.event import Attempt, Dispatch, Event
+from receiver.stores.base import Listed, Store
+from submitter.prediction import JSON
+
+EventId = Annotated[
+    str,
+    typer.Argument(metavar="EVENT_ID", help="As `wavehook events` shows it.", show_default=False),
+]
+
+
+def events(
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=10000, help="How many at most.")] = 50,
+    type: Annotated[
+        str | None, typer.Option(help="Only of this type, such as prediction.failed or parked.")
+    ] = None,
+    before: Annotated[
+        int | None, typer.Option(help="Only those before this `seq`: the last of the page before.")
+    ] = None,
+    as_json: AsJson = False,
+    database: Database = None,
+    config: Config = None,
+) -> None:
+    """List stored events, newest first, and how far they are.
+
+    Example: wavehook events --type prediction.failed --json | jq -r .id
+
+    Exit codes: 0 done, 1 there is no database, 2 usage or settings.
+    """
+
+    async def work(store: Store) -> list[Listed]:
+        return await store.events(limit=limit, before=before, type=type)
+
+    rows = with_store(settings(database=database, config=config), work)
+    if as_json:
+        for row in rows:
+            dispatches: dict[str, JSON] = {k: v.value for k, v in row.dispatches.items()}
+            json_line({"seq": row.seq, **event_fields(row.event), "dispatches": dispatches})
+    elif not rows:
+        typer.echo("No events.")
+    else:
+        cells = [
+            (str(row.seq), moment(row.event.received_at) or "-", row.event.type, row.event.id)
+            for row in rows
+        ]
+        handled = [states(row.dispatches) for row in rows]
+        heads = ("SEQ", "RECEIVED", "TYPE", "ID", "HANDLERS")
+        table(heads, [(*cell, state) for cell, state in zip(cells, handled, strict=True)])
+
+
+def show(
+    event_id: EventId,
+    *,
+    body: Annotated[
+        bool, typer.Option("--body", help="Also the body and the context; both may be private.")
+    ] = False,
+    as_json: AsJson = False,
+    database: Database = None,
+    config: Config = None,
+) -> None:
+    """Show one event, its dispatches and every attempt.
+
+    Example: wavehook show wavespeed:7f3c1d0e9a5b4c2d8e6f0a1b2c3d4e5f:completed
+
+    Exit codes: 0 done, 1 there is no such event or no database, 2 usage or settings.
+    """
+
+    async def work(store: Store) -> tuple[Event, list[Dispatch], list[Attempt]]:
+        event = await _event(store, event_id)
+        return event, await store.dispatches(event_id), await store.attempts(event_id)
+
+    event, dispatches, attempts = with_store(settings(database=database, config=config), work)
+    if as_json:
+        json_line(
+            {
+                **event_fields(event),
+                **(_private(event) if body else {}),
+                "dispatches": [dispatch_fields(dispatch) for dispatch in dispatches],
+                "attempts": [attempt_fields(attempt) for attempt in attempts],
+            }
+        )
+        return
+    for name, value in event_fields(event).items():
+        typer.echo(f"{name:12} {plain(str(value)) if value is not None else '-'}")
+    typer.echo()
+    heads = ("HANDLER", "STATE", "ATTEMPTS", "DUE", "ERROR")
+    table(heads, [_dispatch_cells(dispatch) for dispatch in dispatches])
+    if attempts:
+        typer.echo()
+        columns = ("HANDLER", "ATTEMPT", "STARTED", "SECONDS", "OUTCOME", "ERROR")
+        table(columns, [_attempt_cells(attempt) for attempt in attempts])
+    if body:
+        typer.echo()
+        for name, private in _private(event).items():
+            typer.echo(f"{name}: {json.dumps(private, indent=2)}")
+
+
+def redeliver(
+    event_id: EventId,
+    *,
+    handlers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--handler",
+            metavar="NAME",
+            help="Only this one; may be given many times. All that want the event without it.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    database: Database = None,
+    config: Config = None,
+    modules: Modules = None,
+) -> None:
+    """Let handlers act on a stored event again.
+
+    Also those that were done. It becomes due at once; the running `serve` or `worker` does it,
+    or the next `drain`.
+
+    Example: wavehook redeliver wavespeed:7f3c1d0e9a5b4c2d8e6f0a1b2c3d4e5f:completed --handler keep
+
+    Exit codes: 0 done, 1 no such event, or no handler wants it, 2 usage or settings.
+    """
+    given = settings(database=database, config=config, modules=modules)
+    from receiver.handlers.loading import install
+    from receiver.intake import Intake
+    from receiver.routing import match
+
+    installed = install(given.handlers, given.modules)
+    unknown = set(handlers or ()) - {handler.name for handler in installed}
+    if unknown:
+        known = ", ".join(handler.name for handler in installed) or "none"
+        raise typer.BadParameter(
+            f"there is no handler {', '.join(sorted(unknown))}; known: {known}",
+            param_hint="--handler",
+        )
+    routes = [handler.route for handler in installed]
+
+    async def work(store: Store) -> list[str]:
+        event = await _event(store, event_id)
+        names = handlers or list(match(event, routes))
+        if not names:
+            raise WavehookError("no handler wants this event; name one with --handler")
+        if not event.body:
+            raise WavehookError("its body was purged; there is nothing left to hand out")
+        await Intake({}, routes, store).replay(event_id, time.time(), names)
+        return names
+
+    names = with_store(given, work)
+    if as_json:
+        json_line({"event_id": event_id, "handlers": list[JSON](names)})
+    else:
+        typer.echo(f"Due again for {', '.join(names)}.")
+
+
+async def _event(store: Store, event_id: str) -> Event:
+    event = await store.event(event_id)
+    if event is None:
+        raise WavehookError(f"there is no event {plain(event_id)}; `wavehook events` lists them")
+    return event
+
+
+def _private(event: Event) -> dict[str, JSON]:
+    try:
+        return {"context": event.context, "body": event.body.decode()}
+    except UnicodeDecodeError:
+        coded = base64.b64encode(event.body).decode()
+        return {"context": event.context, "body_base64": coded}
+
+
+def _dispatch_cells(dispatch: Dispatch) -> tuple[str, ...]:
+    due = (moment(dispatch.due_at) or "-") if dispatch.state.open else "-"
+    if dispatch.waiting:
+        due = f"after {', '.join(dispatch.after)}"
+    number = str(dispatch.attempt)
+    return dispatch.handler, dispatch.state.value, number, due, dispatch.error or "-"
+
+
+def _attempt_cells(attempt: Attempt) -> tuple[str, ...]:
+    ended = attempt.ended_at
+    took = "-" if ended is None else f"{max(ended - attempt.started_at, 0.0):.3f}"
+    started, outcome = moment(attempt.started_at) or "-", attempt.outcome or "running"
+    return attempt.handler, str(attempt.number), started, took, outcome, attempt.error or "-"

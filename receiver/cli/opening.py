@@ -1,0 +1,46 @@
+"""Opening the inbox for a command that looks into it or changes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from receiver.build import open_store
+from receiver.config import Settings
+from receiver.errors import WavehookError
+from receiver.stores.base import Store
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def existing(settings: Settings) -> AsyncIterator[Store]:
+    """The store, open; a database that is not there is not made.
+
+    Raises:
+        WavehookError: there is none; says where it was looked for.
+    """
+    path = settings.database_path
+    if not path.exists():
+        raise WavehookError(
+            f"there is no database at {path}; `wavehook serve` makes it at its first start, and "
+            "--database names another"
+        )
+    store = open_store(settings)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
+    """Run `work` on the store that is there."""
+
+    async def run() -> T:
+        async with existing(settings) as store:
+            return await work(store)
+
+    return asyncio.run(run())

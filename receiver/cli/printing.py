@@ -1,0 +1,90 @@
+"""What commands print: JSON lines for programs, columns for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import typer
+
+from receiver.event import Attempt, Dispatch, DispatchState, Event
+from submitter.prediction import JSON
+
+
+def json_line(fields: Mapping[str, JSON]) -> None:
+    """One object on one line of standard output."""
+    typer.echo(json.dumps(fields))
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their longest cell."""
+    lines = [list(heads), *([plain(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(heads))]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+
+
+def plain(text: str) -> str:
+    """Text of others, without what would steer a terminal (F17)."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def moment(seconds: float | None) -> str | None:
+    """Unix seconds as UTC in RFC 3339."""
+    if seconds is None:
+        return None
+    try:
+        at = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None  # a sender's time beyond all calendars
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def event_fields(event: Event) -> dict[str, JSON]:
+    """An event without what is private: body and context."""
+    return {
+        "id": event.id,
+        "source": event.source,
+        "type": event.type,
+        "subject": event.subject,
+        "model": event.model,
+        "origin": event.origin.value,
+        "webhook_id": event.webhook_id,
+        "occurred_at": moment(event.occurred_at),
+        "received_at": moment(event.received_at),
+    }
+
+
+def dispatch_fields(dispatch: Dispatch) -> dict[str, JSON]:
+    """A dispatch."""
+    return {
+        "event_id": dispatch.event_id,
+        "handler": dispatch.handler,
+        "state": dispatch.state.value,
+        "attempt": dispatch.attempt,
+        "due_at": moment(dispatch.due_at) if dispatch.state.open else None,
+        "waiting_for": list(dispatch.after) if dispatch.waiting else [],
+        "error": dispatch.error,
+        "result": dispatch.result,
+        "settled_at": moment(dispatch.settled_at),
+    }
+
+
+def attempt_fields(attempt: Attempt) -> dict[str, JSON]:
+    """An attempt."""
+    return {
+        "handler": attempt.handler,
+        "number": attempt.number,
+        "owner": attempt.owner,
+        "started_at": moment(attempt.started_at),
+        "ended_at": moment(attempt.ended_at),
+        "outcome": attempt.outcome,
+        "error": attempt.error,
+    }
+
+
+def states(dispatches: Mapping[str, DispatchState]) -> str:
+    """The states of one event's dispatches, in a few words."""
+    return ", ".join(f"{name} {state.value}" for name, state in dispatches.items()) or "-"

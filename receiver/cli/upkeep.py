@@ -1,0 +1,139 @@
+"""`wavehook purge`, `migrate` and `secret`."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from receiver.cli.opening import with_store
+from receiver.cli.options import AsJson, Config, Database, settings
+from receiver.cli.printing import json_line
+from receiver.errors import SettingsError, WavehookError
+from receiver.stores.base import KEY_DAYS, Purged, Store
+
+DAY = 86400.0
+
+
+def purge(
+    *,
+    older_than: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=36500,
+            metavar="DAYS",
+            help="Age from which payloads go. WAVEHOOK_RETENTION_DAYS, default: 30",
+            show_default=False,
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    database: Database = None,
+    config: Config = None,
+) -> None:
+    """Remove the bodies of old, finished events.
+
+    Their attempts go too. What makes a duplicate a duplicate stays for at least 30 days, and
+    nothing of an event with
+    unfinished or waiting work is touched; dead dispatches are finished work.
+
+    Example: wavehook purge --older-than 7 --yes
+
+    Exit codes: 0 done, 1 there is no database, or not confirmed, 2 usage or settings.
+    """
+    given = settings(database=database, config=config)
+    days = given.retention_days if older_than is None else older_than
+
+    async def work(store: Store) -> Purged:
+        now = time.time()
+        return await store.purge(before=now - days * DAY, now=now)
+
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise typer.BadParameter("nobody can be asked here; add --yes", param_hint="--yes")
+        what = f"Remove payloads older than {days} days from {given.database_path}?"
+        if not typer.confirm(what):
+            raise typer.Exit(1)
+    purged = with_store(given, work)
+    if as_json:
+        json_line({"payloads": purged.payloads, "events": purged.events})
+    else:
+        typer.echo(
+            f"{purged.payloads} payloads removed, and {purged.events} events older than "
+            f"{max(days, KEY_DAYS)} days with their keys."
+        )
+
+
+def migrate(*, database: Database = None, config: Config = None) -> None:
+    """Make the database, or bring it up to date.
+
+    Two at once do no harm. Every command does that by itself; this one is for a deployment that
+    does it as a step of its
+    own. A database of a newer version is refused.
+
+    Example: wavehook migrate --database sqlite:////var/lib/wavehook/wavehook.db
+
+    Exit codes: 0 up to date, 1 it cannot be done, 2 usage or settings.
+    """
+    given = settings(database=database, config=config)
+    from receiver.build import open_store
+
+    async def work(store: Store) -> None:
+        await store.open()
+        await store.close()
+
+    asyncio.run(work(open_store(given)))
+    typer.echo(f"The database {given.database_path} is up to date.")
+
+
+def secret(
+    *,
+    new: Annotated[
+        bool, typer.Option("--new", help="Make one, for a sender of your own; asks nobody.")
+    ] = False,
+    seal_key: Annotated[
+        bool, typer.Option("--seal-key", help="Make a key for WAVEHOOK_SEAL_KEYS; asks nobody.")
+    ] = False,
+    config: Config = None,
+) -> None:
+    """Print the account's webhook secret.
+
+    It is fetched with WAVESPEED_API_KEY. Set it as WAVEHOOK_WAVESPEED_SECRETS, so that a start
+    does not need the API. Nothing else is
+    printed on standard output, so that it can go to where secrets are kept.
+
+    Example: export WAVEHOOK_WAVESPEED_SECRETS=$(wavehook secret)
+
+    Exit codes: 0 done, 1 the API did not give it, 2 usage or settings.
+    """
+    if new and seal_key:
+        raise typer.BadParameter("expected one of --new and --seal-key", param_hint="--new")
+    if new:
+        typer.echo(f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}")
+    elif seal_key:
+        typer.echo(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    else:
+        typer.echo(_fetched(config))
+
+
+def _fetched(config: str | None) -> str:
+    given = settings(config=config)
+    if given.api_key is None:
+        raise SettingsError(
+            ["WAVESPEED_API_KEY: it is not set; expected the key, to ask for the secret with"]
+        )
+    from receiver.build import fetch_secret
+    from submitter.errors import SubmitterError
+
+    try:
+        return fetch_secret(given)
+    except (SubmitterError, TimeoutError) as error:
+        raise WavehookError(
+            f"the API did not give the secret: {str(error) or 'no answer'}"
+        ) from None

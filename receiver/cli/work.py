@@ -1,0 +1,136 @@
+"""`wavehook worker` and `wavehook drain`: run handlers without receiving anything."""
+
+from __future__ import annotations
+
+import asyncio
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from receiver.cli.options import AsJson, Config, Database, Grace, Lease, LogLevel, Modules, reading
+from receiver.cli.printing import json_line
+from receiver.config.values import seconds
+
+if TYPE_CHECKING:
+    from receiver.build import Work
+
+
+def worker(
+    *,
+    database: Database = None,
+    config: Config = None,
+    modules: Modules = None,
+    grace: Grace = None,
+    lease: Lease = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Run handlers until a signal comes; receive nothing.
+
+    For `serve --dispatch external`, or for more hands on the same database. Any number of workers
+    and servers share one database; each dispatch is run by one of them.
+
+    Example: wavehook worker --database sqlite:////var/lib/wavehook/wavehook.db
+
+    Exit codes: 0 stopped by a signal, 1 the database cannot be had, 2 settings.
+    """
+    found = reading(
+        database=database,
+        config=config,
+        modules=modules,
+        grace=grace,
+        lease=lease,
+        log_level=log_level,
+    )
+    from receiver import build
+
+    asyncio.run(_until_signal(build.worker(found.settings, faults=found.faults)))
+
+
+def drain(
+    *,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Dispatches at most; all without it.")
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Seconds, or such as 5m; what has not ended by then is given back.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    database: Database = None,
+    config: Config = None,
+    modules: Modules = None,
+    grace: Grace = None,
+    lease: Lease = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Run the handlers that are due now, then end.
+
+    For cron, and for the schedules of a platform.
+    A failed handler is no failure of this command: it is retried when its time has come.
+
+    Example: wavehook drain --limit 100 --deadline 5m
+
+    Exit codes: 0 done, 1 the database cannot be had, 2 usage or settings.
+    """
+    until = _time(deadline)
+    found = reading(
+        database=database,
+        config=config,
+        modules=modules,
+        grace=grace,
+        lease=lease,
+        log_level=log_level,
+    )
+    from receiver import build
+
+    count = asyncio.run(_drained(build.worker(found.settings, faults=found.faults), limit, until))
+    if as_json:
+        json_line({"ran": count})
+    else:
+        typer.echo(f"{count} dispatch{'es' * (count != 1)} run")
+
+
+async def _until_signal(work: Work) -> None:
+    from receiver.cli.server import captured
+    from receiver.telemetry.log import logger
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def end(_: int, __: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop.set)
+
+    await work.store.open()
+    try:
+        with captured(end):
+            await work.dispatcher.start()
+            names = sorted(handler.name for handler in work.handlers)
+            logger().info("worker.started", handlers=names, database=work.settings.database)
+            await stop.wait()
+            await work.dispatcher.stop(work.settings.grace)
+        logger().info("worker.stopped")
+    finally:
+        await work.store.close()
+
+
+async def _drained(work: Work, limit: int | None, deadline: float | None) -> int:
+    await work.store.open()
+    try:
+        count = await work.dispatcher.drain(limit, deadline)
+        await work.dispatcher.stop(work.settings.grace)
+    finally:
+        await work.store.close()
+    return count
+
+
+def _time(text: str | None) -> float | None:
+    try:
+        return None if text is None else seconds(text)
+    except ValueError:
+        raise typer.BadParameter(
+            "expected a time, in seconds or as 5m", param_hint="--deadline"
+        ) from None
