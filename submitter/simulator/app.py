@@ -31,8 +31,6 @@ PRICE = 0.25
 SLOW = 20.0
 """Seconds of life by which `slow-answer` is late."""
 
-FIRST_FRAME = "/media/first-frame.png"
-
 
 @dataclass(slots=True)
 class World:
@@ -72,7 +70,7 @@ def create_app(world: World) -> Starlette:
         ("/{model:path}", "POST", routes.submit),
     )
     public = (
-        (FIRST_FRAME, routes.first_frame),
+        (media.FIRST_FRAME, routes.first_frame),
         ("/outputs/{id}.mp4", routes.output),
         ("/simulator/bill", routes.bill),
         ("/simulator/webhooks", routes.webhooks),

@@ -11,6 +11,9 @@ from functools import lru_cache
 
 from submitter.simulator import h264
 
+FIRST_FRAME = "/media/first-frame.png"
+"""The path of the picture."""
+
 
 def png(side: int = 320) -> bytes:
     """A square RGB picture, large enough to be a first frame.

@@ -12,8 +12,8 @@ from typing import Self
 
 import httpx
 
-from submitter.simulator import answers
-from submitter.simulator.app import FIRST_FRAME, World, create_app
+from submitter.simulator import answers, media
+from submitter.simulator.app import World, create_app
 from submitter.simulator.faults import Faults
 from submitter.simulator.pace import Pace
 from submitter.simulator.sender import TIMEOUT, Attempt, Sender
@@ -103,7 +103,7 @@ class Simulator:
     @property
     def first_frame(self) -> str:
         """URL of a picture that the model takes."""
-        return self.url + FIRST_FRAME
+        return self.url + media.FIRST_FRAME
 
     @property
     def tasks(self) -> list[Task]:

@@ -1,0 +1,284 @@
+"""`wavehook demo`: the whole loop on this machine, over real HTTP, with things going wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from receiver.build import Parts
+    from receiver.cli.demo_handler import Tally
+    from receiver.cli.demo_ledger import Ledger, Summary
+    from receiver.cli.demo_view import View
+    from submitter.simulator import Faults, Simulator
+
+MODEL = "kwaivgi/kling-v2.1-i2v-standard"
+TASKS = 10
+SPEED = 20.0
+FAULTS = "duplicate=0.3,reorder=0.3,early-webhook=0.1"
+SEED = 39
+KEPT = "wavehook-demo.db"
+
+LEASE = 1.0
+"""Seconds after which the dispatch of a killed worker is taken up."""
+
+DEADLINE = 25.0
+"""Seconds for all of it."""
+
+
+def demo(
+    path: Annotated[
+        str | None,
+        typer.Argument(metavar="[PATH]", help="Where to keep the inbox; implies --keep."),
+    ] = None,
+    *,
+    keep: Annotated[
+        bool, typer.Option("--keep", help=f"Keep the inbox, in {KEPT} unless PATH says where.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")
+    ] = False,
+) -> None:
+    """See the whole loop in a few seconds, with no account and no cost.
+
+    Starts a simulated WaveSpeedAI API and a receiver on free ports of this machine, submits ten
+    Kling image-to-video tasks with a context each, and handles their webhooks. On purpose,
+    webhooks come twice, out of order, and before the submit's answer; one is forged; a worker is
+    killed over the first task, and another task's handler fails at first.
+
+    Example: wavehook demo --keep
+
+    Exit codes: 0 all ten were handled exactly once, 1 they were not, 2 usage.
+    """
+    from receiver.telemetry.log import configure
+
+    configure(level="error")
+    kept = _place(path, keep=keep)
+    with _database(kept) as database, _view(as_json=as_json) as view:
+        summary = asyncio.run(run(view, database, kept=kept is not None))
+    if as_json:
+        typer.echo(json.dumps(asdict(summary)))
+    else:
+        from receiver.cli.demo_view import closing
+
+        typer.echo(f"\n{closing(summary)}")
+    if not summary.exactly_once:
+        raise typer.Exit(1)
+
+
+async def run(view: View, database: Path, *, kept: bool = False) -> Summary:
+    """Run the demo.
+
+    Args:
+        view: shows it.
+        database: the inbox's file; made here.
+        kept: it will still be there afterwards.
+    """
+    from cryptography.fernet import Fernet
+
+    from receiver.cli.demo_handler import TALLY, Tally
+    from receiver.cli.demo_ledger import Ledger
+    from submitter.simulator import Faults, Simulator
+    from submitter.simulator.serving import serving
+
+    started = time.monotonic()
+    ledger, tally = Ledger(TASKS), Tally()
+    TALLY.set(tally)
+    key = Fernet.generate_key().decode()
+    faults = Faults.parse(FAULTS, SEED)
+    async with Simulator(speed=SPEED, faults=faults) as sim:
+        parts = _receiver(sim, database, key, ledger)
+        async with (
+            serving(parts.app, lifespan=True) as url,
+            _shown(view, ledger, sim),
+        ):
+            try:
+                async with asyncio.timeout(DEADLINE):
+                    await _submit(sim, url, key, ledger)
+                    await _forge(sim, url)
+                    await ledger.stored.wait()
+                    await _kill_a_worker(parts, ledger)
+                    await parts.dispatcher.start()
+                    while not (ledger.complete and _sent(sim, faults)):  # noqa: ASYNC110 - two sides
+                        await asyncio.sleep(0.02)
+            except TimeoutError:
+                ledger.notes.append(f"not complete after {DEADLINE:g} s")
+            finally:
+                await parts.dispatcher.stop(1.0)
+            once = await _exactly_once(parts, ledger, tally)
+    return _summary(ledger, exactly_once=once, started=started, database=database if kept else None)
+
+
+def _receiver(sim: Simulator, database: Path, key: str, ledger: Ledger) -> Parts:
+    """The receiver as `serve` builds it; its dispatcher is started by hand."""
+    from receiver.build import build
+    from receiver.config import Settings
+
+    # Not by `load`: a demo is the same whatever the environment and a file here say.
+    settings = Settings.model_validate(
+        {
+            "database": f"sqlite:///{database}",
+            "seal_keys": [key],
+            "modules": ["receiver.cli.demo_handler"],
+            "dispatch": "external",
+            "lease": LEASE,
+        }
+    )
+    return build(settings, secrets=[sim.secret], hooks=[ledger.hook])
+
+
+async def _submit(sim: Simulator, url: str, key: str, ledger: Ledger) -> None:
+    import httpx
+
+    from receiver.cli.demo_handler import STUMBLES
+    from submitter.client import WaveSpeed
+    from submitter.seal import Seal
+
+    # A transport of its own: no proxy of the environment stands between two local ports.
+    transport = httpx.AsyncHTTPTransport()
+    async with WaveSpeed(
+        "any-key", sim.url, webhook_url=url, seal=Seal([key]), transport=transport
+    ) as wave:
+        for number in range(1, TASKS + 1):
+            submission = await wave.submit(
+                MODEL,
+                prompt=f"A lighthouse at dusk, take {number}",
+                image=sim.first_frame,
+                context={"task": number, STUMBLES: number == TASKS},
+            )
+            ledger.submitted(submission.task_id)
+
+
+async def _forge(sim: Simulator, url: str) -> None:
+    """Post what a stranger would: a result for a real task, signed with a guessed secret."""
+    import httpx
+
+    from submitter.simulator.sender import sign
+
+    task, now = sim.tasks[-1], int(time.time())
+    body = json.dumps(
+        {"id": task.id, "status": "completed", "model": MODEL, "outputs": ["https://evil.example"]}
+    ).encode()
+    headers = {
+        "content-type": "application/json",
+        "webhook-id": task.id,
+        "webhook-timestamp": str(now),
+        "webhook-signature": sign("whsec_guessed", task.id, now, body),
+    }
+    async with httpx.AsyncClient(trust_env=False) as client:
+        await client.post(f"{url}/webhooks/wavespeed", content=body, headers=headers)
+
+
+async def _kill_a_worker(parts: Parts, ledger: Ledger) -> None:
+    """Leave a lease behind as a worker under SIGKILL does: taken, and never heard of again."""
+    names = {handler.name: 1 for handler in parts.handlers}
+    claims = await parts.store.claim("a worker that is killed", names, LEASE, time.time())
+    for claim in claims:
+        ledger.lost(claim.event.subject or "")
+
+
+def _sent(sim: Simulator, faults: Faults) -> bool:
+    """Whether every webhook has been delivered, its duplicate too."""
+    from submitter.simulator import Fault
+
+    wanted = sum(1 + faults.hits(Fault.DUPLICATE, task.number) for task in sim.tasks)
+    return sum(attempt.accepted for attempt in sim.attempts) >= wanted
+
+
+async def _exactly_once(parts: Parts, ledger: Ledger, tally: Tally) -> bool:
+    """Ask the handlers and the store: each task once, under a key of its own, and no other."""
+    runs = sorted(tally.runs.elements())
+    tasks = sorted(ledger.tasks)
+    stored = [
+        await parts.store.dispatches(listed.event.id)
+        for listed in await parts.store.events(limit=2 * TASKS)
+    ]
+    done = [[dispatch.state.value for dispatch in dispatches] for dispatches in stored]
+    return (
+        len(tasks) == TASKS
+        and [task for task, _ in runs] == tasks
+        and len({key for _, key in runs}) == TASKS
+        and done == [["done"]] * TASKS
+        and ledger.refused == 1
+    )
+
+
+def _summary(
+    ledger: Ledger, *, exactly_once: bool, started: float, database: Path | None
+) -> Summary:
+    from receiver.cli.demo_ledger import Summary
+
+    return Summary(
+        submitted=len(ledger.tasks),
+        verified=ledger.verified.total(),
+        duplicates_dropped=ledger.duplicates,
+        forgeries_refused=ledger.refused,
+        retried=ledger.failed,
+        handled=len(ledger.done.intersection(ledger.tasks)),
+        exactly_once=exactly_once,
+        seconds=round(time.monotonic() - started, 3),
+        database=str(database) if database else None,
+    )
+
+
+@asynccontextmanager
+async def _shown(view: View, ledger: Ledger, sim: Simulator) -> AsyncIterator[None]:
+    """Keep the view up to date, and true at the end."""
+
+    def show() -> None:
+        now = time.time()
+        view.show(ledger, {task.id: task.status(now).value for task in sim.tasks})
+
+    async def keep_showing() -> None:
+        while True:
+            show()
+            await asyncio.sleep(0.08)
+
+    showing = asyncio.create_task(keep_showing())
+    try:
+        yield
+    finally:
+        showing.cancel()
+        await asyncio.wait({showing})
+        show()
+
+
+def _view(*, as_json: bool) -> View:
+    from rich.console import Console
+
+    from receiver.cli.demo_view import Lines, LiveTable, Silent
+
+    if as_json:
+        return Silent()
+    return LiveTable(Console()) if sys.stdout.isatty() else Lines(typer.echo)
+
+
+def _place(path: str | None, *, keep: bool) -> Path | None:
+    if path is None and not keep:
+        return None
+    place = Path(path or KEPT).resolve()
+    if place.exists():
+        raise typer.BadParameter(f"{place} is there already; name another", param_hint="PATH")
+    if not place.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {place.parent}", param_hint="PATH")
+    return place
+
+
+@contextmanager
+def _database(kept: Path | None) -> Iterator[Path]:
+    """The inbox's file: where it is to be kept, or in a folder that goes."""
+    if kept is not None:
+        yield kept
+        return
+    with tempfile.TemporaryDirectory(prefix="wavehook-demo-") as folder:
+        yield Path(folder) / "inbox.db"
