@@ -206,11 +206,11 @@ def sources_of(
         if name != WAVESPEED:
             source = _source(name, section)
             keys = [] if isinstance(source, Insecure) else _plain(section)
-            found[name] = _trusted(source, f"[sources.{name}] secrets", keys, faults)
+            found[name] = _trusted(source, f"sources.{name}.secrets", keys, faults)
     given = secrets or [key.get_secret_value() for key in settings.wavespeed_secrets]
     label = "WAVEHOOK_WAVESPEED_SECRETS"
     if not given and WAVESPEED in settings.sources:
-        given, label = _plain(settings.sources[WAVESPEED]), f"[sources.{WAVESPEED}] secrets"
+        given, label = _plain(settings.sources[WAVESPEED]), f"sources.{WAVESPEED}.secrets"
     if not given and settings.api_key is not None:
         given, label = _fetched(settings, faults), "WAVESPEED_API_KEY"
         if not given:
@@ -290,7 +290,7 @@ def _plain(section: SourceSettings) -> list[str]:
 
 def _told_of_secrets(faults: Sequence[str]) -> bool:
     """Whether the cause of a missing secret may be among the faults already."""
-    words = ("SECRETS", "secrets", "API_KEY", "api_key", "[sources", ".toml", "--config", "_CONFIG")
+    words = ("SECRETS", "secrets", "API_KEY", "api_key", "sources.", ".toml", "--config", "_CONFIG")
     return any(word in fault for fault in faults for word in words)
 
 

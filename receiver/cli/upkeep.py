@@ -40,8 +40,8 @@ def purge(
     """Remove the bodies of old, finished events.
 
     Their attempts go too. What makes a duplicate a duplicate stays for at least 30 days, and
-    nothing of an event with
-    unfinished or waiting work is touched; dead dispatches are finished work.
+    nothing of an event with unfinished or waiting work is touched; dead dispatches are finished
+    work.
 
     Example: wavehook purge --older-than 7 --yes
 
@@ -105,8 +105,8 @@ def secret(
     """Print the account's webhook secret.
 
     It is fetched with WAVESPEED_API_KEY. Set it as WAVEHOOK_WAVESPEED_SECRETS, so that a start
-    does not need the API. Nothing else is
-    printed on standard output, so that it can go to where secrets are kept.
+    does not need the API. Nothing else is printed on standard output, so that it can go to
+    where secrets are kept.
 
     Example: export WAVEHOOK_WAVESPEED_SECRETS=$(wavehook secret)
 

@@ -143,15 +143,13 @@ def _from_file(document: Mapping[str, Any], faults: list[str]) -> dict[str, _Wri
         if section not in _SECTIONS and not isinstance(content, dict):
             faults.append(f"{safe(section)}: expected it in a section, such as [wavehook]")
         elif section not in _SECTIONS:
-            faults.append(
-                f"[{safe(section)}]: there is no such section{suggest(section, _SECTIONS)}"
-            )
+            faults.append(f"{safe(section)}: there is no such section{suggest(section, _SECTIONS)}")
         elif not isinstance(content, dict):
-            faults.append(f"[{section}]: expected a section, not a value")
+            faults.append(f"{section}: expected a section, not a value")
         elif section in ("wavehook", "wavespeed"):
             keys = {s.key: s for s in REFERENCE if s.section == section and s.key != "config"}
             for key, value in content.items():
-                label = f"[{section}] {safe(key)}"
+                label = f"{section}.{safe(key)}"
                 if key in keys:
                     found[keys[key].name] = _Written(label, shown(value), value)
                 else:

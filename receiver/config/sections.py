@@ -20,12 +20,12 @@ def read_sources(
     """Every source; those with a fault are left out."""
     sources = {}
     for name, section in _sections(document, "sources", faults):
-        label = f"[sources.{safe(name)}]"
+        label = f"sources.{safe(name)}"
         if not re.fullmatch(NAME, name, re.ASCII):
             faults.append(f"{label}: expected a name of 1 to 32 characters from a-z, 0-9, _ and -")
             continue
         read = {
-            key: resolver.resolve(f"{label} {safe(key)}", value, faults, many=key == "secrets")
+            key: resolver.resolve(f"{label}.{safe(key)}", value, faults, many=key == "secrets")
             for key, value in section.items()
         }
         try:
@@ -42,13 +42,13 @@ def _source_faults(label: str, read: Mapping[str, Any], error: ValidationError) 
         if not key:
             yield f"{label}: {reason_of(fault) or fault['msg']}"
         elif key not in fields:
-            yield f"{label} {safe(key)}: there is no such key{suggest(key, fields)}"
+            yield f"{label}.{safe(key)}: there is no such key{suggest(key, fields)}"
         elif fault["type"] == "missing":
-            yield f"{label} {key}: it is missing; expected {fields[key].description}"
+            yield f"{label}.{key}: it is missing; expected {fields[key].description}"
         elif read[key] is not None:  # else a fault of its own has told of the reference
             value = MASK if key == "secrets" else shown(read[key])
             reason = reason_of(fault) or f"expected {fields[key].description}"
-            yield f"{label} {key} = {value}: {reason}"
+            yield f"{label}.{key} = {value}: {reason}"
 
 
 def check_sources(settings: Settings, faults: list[str]) -> None:
@@ -56,11 +56,11 @@ def check_sources(settings: Settings, faults: list[str]) -> None:
     for name, source in settings.sources.items():
         if name == WAVESPEED and source.use != "wavespeed":
             faults.append(
-                f'[sources.{name}] use = {source.use!r}: the name belongs to use = "wavespeed"; '
+                f'sources.{name}.use = {source.use!r}: the name belongs to use = "wavespeed"; '
                 "choose another name"
             )
         if name != WAVESPEED and source.use == "wavespeed" and not source.secrets:
-            faults.append(f"[sources.{name}]: expected secrets: one or more whsec_…")
+            faults.append(f"sources.{name}: expected secrets: one or more whsec_…")
 
 
 def read_handlers(document: Mapping[str, Any], faults: list[str]) -> dict[str, Mapping[str, Any]]:
@@ -76,4 +76,4 @@ def _sections(
         if isinstance(section, dict):
             yield name, section
         else:
-            faults.append(f"[{kind}] {safe(name)}: expected a section [{kind}.NAME], not a value")
+            faults.append(f"{kind}.{safe(name)}: expected a section [{kind}.NAME], not a value")
