@@ -72,10 +72,10 @@ async def test_a_body_of_exactly_the_limit_is_taken(small: Starlette) -> None:
 
 
 async def test_memory_stays_flat_while_a_body_streams(build: Callable[..., Starlette]) -> None:
-    """F8: 256 MiB in large chunks, or a body of single bytes, cost about one body's memory."""
-    app, limit = build(max_body=1 << 18), 1 << 18
+    """F8: 64 MiB in large chunks, or a body of single bytes, cost about one body's memory."""
+    app, limit = build(max_body=1 << 16), 1 << 16
     chunk = b"x" * 65536
-    many: list[list[bytes | None]] = [[chunk] * 4096, [b"x"] * (limit + 1)]
+    many: list[list[bytes | None]] = [[chunk] * 1024, [b"x"] * (limit + 1)]
     await post(app)
     tracemalloc.start()
     try:
