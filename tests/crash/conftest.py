@@ -1,0 +1,31 @@
+"""Processes that end with their test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.crash.receiving import WAVEHOOK, Receiver, launch
+
+
+class Start(Protocol):
+    """Starts a receiver and waits until it listens."""
+
+    def __call__(self, *program: str, **settings: str) -> Awaitable[Receiver]: ...
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts `wavehook serve`, or another program, in the test's folder."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*program: str, **settings: str) -> Receiver:
+            receiver = await launch(tmp_path, program or (*WAVEHOOK, "serve"), **settings)
+            stack.push_async_callback(receiver.close)
+            return await receiver.started()
+
+        yield start

@@ -1,0 +1,185 @@
+"""Real receiver processes, and a sender for them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from receiver.event import Attempt, Dispatch
+from receiver.stores.sqlite import SQLiteStore
+from tests.crash.work import NOTES
+
+ROOT = Path(__file__).parents[2]
+SECRET = "whsec_crash"
+DATABASE = "inbox.db"
+WAVEHOOK = ("-c", "from receiver.cli import main; main()")
+PATIENCE = 20.0
+"""Seconds; only a test that fails waits as long."""
+
+ENVIRONMENT = {
+    "WAVEHOOK_DATABASE": f"sqlite:///{DATABASE}",
+    "WAVEHOOK_WAVESPEED_SECRETS": SECRET,
+    "WAVEHOOK_HANDLERS": "tests.crash.work",
+    "WAVEHOOK_LEASE": "1",
+    "WAVEHOOK_GRACE": "1",
+    "WAVEHOOK_PORT": "0",
+}
+
+
+def event_id(subject: str) -> str:
+    """The id under which the receiver stores a webhook about this task."""
+    return f"wavespeed:{subject}:completed"
+
+
+def webhook(subject: str, model: str = "test/plain") -> tuple[bytes, dict[str, str]]:
+    """A genuine webhook of now: body and headers."""
+    body = json.dumps({"id": subject, "status": "completed", "model": model}).encode()
+    at = str(int(time.time()))
+    content = f"{subject}.{at}.".encode() + body
+    digest = hmac.new(SECRET.removeprefix("whsec_").encode(), content, hashlib.sha256).hexdigest()
+    headers = {"webhook-id": subject, "webhook-timestamp": at, "webhook-signature": f"v3,{digest}"}
+    return body, headers
+
+
+class Receiver:
+    """A process that receives on a free port of 127.0.0.1."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.pid = process.pid
+        self.log: list[dict[str, Any]] = []
+        self.text = ""
+        self._reading = asyncio.ensure_future(self._read())
+        self._client = httpx.AsyncClient(timeout=PATIENCE)
+
+    async def _read(self) -> None:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.text += line.decode()
+            if line.startswith(b"{"):
+                self.log.append(json.loads(line))
+
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """The lines of its log with this name."""
+        return [line for line in self.log if line["event"] == event]
+
+    async def started(self) -> Receiver:
+        """Wait until it listens."""
+        await until(lambda: self.told("server.started") or self._reading.done())
+        assert self.told("server.started"), self.text
+        return self
+
+    async def send(self, subject: str, model: str = "test/plain") -> httpx.Response | None:
+        """Post a webhook; None where the connection broke."""
+        body, headers = webhook(subject, model)
+        url = self.told("server.started")[0]["url"]
+        try:
+            return await self._client.post(
+                f"{url}/webhooks/wavespeed", content=body, headers=headers
+            )
+        except httpx.TransportError:
+            return None
+
+    async def post(self, subject: str, model: str = "test/plain") -> int | None:
+        """The status alone."""
+        answer = await self.send(subject, model)
+        return None if answer is None else answer.status_code
+
+    async def get(self, path: str) -> httpx.Response:
+        """Ask for anything else."""
+        return await self._client.get(self.told("server.started")[0]["url"] + path)
+
+    async def ended(self) -> int:
+        """Wait for the end; the exit code, or the negative number of the signal."""
+        code = await asyncio.wait_for(self.process.wait(), PATIENCE)
+        await self._reading
+        return code
+
+    async def end(self, number: int) -> int:
+        """Send a signal, and wait for the end."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await self.ended()
+
+    async def close(self) -> None:
+        """Leave nothing behind."""
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.ended()
+        await self._client.aclose()
+
+
+async def launch(folder: Path, program: tuple[str, ...], **settings: str) -> Receiver:
+    """Start a process in `folder`; settings are environment variables."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *program,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **ENVIRONMENT, **settings},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    return Receiver(process)
+
+
+async def until(
+    done: Callable[[], object] | Callable[[], Awaitable[object]], seconds: float = PATIENCE
+) -> None:
+    """Wait for another process to have done something."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = done()
+            if await found if isinstance(found, Awaitable) else found:
+                return
+            await asyncio.sleep(0.02)
+
+
+def notes(folder: Path, step: str | None = None) -> list[dict[str, Any]]:
+    """What the handlers of all processes wrote, in order."""
+    path = folder / NOTES
+    found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [note for note in found if step is None or note["step"] == step]
+
+
+@asynccontextmanager
+async def inbox(folder: Path) -> AsyncIterator[SQLiteStore]:
+    """The store of the processes, seen from outside."""
+    store = SQLiteStore(folder / DATABASE)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def dispatches(folder: Path, subject: str) -> dict[str, Dispatch]:
+    """The dispatches of one event by handler; none where there is no event."""
+    async with inbox(folder) as store:
+        return {found.handler: found for found in await store.dispatches(event_id(subject))}
+
+
+async def attempts(folder: Path, subject: str, handler: str) -> list[Attempt]:
+    """The attempts of one dispatch."""
+    async with inbox(folder) as store:
+        found = await store.attempts(event_id(subject))
+    return [attempt for attempt in found if attempt.handler == handler]
+
+
+async def all_handled(folder: Path) -> None:
+    """Wait until nothing is open or dead."""
+    async with inbox(folder) as store:
+
+        async def empty() -> bool:
+            return not (await store.stats()).depth
+
+        await until(empty)
