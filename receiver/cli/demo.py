@@ -29,7 +29,7 @@ FAULTS = "duplicate=0.3,reorder=0.3,early-webhook=0.1"
 SEED = 39
 KEPT = "wavehook-demo.db"
 
-LEASE = 1.0
+LEASE = 2.0
 """Seconds after which the dispatch of a killed worker is taken up."""
 
 DEADLINE = 25.0
@@ -63,9 +63,12 @@ def demo(
     from receiver.telemetry.log import configure
 
     configure(level="error")
-    kept = _place(path, keep=keep)
+    asyncio.run(_play(_place(path, keep=keep), as_json=as_json))
+
+
+async def _play(kept: Path | None, *, as_json: bool) -> None:
     with _database(kept) as database, _view(as_json=as_json) as view:
-        summary = asyncio.run(run(view, database, kept=kept is not None))
+        summary = await run(view, database, kept=kept is not None)
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
     else:
@@ -102,6 +105,7 @@ async def run(view: View, database: Path, *, kept: bool = False) -> Summary:
             serving(parts.app, lifespan=True) as url,
             _shown(view, ledger, sim),
         ):
+            ledger.notes.append(f"simulated API on {sim.url}, receiver on {url}")
             try:
                 async with asyncio.timeout(DEADLINE):
                     await _submit(sim, url, key, ledger)
