@@ -97,10 +97,10 @@ def build(
     found = list(faults)
     store = store or open_store(settings, found)
     handlers = _collect(found, lambda: install(settings.handlers, settings.modules)) or ()
+    sources = sources_of(settings, found, secrets=secrets)
     # A start that fails anyhow leaves no new key file behind.
     wanted = not found or settings.seal_keys
     seal = _collect(found, lambda: seal_of(settings)) if wanted else None
-    sources = sources_of(settings, found, secrets=secrets)
     if found:
         raise SettingsError(found)
     for name, trusted in sources.items():

@@ -10,6 +10,7 @@ import typer
 
 from receiver.cli import dead
 from receiver.cli.check import check
+from receiver.cli.demo import demo
 from receiver.cli.group import Group
 from receiver.cli.inbox import events, redeliver, show
 from receiver.cli.options import settings
@@ -47,7 +48,7 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    _add(app, serve, worker, drain)
+    _add(app, demo, serve, worker, drain)
     register(app, submit_settings)
     _add(app, events, show, redeliver)
     app.add_typer(dead.app, name="dead")
