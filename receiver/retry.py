@@ -57,7 +57,10 @@ class Backoff:
 
 def describe(error: BaseException) -> str:
     """One bounded, printable line about an error, for rows and logs."""
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a stranger's class; its name says enough
+        return type(error).__name__
     if not isinstance(error, GiveUp | Retry):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     line = "".join(c if c.isprintable() else " " for c in text[:MAX_ERROR])

@@ -34,7 +34,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -42,7 +42,7 @@ from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.envelope import encode, plain
-from receiver.handlers.rules import Text, seconds
+from receiver.handlers.rules import seconds
 from receiver.handlers.settings import read
 from receiver.payload import Unreadable, parse
 from submitter.prediction import JSON
@@ -68,7 +68,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    run: Annotated[tuple[Text, ...], BeforeValidator(_arguments)] = Field(
+    run: Annotated[tuple[str, ...], BeforeValidator(_arguments)] = Field(
         repr=False, description=_EXPECTED
     )
     env: tuple[_Name, ...] = ()
@@ -149,15 +149,14 @@ class _Run(asyncio.SubprocessProtocol):
 
     def feed(self, transport: asyncio.SubprocessTransport, data: bytes) -> None:
         """Give the program its input; one that does not read it all is no fault."""
-        pipe = transport.get_pipe_transport(0)
-        if isinstance(pipe, asyncio.WriteTransport):
-            pipe.write(data)
-            pipe.close()
+        # Other event loops' pipes are of classes of their own.
+        pipe = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
+        pipe.write(data)
+        pipe.close()
 
-    def pipe_data_received(self, fd: int, data: bytes | str) -> None:
-        if fd == 1 and isinstance(data, bytes):
-            # One byte more than the limit, so that a cut output is seen to be cut.
-            self.output += data[: MAX_OUTPUT + 1 - len(self.output)]
+    def pipe_data_received(self, _: int, data: bytes | str) -> None:
+        # One byte more than the limit, so that a cut output is seen to be cut.
+        self.output += cast("bytes", data)[: MAX_OUTPUT + 1 - len(self.output)]
 
     def pipe_connection_lost(self, fd: int, _: Exception | None) -> None:
         if fd == 1:

@@ -41,7 +41,7 @@ from receiver.errors import GiveUp, Refused, Retry
 from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.envelope import encode, plain
-from receiver.handlers.rules import Texts
+from receiver.handlers.rules import SomeTexts, Texts
 from receiver.handlers.settings import read
 from receiver.safe_http import check_url, client
 
@@ -105,7 +105,7 @@ class Settings(BaseModel):
     url: Annotated[str, AfterValidator(_url)] = Field(
         repr=False, description="the URL to send to, such as https://shop.example/hooks"
     )
-    secret: Annotated[Texts, Field(min_length=1), AfterValidator(_secrets)] = Field(
+    secret: Annotated[SomeTexts, AfterValidator(_secrets)] = Field(
         repr=False, description="whsec_ and 24 to 64 bytes in base64; the receiver has it too"
     )
     allow: Annotated[Texts, AfterValidator(_allow)] = ()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from receiver.handlers.base import Handler, Installed
 from receiver.retry import Backoff
@@ -65,6 +65,12 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+def _some(texts: tuple[str, ...]) -> tuple[str, ...]:
+    if not texts:
+        raise ValueError("at least one")
+    return texts
+
+
 Seconds = Annotated[float, BeforeValidator(seconds)]
 """A duration in a settings model."""
 
@@ -79,7 +85,8 @@ Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
 """One text or a list of them."""
 
-_Globs = Annotated[Texts, Field(min_length=1)]
+SomeTexts = Annotated[Texts, AfterValidator(_some)]
+"""One text or a list of at least one."""
 
 
 class RetryRules(BaseModel):
@@ -97,9 +104,9 @@ class Rules(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    on: _Globs = ("*",)
-    models: _Globs = ("*",)
-    sources: _Globs = ("*",)
+    on: SomeTexts = ("*",)
+    models: SomeTexts = ("*",)
+    sources: SomeTexts = ("*",)
     after: Texts = ()
     timeout: Limit = 30.0
     concurrency: int = Field(default=16, ge=1)

@@ -66,7 +66,8 @@ def resolve(value: Any, key: str, faults: list[str]) -> Any:
 def _from_environment(name: str, key: str, faults: list[str]) -> Hidden:
     text = os.environ.get(name, "")
     if not text:
-        faults.append(f"{key}: 'env:{name}', expected the environment variable {name} to be set")
+        wanted = f"the environment variable {name} to be set" if name else "env: and a name"
+        faults.append(f"{key}: 'env:{name}', expected {wanted}")
     return Hidden(text)
 
 
