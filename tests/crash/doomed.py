@@ -52,13 +52,15 @@ class Doomed(SQLiteStore):
 
     def _connect(self) -> sqlite3.Connection:
         connection = super()._connect()
-        if self._point == "before-commit":
+        if self._point in {"before-commit", "in-migration"}:
             connection.set_trace_callback(self._trace)
         return connection
 
     def _trace(self, statement: str) -> None:
         self._written |= statement.startswith("INSERT INTO event ")
         if self._written and statement == "COMMIT":
+            die()
+        if self._point == "in-migration" and statement.startswith("PRAGMA user_version ="):
             die()
 
 
