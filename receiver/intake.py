@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from receiver.errors import UnknownSource, Unverified
 from receiver.event import Delivery, Event, Receipt
-from receiver.routing import Route, match
+from receiver.routing import Route, Router
 from receiver.sources.base import Source
 from receiver.stores.base import Store
 from submitter.prediction import JSON
@@ -70,7 +70,7 @@ class Intake:
         seal: Unsealer | None = None,
     ) -> None:
         self.sources = sources
-        self._routes = tuple(routes)
+        self._router = Router(routes)
         self._store = store
         self._seal = seal
 
@@ -91,7 +91,7 @@ class Intake:
 
     async def store(self, event: Event) -> Accepted:
         """Take in an event that is verified already, such as one fetched from the API."""
-        receipt = await self._store.add(event, match(event, self._routes))
+        receipt = await self._store.add(event, self._router.match(event))
         return Accepted(event, receipt)
 
     async def replay(self, event_id: str, now: float, handlers: Sequence[str] = ()) -> bool:
@@ -108,7 +108,7 @@ class Intake:
         event = await self._store.event(event_id)
         if event is None:
             return False
-        plan = match(event, self._routes)
+        plan = self._router.match(event)
         if handlers:
             plan = {
                 name: tuple(other for other in plan.get(name, ()) if other in handlers)

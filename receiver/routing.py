@@ -38,6 +38,32 @@ class Route:
         )
 
 
+MEMORY = 1024
+"""Kinds of events whose handlers are remembered; a sender has far fewer types and models."""
+
+
+class Router:
+    """Finds the handlers of an event, and remembers what it found for each kind of event.
+
+    Args:
+        routes: of all handlers.
+    """
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._routes = tuple(routes)
+        self._found: dict[tuple[str, str | None, str], dict[str, tuple[str, ...]]] = {}
+
+    def match(self, event: Event) -> dict[str, tuple[str, ...]]:
+        """The handlers of an event, each with those of the same event that it waits for."""
+        kind = (event.type, event.model, event.source)
+        plan = self._found.get(kind)
+        if plan is None:
+            if len(self._found) >= MEMORY:
+                self._found.clear()
+            plan = self._found[kind] = match(event, self._routes)
+        return plan
+
+
 def match(event: Event, routes: Iterable[Route]) -> dict[str, tuple[str, ...]]:
     """The handlers of an event, each with those of the same event that it waits for."""
     wanted = {route.name: route.after for route in routes if route.wants(event)}

@@ -23,7 +23,7 @@ Bulk = Callable[[sqlite3.Connection, list[A]], Sequence[R]]
 """Does all requests of one kind inside a transaction; one answer each, in order."""
 
 GROUP = 1024
-"""Requests of one transaction at most, so that the first need not wait for all of a flood."""
+"""Requests of one transaction, about, so that the first need not wait for all of a flood."""
 
 
 class Request:
@@ -50,7 +50,8 @@ class GroupCommit:
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
         self._connection: sqlite3.Connection | None = None
-        self._queue: SimpleQueue[Request | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[Request] | None] = SimpleQueue()
+        self._turn: list[Request] = []
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="wavehook-writer", daemon=True)
@@ -66,13 +67,23 @@ class GroupCommit:
         if self._closed:
             future.set_exception(StoreUnavailable("the store is closed"))
         else:
-            self._queue.put(Request(bulk, argument, future))
+            # One hand-over for each turn of the event loop: waking the thread for each request
+            # makes both of them wait for the interpreter lock.
+            if not self._turn:
+                self._loop.call_soon(self._hand_over)
+            self._turn.append(Request(bulk, argument, future))
         return future
+
+    def _hand_over(self) -> None:
+        if self._turn:
+            turn, self._turn = self._turn, []
+            self._queue.put(turn)
 
     async def close(self) -> None:
         """Finish what was submitted, then end the thread."""
         if not self._closed:
             self._closed = True
+            self._hand_over()
             self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -88,16 +99,16 @@ class GroupCommit:
         self._disconnect()
 
     def _next(self) -> tuple[list[Request], bool]:
-        """Wait for a request, and take all that came with it."""
+        """Wait for requests, and take all that have come since."""
         requests: list[Request] = []
-        request = self._queue.get()
+        turn = self._queue.get()
         with contextlib.suppress(Empty):
-            while request is not None:
-                requests.append(request)
-                if len(requests) == GROUP:
+            while turn is not None:
+                requests += turn
+                if len(requests) >= GROUP:
                     break
-                request = self._queue.get_nowait()
-        return requests, request is not None
+                turn = self._queue.get_nowait()
+        return requests, turn is not None
 
     def _do(self, requests: list[Request]) -> None:
         try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from logging import INFO, WARNING
 from time import perf_counter
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from receiver.telemetry.log import logger
+from receiver.telemetry.log import RequestLog, logger
 from receiver.web.problem import LINE, send_problem
 
 MAX_REQUEST_ID = 64
@@ -26,6 +27,7 @@ class Requests:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._log = logger()
+        self._line = RequestLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -44,7 +46,7 @@ class Requests:
             nonlocal status, size, gone
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), header]}
+                message["headers"] = [*message.get("headers", ()), header]
             else:
                 size += len(message.get("body", b""))
             try:
@@ -69,16 +71,12 @@ class Requests:
                 await send_problem(scope, reply, 500, title, close=True)
         finally:
             route = getattr(scope.get("route"), "path", None)
-            tell = self._log.info if status < 500 else self._log.warning
-            tell(
-                "request.served",
-                method=scope["method"][:16],
-                route=route,
-                status=status or None,
-                ms=round((perf_counter() - started) * 1000, 3),
-                bytes=size,
-                **line,
-            )
+            line["method"] = scope["method"][:16]
+            line["route"] = route
+            line["status"] = status or None
+            line["ms"] = round((perf_counter() - started) * 1000, 3)
+            line["bytes"] = size
+            self._line(INFO if status < 500 else WARNING, line)
 
     def _failed(self, error: Exception, line: dict[str, Any]) -> None:
         self._log.error("request.failed", request_id=line["request_id"], exc_info=error)
