@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -9,17 +12,25 @@ from receiver.errors import SettingsError
 from receiver.telemetry.log import configure, logger
 from receiver.web.problem import LINE, send_problem
 
+RETRY_AFTER = 60.0
+"""Seconds between two tries to build: a secret that could not be fetched may be there later."""
+
 
 class Lazy:
     """An app that is built when the server first calls it.
 
-    Settings that cannot work are logged once, and end the start where the server runs lifespan;
-    where it does not, every request is told 503.
+    Settings that cannot work are logged, and end the start where the server runs lifespan; where
+    it does not, requests are told 503, and the next try is made after a while.
+
+    Args:
+        clock: seconds that only ever grow.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._app: ASGIApp | None = None
         self._faults: tuple[str, ...] = ()
+        self._clock = clock
+        self._again_at = float("-inf")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
@@ -33,13 +44,13 @@ class Lazy:
         elif scope["type"] == "http":
             scope[LINE] = {"request_id": None}
             title = "The receiver is not configured; its log says what to do"
-            headers = [(b"retry-after", b"60")]
+            headers = [(b"retry-after", b"%d" % RETRY_AFTER)]
             await send_problem(scope, send, 503, title, headers=headers, close=True)
         else:
             await send({"type": "websocket.close", "code": 1013})
 
     def _build(self) -> ASGIApp | None:
-        if self._faults:
+        if self._clock() < self._again_at:
             return None
         if not structlog.is_configured():
             configure()
@@ -50,6 +61,10 @@ class Lazy:
         except SettingsError as error:
             self._faults = error.faults
             logger().error("settings.refused", faults=list(error.faults))
+        except Exception as error:  # noqa: BLE001 - the server would answer 500 to every sender
+            self._faults = ("The receiver could not be built; the log says where",)
+            logger().error("build.failed", exc_info=error)
+        self._again_at = self._clock() + RETRY_AFTER
         return self._app
 
 

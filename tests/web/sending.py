@@ -138,6 +138,12 @@ def scope(
     } | more
 
 
+async def serve(app: ASGIApp, connection: Connection, scope: dict[str, Any]) -> None:
+    """One request, and the turn of the event loop after it, in which its line is written."""
+    await app(scope, connection.receive, connection.send)
+    await asyncio.sleep(0)
+
+
 async def request(
     app: ASGIApp,
     path: str = PATH,
@@ -148,7 +154,7 @@ async def request(
 ) -> Answer:
     """One request, answered."""
     connection = Connection(chunks)
-    await app(scope(path, headers, method, **more), connection.receive, connection.send)
+    await serve(app, connection, scope(path, headers, method, **more))
     return connection.answer()
 
 
@@ -168,6 +174,7 @@ class Inbox(MemoryStore):
 
     async def _asked(self, name: str) -> None:
         self.calls.append(name)
+        await asyncio.sleep(0)
         if self.hangs:
             await asyncio.Event().wait()
         if self.failure is not None:

@@ -71,6 +71,16 @@ async def test_a_store_that_does_not_open_is_503_and_recovers(build: Build, inbo
     assert newer.header(b"retry-after") == b"5"
 
 
+async def test_a_store_that_was_opened_is_asked_once(build: Build, inbox: Inbox) -> None:
+    """F20: a store that fails is not opened again and again by its senders."""
+    app = build(hooks=[])
+    await app.state.lifecycle.begin()
+    inbox.failure = StoreUnavailable("locked")
+
+    assert (await post(app)).status == 503
+    assert inbox.calls == ["open", "add"]
+
+
 async def test_a_fault_of_ours_is_503_and_keeps_its_text_to_itself(
     app: Starlette, inbox: Inbox, told: list[Details], log: Log
 ) -> None:

@@ -21,6 +21,7 @@ from tests.web.sending import (
     replaced,
     request,
     scope,
+    serve,
     signed,
 )
 
@@ -41,7 +42,7 @@ async def test_a_large_content_length_is_413_at_once(small: Starlette, value: by
     connection = Connection([b"x" * 2000])
     headers = replaced(signed(), b"content-length", value)
 
-    await small(scope(PATH, headers), connection.receive, connection.send)
+    await serve(small, connection, scope(PATH, headers))
 
     assert connection.answer().status == 413
     assert connection.answer().header(b"connection") == b"close"
@@ -54,7 +55,7 @@ async def test_a_large_body_is_413_while_it_streams(small: Starlette, value: lis
     connection = Connection([b"x" * 100] * 50)
     headers = replaced(signed(), b"content-length", *value)
 
-    await small(scope(PATH, headers), connection.receive, connection.send)
+    await serve(small, connection, scope(PATH, headers))
 
     assert connection.answer().status == 413
     assert connection.answer().header(b"connection") == b"close"
@@ -98,7 +99,7 @@ async def test_a_sender_that_still_writes_sees_its_413(
     finishing, stuck = Connection([b"x" * 2000] * 5), Connection([b"x" * 2000, None])
 
     for connection in (finishing, stuck):
-        await small(scope(PATH, signed()), connection.receive, connection.send)
+        await serve(small, connection, scope(PATH, signed()))
 
     assert (finishing.answer().status, finishing.received) == (413, 5)
     assert (stuck.answer().status, stuck.received) == (413, 1)
@@ -123,7 +124,7 @@ async def test_a_compressed_body_is_415(small: Starlette, value: bytes) -> None:
     connection = Connection([BODY])
     headers = [*signed(), (b"content-encoding", value)]
 
-    await small(scope(PATH, headers), connection.receive, connection.send)
+    await serve(small, connection, scope(PATH, headers))
 
     assert connection.answer().status == 415
     assert connection.answer().header(b"connection") == b"close"
@@ -145,7 +146,7 @@ async def test_a_sender_that_leaves_gets_no_answer(
     """A body that was cut off is not verified, stored or answered, but counted and logged."""
     connection = Connection(chunks, complete=False)
 
-    await small(scope(PATH, signed()), connection.receive, connection.send)
+    await serve(small, connection, scope(PATH, signed()))
 
     assert (connection.sent, inbox.calls) == ([], [])
     assert [(each.name, each.result) for each in told] == [("delivery.rejected", "disconnected")]
@@ -157,12 +158,12 @@ async def test_a_sender_that_leaves_before_the_answer_is_no_error(
     small: Starlette, inbox: Inbox, log: Log
 ) -> None:
     """What was stored stays stored where the answer finds nobody, and nothing is raised."""
-    connection = Connection([BODY])
 
-    async def closed(message: Message) -> None:
-        raise OSError("closed")
+    class Closed(Connection):
+        async def send(self, message: Message) -> None:
+            raise OSError("closed")
 
-    await small(scope(PATH, signed()), connection.receive, closed)
+    await serve(small, Closed([BODY]), scope(PATH, signed()))
 
     assert inbox.calls == ["add"]
     assert log.lines("request.failed") == []

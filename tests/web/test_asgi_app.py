@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -15,7 +17,7 @@ from starlette.types import ASGIApp
 import receiver
 from receiver.errors import SettingsError
 from receiver.web.asgi import Lazy
-from tests.web.sending import Connection, Log, post, request, scope
+from tests.web.sending import SECRET, Connection, Log, post, request, scope
 from tests.web.test_lifespan import running
 
 Install = Callable[[Callable[[], ASGIApp]], None]
@@ -85,6 +87,36 @@ async def test_bad_settings_answer_503_without_lifespan(log: Log, install: Insta
     assert len(log.lines("settings.refused")) == 1
 
 
+async def test_another_try_is_made_after_a_while(
+    build: Callable[..., Starlette], install: Install, log: Log
+) -> None:
+    """F20, F41: a webhook secret that could not be fetched may be there a minute later."""
+    now = 0.0
+    app = Lazy(clock=lambda: now)
+    install(_refused)
+    statuses = [(await post(app)).status]
+    install(build)
+    now = 59.0
+    statuses.append((await post(app)).status)
+    now = 60.0
+    statuses.append((await post(app)).status)
+
+    assert statuses == [503, 503, 202]
+    assert len(log.lines("settings.refused")) == 1
+
+
+async def test_a_fault_of_ours_in_the_building_is_503(log: Log, install: Install) -> None:
+    """F16: whatever goes wrong, senders keep their events, and the log shows no data."""
+
+    def broken() -> ASGIApp:
+        raise ValueError("a secret")
+
+    install(broken)
+
+    assert (await post(Lazy())).status == 503
+    assert log.line("build.failed")["error"] == "ValueError"
+
+
 async def test_bad_settings_refuse_websockets(log: Log, install: Install) -> None:
     """A scope of another kind is closed."""
     install(_refused)
@@ -107,6 +139,38 @@ async def test_the_log_is_set_up_where_nobody_did(
 
     assert sent[0]["type"] == "lifespan.startup.failed"
     assert '"event": "settings.refused"' in capsys.readouterr().err
+
+
+async def test_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `uvicorn receiver.web.asgi:app` does: a genuine webhook ends on disk."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WAVEHOOK_DATABASE", f"sqlite:///{tmp_path}/inbox.db")
+    monkeypatch.setenv("WAVEHOOK_WAVESPEED_SECRETS", f"whsec_new,{SECRET}")
+    app = Lazy()
+
+    async with running(app):
+        answers = [await post(app, at=time.time()) for _ in range(2)]
+        page = await request(app, "/metrics", method="GET")
+
+    assert [answer.status for answer in answers] == [202, 200]
+    assert b'wavehook_events_total{source="wavespeed"' in page.body
+    assert (tmp_path / "inbox.db").exists()
+
+
+async def test_from_an_environment_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    """F15: with nothing to verify with, the start fails and names the setting."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("WAVEHOOK_WAVESPEED_SECRETS", "WAVESPEED_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+    async with running(Lazy()) as sent:
+        pass
+
+    assert sent[0]["type"] == "lifespan.startup.failed"
+    assert "WAVEHOOK_WAVESPEED_SECRETS" in sent[0]["message"]
+    assert log.line("settings.refused")["level"] == "error"
 
 
 def test_importing_does_no_work_and_loads_no_client() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Message
 
+from receiver.telemetry.log import configure
 from submitter.seal import Seal
 from tests.web.sending import (
     BODY,
@@ -25,6 +27,7 @@ from tests.web.sending import (
     post,
     request,
     scope,
+    serve,
     signature,
     signed,
 )
@@ -53,6 +56,32 @@ async def test_a_delivery_leaves_one_line(app: Starlette, log: Log) -> None:
         "event_id": EVENT_ID,
         "type": "prediction.completed",
     }
+
+
+async def test_a_line_below_the_level_is_not_written(build: Build) -> None:
+    """Whoever asks for warnings hears of no request that went well."""
+    stream = io.StringIO()
+    configure(stream, "warning")
+    app = build()
+
+    await request(app, "/livez", method="GET")
+
+    assert stream.getvalue() == ""
+
+
+async def test_a_person_reads_the_same_line_as_text(build: Build) -> None:
+    """F17: on a terminal too there is one line a request, and control characters are escaped."""
+    stream = io.StringIO()
+    configure(stream, json=False)
+    app = build()
+
+    await request(app, f"{PATH}/\x1b[31m", [(b"x-request-id", b"abc")], [BODY])
+
+    (line,) = stream.getvalue().splitlines()
+    assert "request.served" in line
+    assert "route=/webhooks/{source}/{token}" in line
+    assert "request_id=abc" in line
+    assert line.isprintable()
 
 
 async def test_no_line_holds_what_is_secret(app: Starlette, log: Log, seal: Seal) -> None:
@@ -190,7 +219,7 @@ async def test_a_fault_in_mid_answer_is_logged(more: Starlette, log: Log, path: 
     """An answer that was begun is not begun again; the server closes it."""
     connection = Connection([b""])
 
-    await more(scope(path, method="GET"), connection.receive, connection.send)
+    await serve(more, connection, scope(path, method="GET"))
 
     starts = [each for each in connection.sent if each["type"] == "http.response.start"]
     assert len(starts) == 1
