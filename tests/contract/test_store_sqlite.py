@@ -12,6 +12,7 @@ import pytest
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import DispatchState, Done
+from receiver.stores import migrate, sqlite
 from receiver.stores.sqlite import SQLiteStore
 from tests.contract.samples import CHAIN, LEASE, NOW, PLAN, claim, claim_one, event, only
 
@@ -164,6 +165,61 @@ async def test_a_path_that_cannot_be_a_database(tmp_path: Path, content: bytes |
 
     with pytest.raises(StoreUnavailable, match=r"inbox\.db"):
         await opened(path)
+
+
+async def test_a_new_file_that_another_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F22, F43: an open waits for the other's lock, and says so where it is not given back."""
+    monkeypatch.setattr(sqlite, "BUSY", 0.05)
+    path = tmp_path / "inbox.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreUnavailable, match="locked"):
+        await opened(path)
+
+    monkeypatch.setattr(sqlite, "BUSY", 10.0)
+    opening = asyncio.ensure_future(opened(path))
+    done, _ = await asyncio.wait([opening], timeout=0.05)
+    assert not done
+    other.execute("ROLLBACK")
+    other.close()
+    store = await opening
+    assert not (await store.add(event(), PLAN)).duplicate
+    await store.close()
+
+
+async def test_an_older_sqlite_has_no_strict_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F43: the schema works without them."""
+    monkeypatch.setattr(migrate, "STRICT_SINCE", (99,))
+    store = await opened(tmp_path / "inbox.db")
+
+    await store.add(event(), PLAN)
+
+    assert await store.event(event().id) == event()
+    await store.close()
+    connection = sqlite3.connect(store.path)
+    tables = connection.execute("SELECT sql FROM sqlite_schema WHERE type = 'table'").fetchall()
+    assert tables
+    assert not [sql for (sql,) in tables if "STRICT" in sql]
+    connection.close()
+
+
+async def test_a_file_that_was_damaged_meanwhile(tmp_path: Path) -> None:
+    """F20: reads and writes that cannot be done say so, each in one error."""
+    store = await opened(tmp_path / "inbox.db")
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("DROP TABLE pause")
+    connection.close()
+
+    with pytest.raises(StoreUnavailable, match="pause"):
+        await store.next_due(["keep"])
+    with pytest.raises(StoreUnavailable, match="pause"):
+        await store.pause("keep", NOW)
+    assert not (await store.add(event(), PLAN)).duplicate
+    await store.close()
 
 
 async def test_two_stores_migrate_at_once(tmp_path: Path) -> None:

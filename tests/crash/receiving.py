@@ -34,6 +34,9 @@ ENVIRONMENT = {
     "WAVEHOOK_LEASE": "1",
     "WAVEHOOK_GRACE": "1",
     "WAVEHOOK_PORT": "0",
+    # Who is killed writes no measurements, and a tracer keeps what it saw in memory.
+    "COVERAGE_PROCESS_CONFIG": "",
+    "COVERAGE_PROCESS_START": "",
 }
 
 
