@@ -93,23 +93,7 @@ class Command:
 
     async def __call__(self, event: Event, context: Context) -> JSON:
         """Run the program. See the module's docstring for what each exit status means."""
-        loop = asyncio.get_running_loop()
-        settings = self._settings
-        transport, run = await loop.subprocess_exec(
-            _Run,
-            *self._arguments,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if settings.stderr == "discard" else None,
-            cwd=settings.cwd,
-            env={
-                **_environment(settings.env),
-                "WAVEHOOK_EVENT_KEY": plain(context.key),
-                "WAVEHOOK_ATTEMPT": str(context.attempt),
-            },
-            # Its own group, so that whatever it starts can be ended with it.
-            start_new_session=True,
-        )
+        transport, run = await self._start(context)
         try:
             async with asyncio.timeout(max(context.deadline - self._clock(), 0.0)):
                 run.feed(transport, encode(event))
@@ -120,15 +104,45 @@ class Command:
         except TimeoutError:
             raise TimeoutError("the program did not end in time") from None
         finally:
-            try:
-                if not run.exited.is_set():
-                    await self._end(transport.get_pid(), run)
-            finally:
-                transport.close()
+            await self._close(transport, run)
         return _read(transport.get_returncode(), bytes(run.output))
 
+    async def _start(self, context: Context) -> tuple[asyncio.SubprocessTransport, _Run]:
+        settings = self._settings
+        starting = asyncio.ensure_future(
+            asyncio.get_running_loop().subprocess_exec(
+                _Run,
+                *self._arguments,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL if settings.stderr == "discard" else None,
+                cwd=settings.cwd,
+                env={
+                    **_environment(settings.env),
+                    "WAVEHOOK_EVENT_KEY": plain(context.key),
+                    "WAVEHOOK_ATTEMPT": str(context.attempt),
+                },
+                # Its own group, so that whatever it starts can be ended with it.
+                start_new_session=True,
+            )
+        )
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # A start that is cancelled half-way ends the program, but not its children.
+            with suppress(OSError):
+                await self._close(*await starting)
+            raise
+
+    async def _close(self, transport: asyncio.SubprocessTransport, run: _Run) -> None:
+        """Ask a program that still runs, and its children, to end; then end them."""
+        try:
+            if not run.exited.is_set():
+                await self._end(transport.get_pid(), run)
+        finally:
+            transport.close()
+
     async def _end(self, group: int, run: _Run) -> None:
-        """Ask the program and its children to end, then end them."""
         try:
             _kill(group, signal.SIGTERM)
             with suppress(TimeoutError):

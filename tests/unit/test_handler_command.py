@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,41 @@ async def test_a_second_cancel_ends_them_at_once(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(run, 5.0)
     assert await gone(*pids)
+
+
+def children() -> set[str]:
+    """The processes that are ours and run."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, parent, *_ = stat.read_text().rpartition(")")[2].split()
+            if parent == str(os.getpid()) and state != "Z":
+                found.add(stat.parent.name)
+    return found
+
+
+async def test_a_cancel_during_the_start_leaves_nothing() -> None:
+    """F40: a run that is cancelled before its program is quite there ends it all the same."""
+    before = children()
+    command = Command("/bin/sh", Settings(run=("sh", "-c", "sleep 60 & sleep 60")), grace=0.1)
+    run = asyncio.create_task(command(event(), context()))
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert children() > before
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert children() == before
+
+
+async def test_a_cancel_during_a_start_that_fails_is_a_cancel() -> None:
+    """F40: a missing program does not hide that the run was cancelled."""
+    command = Command("/no/such/program", Settings(run=("x",)))
+    run = asyncio.create_task(command(event(), context()))
+    await asyncio.sleep(0)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
 
 
 async def test_a_program_may_end_well_when_asked(tmp_path: Path) -> None:
