@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import io
 import json
 import logging
@@ -22,12 +23,14 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from receiver.cli import demo as module
 from receiver.cli.demo import demo, run
 from receiver.cli.demo_ledger import Summary
 from receiver.cli.demo_view import Lines, LiveTable, Silent
 from receiver.cli.group import Group
 from receiver.stores.sqlite import SQLiteStore
+
+# The package has a function of the same name.
+module = importlib.import_module("receiver.cli.demo")
 
 FAST = 200.0
 
