@@ -24,7 +24,10 @@ def parse(body: bytes) -> JSON:
         Unreadable: not UTF-8, not JSON, nested too deeply, or one of the above.
     """
     try:
-        value = _DECODER.decode(body.decode())
+        text = body.decode().strip(_SPACE)
+        value, end = _DECODER.raw_decode(text)
+        if end != len(text):
+            raise Unreadable("text after the value")
         if _SURROGATE.search(body):
             json.dumps(value, ensure_ascii=False).encode()
     # RecursionError: depth; ValueError: the rest, also UnicodeError and too long integers.
@@ -33,6 +36,7 @@ def parse(body: bytes) -> JSON:
     return cast("JSON", value)
 
 
+_SPACE = " \t\n\r"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 

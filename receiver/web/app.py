@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from receiver.errors import StoreError
@@ -20,6 +20,7 @@ from receiver.web.health import Health
 from receiver.web.ingest import Ingest
 from receiver.web.lifecycle import Dispatcher, Lifecycle
 from receiver.web.middleware import Requests
+from receiver.web.route import SegmentRoute
 
 if TYPE_CHECKING:
     from receiver.telemetry.metrics import Metrics
@@ -99,8 +100,8 @@ def create_app(
 
     app = _Receiver(
         routes=[
-            Route("/webhooks/{source}/{token}", ingest, methods=["POST"]),
-            Route("/webhooks/{source}", ingest, methods=["POST"]),
+            SegmentRoute("/webhooks/", ("source",), ingest),
+            SegmentRoute("/webhooks/", ("source", "token"), ingest),
             *health.routes(),
             *routes,
         ],
