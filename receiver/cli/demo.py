@@ -39,7 +39,7 @@ DEADLINE = 25.0
 def demo(
     path: Annotated[
         str | None,
-        typer.Argument(metavar="[PATH]", help="Where to keep the inbox; implies --keep."),
+        typer.Argument(metavar="PATH", help="Where to keep the inbox; implies --keep."),
     ] = None,
     *,
     keep: Annotated[
@@ -54,7 +54,7 @@ def demo(
     Starts a simulated WaveSpeedAI API and a receiver on free ports of this machine, submits ten
     Kling image-to-video tasks with a context each, and handles their webhooks. On purpose,
     webhooks come twice, out of order, and before the submit's answer; one is forged; a worker is
-    killed over the first task, and another task's handler fails at first.
+    killed over one task, and another task's handler fails at first.
 
     Example: wavehook demo --keep
 
