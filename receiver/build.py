@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 from starlette.applications import Starlette
 
@@ -272,6 +272,8 @@ def _source(name: str, section: SourceSettings) -> Source[Any]:
             return HeaderHmac(name, **{k: v for k, v in given.items() if v is not None})
         case "insecure":
             return Insecure(name)
+        case unknown:
+            assert_never(unknown)
 
 
 def _trusted(source: Source[Any], label: str, secrets: Sequence[str], faults: list[str]) -> Trusted:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -99,10 +99,13 @@ def _database(settings: Settings) -> Finding:
             "database", f"{path}: its folder is not there", f"make the folder {path.parent}"
         )
     if not path.exists():
-        if not os.access(path.parent, os.W_OK):
+        try:
+            with TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
             return Finding(
                 "database",
-                f"{path}: its folder cannot be written",
+                f"{path}: its folder cannot be written ({error.strerror})",
                 "let this user write there, or name another in WAVEHOOK_DATABASE",
             )
         return Finding("database", f"{path}: not there yet, made at the first start")

@@ -65,8 +65,8 @@ def purge(
         json_line({"payloads": purged.payloads, "events": purged.events})
     else:
         typer.echo(
-            f"{purged.payloads} payloads removed, and {purged.events} events older than "
-            f"{max(days, KEY_DAYS)} days with their keys."
+            f"{purged.payloads} payload{'s' * (purged.payloads != 1)} removed, and "
+            f"{purged.events} events older than {max(days, KEY_DAYS)} days with their keys."
         )
 
 

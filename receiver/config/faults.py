@@ -17,10 +17,11 @@ def reason_of(fault: Mapping[str, Any]) -> str | None:
     return str(cause) or None if isinstance(cause, ValueError) else None
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """A hint where the name is nearly one of those known."""
-    close = get_close_matches(name[:100], list(known), 1, 0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """A hint where the name, without what all have in common, is nearly one of those known."""
+    names = [each.removeprefix(prefix) for each in known]
+    close = get_close_matches(name.removeprefix(prefix)[:100], names, 1, 0.6)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def shown(value: object) -> str:

@@ -17,6 +17,7 @@ from receiver.config.references import Resolver
 from receiver.config.sections import check_sources, read_handlers, read_sources
 from receiver.errors import SettingsError
 
+PREFIX = "WAVEHOOK_"
 MAX_DEPTH = 16
 """Levels of tables and lists in the file."""
 
@@ -90,7 +91,8 @@ def read(
     for name, entry in written.items():
         setting = _BY_NAME.get(name)
         if setting is None:
-            faults.append(f"{safe(name)}: there is no such setting{suggest(name, _BY_NAME)}")
+            hint = suggest(name, [n for n in _BY_NAME if n.startswith(PREFIX)], PREFIX)
+            faults.append(f"{safe(name)}: there is no such setting{hint}")
             continue
         value = resolver.resolve(entry.label, entry.value, faults, many=setting.many)
         if value is not None:
@@ -160,7 +162,7 @@ def _from_file(document: Mapping[str, Any], faults: list[str]) -> dict[str, _Wri
 def _from_environment(environ: Mapping[str, str], known: set[str]) -> dict[str, _Written]:
     found = {}
     for name, value in environ.items():
-        ours = name.startswith("WAVEHOOK_") or name in _BY_NAME
+        ours = name.startswith(PREFIX) or name in _BY_NAME
         linked = _SERVICE_LINK.fullmatch(name) or (
             name == "WAVEHOOK_PORT" and value.startswith(("tcp://", "udp://"))
         )
@@ -186,10 +188,9 @@ def _validated(
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        for fault in error.errors(include_url=False, include_input=False):
-            field = str(fault["loc"][0])
-            if values.pop(field, None) is None:
-                continue  # one fault a setting, also where it is a list
+        told = error.errors(include_url=False, include_input=False)
+        for field, fault in {str(fault["loc"][0]): fault for fault in told}.items():
+            del values[field]
             setting = _BY_FIELD[field]
             faults.append(_fault(setting, written[setting.name], reason_of(fault)))
     return Settings.model_validate(values)

@@ -302,7 +302,7 @@ def test_the_receiving_path_imports_no_client_and_no_command_line(tmp_path: Path
         "import sys; from receiver.build import app; app();"
         "print(sorted({'httpx', 'typer', 'jsonschema', 'stamina', 'uvicorn'} & set(sys.modules)))"
     )
-    environ = {"WAVEHOOK_WAVESPEED_SECRETS": SECRET, "PYTHONPATH": str(Path.cwd())}
+    environ = {"WAVEHOOK_WAVESPEED_SECRETS": SECRET, "PATH": ""}
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,

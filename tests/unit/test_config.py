@@ -200,6 +200,7 @@ def test_a_fault_names_the_setting_the_value_and_what_was_expected(
         ("= 1", "wavehook.toml: expected a TOML file (Invalid statement (at line 1, column 1))"),
         ("a = " + "[" * 5000, "wavehook.toml: expected a TOML file (RecursionError)"),
         ("a = " + "[" * 30 + "]" * 30, "wavehook.toml: expected a TOML file (RecursionError)"),
+        ("[sources.x]\nuse = 'env:NO'", "sources.x.use = 'env:NO': expected this environment"),
         ("[sources.Big]\nuse = 'standard'", "sources.Big: expected a name of 1 to 32 characters"),
         ("[sources.x]", "sources.x.use: it is missing; expected wavespeed, standard"),
         ("[sources.x]\nuse = 'standart'", "sources.x.use = 'standart': expected wavespeed"),
