@@ -11,6 +11,7 @@ import typer
 from receiver.cli.options import AsJson, Config, Database, Grace, Lease, LogLevel, Modules, reading
 from receiver.cli.printing import json_line
 from receiver.config.values import seconds
+from receiver.errors import WavehookError
 
 if TYPE_CHECKING:
     from receiver.build import Work
@@ -74,7 +75,7 @@ def drain(
 
     Example: wavehook drain --limit 100 --deadline 5m
 
-    Exit codes: 0 done, 1 the database cannot be had, 2 usage or settings.
+    Exit codes: 0 done, 1 stopped by a signal, or no database, 2 usage or settings.
     """
     until = _time(deadline)
     found = reading(
@@ -88,6 +89,8 @@ def drain(
     from receiver import build
 
     count = asyncio.run(_drained(build.worker(found.settings, faults=found.faults), limit, until))
+    if count is None:
+        raise WavehookError("stopped by a signal; what had not ended was given back")
     if as_json:
         json_line({"ran": count})
     else:
@@ -117,14 +120,27 @@ async def _until_signal(work: Work) -> None:
         await work.store.close()
 
 
-async def _drained(work: Work, limit: int | None, deadline: float | None) -> int:
+async def _drained(work: Work, limit: int | None, deadline: float | None) -> int | None:
+    """How many were run; None where a signal came before the end."""
+    from receiver.cli.server import captured
+
+    loop = asyncio.get_running_loop()
     await work.store.open()
     try:
-        count = await work.dispatcher.drain(limit, deadline)
-        await work.dispatcher.stop(work.settings.grace)
+        task = asyncio.create_task(work.dispatcher.drain(limit, deadline))
+
+        def end(_: int, __: FrameType | None) -> None:
+            loop.call_soon_threadsafe(task.cancel)
+
+        with captured(end):
+            try:
+                return await task
+            except asyncio.CancelledError:
+                return None
+            finally:
+                await work.dispatcher.stop(work.settings.grace)
     finally:
         await work.store.close()
-    return count
 
 
 def _time(text: str | None) -> float | None:

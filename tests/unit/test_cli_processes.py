@@ -121,6 +121,17 @@ def appears(path: Path) -> bool:
     return False
 
 
+def states(cwd: Path) -> dict[str, str]:
+    shown = subprocess.run(
+        [*COMMAND, "show", "wavespeed:t1:completed", "--json"],
+        cwd=cwd,
+        env=ENVIRON,
+        capture_output=True,
+        check=True,
+    )
+    return {each["handler"]: each["state"] for each in json.loads(shown.stdout)["dispatches"]}
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serve_receives_and_ends_by_a_signal_with_0(start: Start, number: int) -> None:
     """F40: the whole command: listens, answers by the table, drains, exits 0."""
@@ -147,15 +158,7 @@ def test_serve_lets_running_handlers_end_and_gives_back_the_rest(
     assert appears(tmp_path / "began")
     assert server.end() == 0
     assert (tmp_path / "ended").exists()
-    shown = subprocess.run(
-        [*COMMAND, "show", "wavespeed:t1:completed", "--json"],
-        cwd=tmp_path,
-        env=ENVIRON,
-        capture_output=True,
-        check=True,
-    )
-    states = {each["handler"]: each["state"] for each in json.loads(shown.stdout)["dispatches"]}
-    assert states == {"slow": "done", "endless": "pending"}
+    assert states(tmp_path) == {"slow": "done", "endless": "pending"}
 
 
 def test_serve_on_a_port_that_is_taken(start: Start) -> None:
@@ -202,6 +205,19 @@ def test_a_worker_handles_what_a_server_has_stored(start: Start, tmp_path: Path)
     assert worker.end() == 0
     assert server.end() == 0
     assert "wavespeed:t1:completed" in (tmp_path / "log.jsonl").read_text()
+
+
+def test_a_drain_that_is_stopped_gives_back_what_it_holds(start: Start, tmp_path: Path) -> None:
+    """F40: a schedule's time limit ends in SIGTERM; no lease stays behind."""
+    (tmp_path / "own_handlers.py").write_text(HANDLERS)
+    server = start("serve", "--port", "0", "--handlers", "own_handlers", "--dispatch", "external")
+    assert post(server.line("server.started")["url"]).status_code == 202
+    assert server.end() == 0
+    drain = start("drain", "--handlers", "own_handlers", "--grace", "1s")
+    assert appears(tmp_path / "began")
+    assert drain.end() == 1
+    assert "stopped by a signal" in drain.log
+    assert states(tmp_path) == {"slow": "done", "endless": "pending"}
 
 
 def test_a_reader_that_leaves_is_no_traceback(tmp_path: Path) -> None:
