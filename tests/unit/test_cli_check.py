@@ -26,10 +26,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     for name in [row.name for row in REFERENCE]:
         monkeypatch.delenv(name, raising=False)
-    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "httpcore")
+    loggers = [logging.getLogger(), *map(logging.getLogger, names)]
+    before = [(each, each.handlers[:], each.level, each.propagate) for each in loggers]
     yield tmp_path
-    logging.getLogger().handlers[:] = handlers
-    logging.getLogger().setLevel(level)
+    for each, handlers, level, propagate in before:
+        each.handlers[:] = handlers
+        each.setLevel(level)
+        each.propagate = propagate
     structlog.reset_defaults()
 
 
