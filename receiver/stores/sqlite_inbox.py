@@ -41,7 +41,7 @@ def add(connection: sqlite3.Connection, batch: list[tuple[Event, Plan]]) -> list
                 handler,
                 event.received_at,
                 json.dumps(after) if after else "[]",
-                bool(after),
+                any(name in plan for name in after),
             )
     _insert(connection, "add_events", rows.EVENT_COLUMNS, events)
     _insert(connection, "add_dispatches", 5, dispatches)
@@ -238,8 +238,10 @@ def _purge(
     return found[-1][0], Purged(payloads=len(emptied), events=len(gone))
 
 
-CHUNKS = (64, 32, 16, 8, 4, 2, 1)
-"""Rows of one statement. Few sizes, so that each is compiled once."""
+ROWS = 64
+"""Rows of one statement at most. Each number of rows is a statement of its own, compiled once: one
+statement gives up the interpreter lock once, and to get it back is what costs beside a busy loop.
+"""
 
 
 @cache
@@ -249,9 +251,7 @@ def _rows_sql(name: str, columns: int, size: int) -> str:
 
 
 def _insert(connection: sqlite3.Connection, name: str, columns: int, values: list[Any]) -> None:
-    start = 0
-    for size in CHUNKS:
-        width = size * columns
-        while len(values) - start >= width:
-            connection.execute(_rows_sql(name, columns, size), values[start : start + width])
-            start += width
+    step = ROWS * columns
+    for start in range(0, len(values), step):
+        some = values[start : start + step]
+        connection.execute(_rows_sql(name, columns, len(some) // columns), some)

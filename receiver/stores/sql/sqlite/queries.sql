@@ -4,7 +4,7 @@
 -- Which of these ids are stored, and the last number given out.
 SELECT (SELECT coalesce(max(seq), 0) FROM event),
        (SELECT json_group_array(event.id)
-          FROM json_each(?1) AS wanted CROSS JOIN event ON event.id = wanted.value);
+          FROM json_each(?) AS wanted CROSS JOIN event ON event.id = wanted.value);
 
 -- name: add_events
 INSERT INTO event (seq, id, source, type, subject, model, context, body, origin, webhook_id,
