@@ -12,6 +12,7 @@ import json as _json
 import logging
 import sys
 import traceback
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO, cast
 
@@ -28,9 +29,36 @@ _lowest = logging.INFO
 _FRAMES = 30
 _CHAIN = 5
 
-_encode = _json.JSONEncoder(
-    check_circular=False, default=lambda value: f"<{type(value).__name__}>"
-).encode
+
+def _named(value: object) -> str:
+    return f"<{type(value).__name__}>"
+
+
+_encode_any = _json.JSONEncoder(check_circular=False, separators=(",", ":"), default=_named).encode
+
+
+def _encoder() -> Callable[[Mapping[str, Any]], str]:
+    """The encoder of orjson where the extra `speed` is there, else the standard library's.
+
+    The standard library's writes ASCII only, so control characters, line separators and lone
+    surrogates come out escaped (F17); what orjson writes is taken where it is ASCII too.
+    """
+    try:
+        import orjson
+    except ImportError:
+        return _encode_any
+
+    def encode(fields: Mapping[str, Any]) -> str:
+        try:
+            line = orjson.dumps(fields, default=_named)
+        except TypeError:
+            return _encode_any(fields)
+        return line.decode() if line.isascii() and b"\x7f" not in line else _encode_any(fields)
+
+    return encode
+
+
+_encode = _encoder()
 
 
 def configure(stream: TextIO | None = None, level: str = "info", json: bool | None = None) -> None:
@@ -173,7 +201,6 @@ def _clear(name: str) -> logging.Logger:
 
 
 def _render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
-    # ASCII only: control characters, line separators and lone surrogates come out escaped (F17).
     return _encode(event)
 
 

@@ -5,11 +5,11 @@ Raw ASGI without Request and Response objects: this is what the program exists f
 
 from __future__ import annotations
 
-from asyncio import timeout
+from asyncio import CancelledError, Task, current_task
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from json.encoder import encode_basestring_ascii as quoted
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import Receive, Scope, Send
 
@@ -28,6 +28,7 @@ from receiver.intake import Accepted, Intake
 from receiver.retry import describe
 from receiver.telemetry import Details, Hook
 from receiver.telemetry.log import logger
+from receiver.web.deadline import Deadline
 from receiver.web.lifecycle import Lifecycle
 from receiver.web.problem import LINE, send_problem
 
@@ -67,7 +68,7 @@ class Ingest:
         self._hooks = tuple(hooks)
         self._clock = clock
         self._max_body = max_body
-        self._body_deadline = body_deadline
+        self._deadline = Deadline(body_deadline)
         self._drain = drain
         self._log = logger()
 
@@ -123,30 +124,39 @@ class Ingest:
 
     async def _read(self, headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> bytes | None:
         """The whole body; None where the sender left before its end."""
+        self._check(headers)
         limit = self._max_body
+        # One buffer: a list of chunks costs 40 bytes for each, and a sender may choose one byte.
+        buffer = bytearray()
+        task = cast("Task[Any]", current_task())
+        self._deadline.begin(task)
+        try:
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return None
+                chunk: bytes = message.get("body", b"")
+                if len(buffer) + len(chunk) > limit:
+                    raise BodyTooLarge
+                if not message.get("more_body", False):
+                    return bytes(buffer + chunk) if buffer else chunk
+                buffer += chunk
+        except CancelledError:
+            if self._deadline.end(task):
+                raise BodyTooSlow from None
+            raise
+        finally:
+            self._deadline.end(task)
+
+    def _check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """What the headers alone say against the body."""
         for name, value in headers:
             if name == b"content-length":
                 # Longer than 18 digits is more than any limit, and than int() takes at last.
-                if value.isdigit() and (len(value) > 18 or int(value) > limit):
+                if value.isdigit() and (len(value) > 18 or int(value) > self._max_body):
                     raise BodyTooLarge
             elif name == b"content-encoding" and value.lower() not in {b"identity", b""}:
                 raise BodyEncoded
-        # One buffer: a list of chunks costs 40 bytes for each, and a sender may choose one byte.
-        buffer = bytearray()
-        try:
-            async with timeout(self._body_deadline):
-                while True:
-                    message = await receive()
-                    if message["type"] != "http.request":
-                        return None
-                    chunk: bytes = message.get("body", b"")
-                    if len(buffer) + len(chunk) > limit:
-                        raise BodyTooLarge
-                    if not message.get("more_body", False):
-                        return bytes(buffer + chunk) if buffer else chunk
-                    buffer += chunk
-        except TimeoutError:
-            raise BodyTooSlow from None
 
     async def _accept(self, delivery: Delivery) -> Accepted:
         try:

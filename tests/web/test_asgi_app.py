@@ -138,7 +138,7 @@ async def test_the_log_is_set_up_where_nobody_did(
         pass
 
     assert sent[0]["type"] == "lifespan.startup.failed"
-    assert '"event": "settings.refused"' in capsys.readouterr().err
+    assert '"event":"settings.refused"' in capsys.readouterr().err
 
 
 async def test_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
