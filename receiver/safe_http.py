@@ -9,7 +9,6 @@ certificate against the host name.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -22,6 +21,7 @@ import httpx
 
 from receiver.addresses import Address, Allowed, inside
 from receiver.errors import Refused
+from submitter.quiet_url import quieten
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Gives the addresses of a host name, for a port; raises OSError where it has none."""
@@ -69,13 +69,13 @@ def client(
         ValueError: an entry of `allow` is not understood.
     """
     guard = _Guard(Allowed.parse(allow), resolve or _lookup)
-    logging.getLogger("httpx").addFilter(_without_path)
     return httpx.AsyncClient(
         transport=_Transport(guard, tls or httpx.create_ssl_context(), max_body),
         timeout=timeout,
         follow_redirects=redirects > 0,
         max_redirects=redirects,
         trust_env=False,
+        event_hooks={"request": [quieten]},
         # A small compressed answer can hold a huge one.
         headers={"accept-encoding": "identity", "user-agent": "wavehook"},
     )
@@ -84,16 +84,6 @@ def client(
 async def _lookup(host: str, port: int) -> list[str]:
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
-def _without_path(record: logging.LogRecord) -> bool:
-    """Take paths and queries out of what httpx logs: they may hold tokens (F16)."""
-    if isinstance(record.args, tuple):
-        record.args = tuple(
-            f"{arg.scheme}://{_shown(arg.host)}" if isinstance(arg, httpx.URL) else arg
-            for arg in record.args
-        )
-    return True
 
 
 def _shown(host: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import time
@@ -25,6 +24,7 @@ from submitter.errors import (
 )
 from submitter.prediction import JSON, Prediction
 from submitter.protocol import Answer, Api, Request
+from submitter.quiet_url import quieten
 from submitter.seal import Seal
 
 BASE_URL = "https://api.wavespeed.ai"
@@ -105,10 +105,14 @@ class WaveSpeed:
         ).on(_wait)
 
     async def __aenter__(self) -> Self:
-        logging.getLogger("httpx").addFilter(_without_token)
         # Redirects are not followed: they would send a submission twice, or the key elsewhere.
         self._http = httpx.AsyncClient(
-            transport=self._transport, timeout=_TIMEOUT, limits=_LIMITS, follow_redirects=False
+            transport=self._transport,
+            timeout=_TIMEOUT,
+            limits=_LIMITS,
+            follow_redirects=False,
+            # The query of a submission holds the sealed context.
+            event_hooks={"request": [quieten]},
         )
         return self
 
@@ -241,15 +245,3 @@ def _wait(error: Exception) -> bool | float:
         return False
     # Many clients are told the same second; they need not all come back in it.
     return error.retry_after + random.uniform(0.0, 1.0)  # noqa: S311 - no secret
-
-
-def _without_token(record: logging.LogRecord) -> bool:
-    """Keep the sealed context out of httpx's own log line, which has the whole URL."""
-    if isinstance(record.args, tuple):
-        record.args = tuple(
-            arg.copy_with(query=None)
-            if isinstance(arg, httpx.URL) and arg.query.startswith(b"webhook=")
-            else arg
-            for arg in record.args
-        )
-    return True

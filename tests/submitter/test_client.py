@@ -66,7 +66,7 @@ async def test_submit() -> None:
     [request] = wire.sent
     assert request.headers["authorization"] == f"Bearer {KEY}"
     assert request.url.path == f"/api/v3/{KLING}"
-    assert str(request.url).startswith(BASE_URL)
+    assert str(request.url) == BASE_URL
     assert dict(request.url.params) == {"webhook": f"{PUBLIC}/webhooks/wavespeed"}
     assert json.loads(request.content) == INPUT
 
@@ -334,12 +334,23 @@ async def test_logs_hold_no_token(caplog: pytest.LogCaptureFixture) -> None:
             await wave.submit(KLING, INPUT, context="x")
         await wave.result("t1")
     token = wire.sent[0].url.params["webhook"].rpartition("/")[2]
-    assert f"POST {BASE_URL}/api/v3/{KLING} " in caplog.text
+    assert f"POST {BASE_URL} " in caplog.text
     assert not any(secret in caplog.text for secret in (KEY, PROMPT, token))
-    logging.getLogger("httpx").info("plain %s", "https://a/?webhook=x")
-    logging.getLogger("httpx").info("named %(a)s", {"a": 1})
-    assert "plain https://a/?webhook=x" in caplog.text
-    assert "named 1" in caplog.text
+    logging.getLogger("httpx").info("others' %s", httpx.URL("https://a/?webhook=x"))
+    assert "others' https://a/?webhook=x" in caplog.text
+
+
+async def test_an_error_with_the_request_holds_no_token() -> None:
+    """F16: what quotes or represents the request does not show its query."""
+    wire = Wire(reply(503, {}))
+    async with client(wire) as wave:
+        with pytest.raises(errors.SubmissionUnknown):
+            await wave.submit(KLING, INPUT, context="x")
+    url = wire.sent[0].url
+    token = url.params["webhook"].rpartition("/")[2]
+    assert str(url) == BASE_URL
+    assert token not in repr(wire.sent[0]) + repr(url)
+    assert str(url.join("/a?b")) == f"{BASE_URL}/a?b"
 
 
 @pytest.mark.parametrize(
