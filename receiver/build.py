@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, assert_never
 
+import structlog
 from starlette.applications import Starlette
 
 from receiver.config import WAVESPEED, Settings, SourceSettings, read
@@ -28,7 +29,7 @@ from receiver.sources.wavespeed import WaveSpeed
 from receiver.stores.base import Store
 from receiver.stores.sqlite import SQLiteStore
 from receiver.telemetry import Hook
-from receiver.telemetry.log import log_hook, logger
+from receiver.telemetry.log import configure, log_hook, logger
 from receiver.telemetry.metrics import Metrics
 from receiver.web.app import create_app
 from submitter.errors import BadSettings, SubmitterError
@@ -65,12 +66,16 @@ class Parts:
 
 
 def app(environ: Mapping[str, str] | None = None, *, cwd: Path | None = None) -> Starlette:
-    """The receiver's ASGI app, from the environment and `wavehook.toml`.
+    """The receiver's ASGI app, from the environment and `wavehook.toml`, with its log.
+
+    A log that the process has set up itself, with structlog, stays as it is.
 
     Raises:
         SettingsError: with every fault.
     """
     reading = read(os.environ if environ is None else environ, cwd=cwd or Path.cwd())
+    if not structlog.is_configured():
+        configure(level=reading.settings.log_level)
     return build(reading.settings, faults=reading.faults).app
 
 

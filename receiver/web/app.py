@@ -16,6 +16,7 @@ from receiver.intake import Intake
 from receiver.retry import describe
 from receiver.stores.base import Store
 from receiver.telemetry import Details, Hook
+from receiver.telemetry.log import logger
 from receiver.web.health import Health
 from receiver.web.ingest import Ingest
 from receiver.web.lifecycle import Dispatcher, Lifecycle
@@ -93,10 +94,17 @@ def create_app(
             for hook in hooks:
                 hook(Details("store.failed", error=describe(error)))
             raise
+        except Exception as error:
+            logger().error("start.failed", exc_info=error)
+            raise
         try:
             yield
         finally:
-            await lifecycle.stop()
+            try:
+                await lifecycle.stop()
+            except Exception as error:
+                logger().error("stop.failed", exc_info=error)
+                raise
 
     app = _Receiver(
         routes=[

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 import structlog
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
 
 from receiver.errors import SettingsError
 from receiver.telemetry.log import configure, logger
@@ -14,6 +15,9 @@ from receiver.web.problem import LINE, send_problem
 
 RETRY_AFTER = 60.0
 """Seconds between two tries to build: a secret that could not be fetched may be there later."""
+
+TOLD = "The receiver does not run; its own log line says why"
+"""For the server's log: the reason stands in ours already, and upstream would send a traceback."""
 
 
 class Lazy:
@@ -28,7 +32,6 @@ class Lazy:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._app: ASGIApp | None = None
-        self._faults: tuple[str, ...] = ()
         self._clock = clock
         self._again_at = float("-inf")
 
@@ -36,11 +39,12 @@ class Lazy:
         """Serve one scope."""
         app = self._app or self._build()
         if app is not None:
+            if scope["type"] == "lifespan":
+                send = _briefly(send)
             await app(scope, receive, send)
         elif scope["type"] == "lifespan":
             await receive()
-            message = "; ".join(self._faults)
-            await send({"type": "lifespan.startup.failed", "message": message})
+            await send({"type": "lifespan.startup.failed", "message": TOLD})
         elif scope["type"] == "http":
             scope[LINE] = {"request_id": None}
             title = "The receiver is not configured; its log says what to do"
@@ -52,20 +56,30 @@ class Lazy:
     def _build(self) -> ASGIApp | None:
         if self._clock() < self._again_at:
             return None
-        if not structlog.is_configured():
-            configure()
         try:
             from receiver import build
 
             self._app = build.app()
         except SettingsError as error:
-            self._faults = error.faults
-            logger().error("settings.refused", faults=list(error.faults))
+            _log().error("settings.refused", faults=list(error.faults))
         except Exception as error:  # noqa: BLE001 - the server would answer 500 to every sender
-            self._faults = ("The receiver could not be built; the log says where",)
-            logger().error("build.failed", exc_info=error)
+            _log().error("build.failed", exc_info=error)
         self._again_at = self._clock() + RETRY_AFTER
         return self._app
+
+
+def _log() -> FilteringBoundLogger:
+    """The log, also where the building ended before its level was read."""
+    if not structlog.is_configured():
+        configure()
+    return logger()
+
+
+def _briefly(send: Send) -> Send:
+    async def brief(message: Message) -> None:
+        await send({**message, "message": TOLD} if "message" in message else message)
+
+    return brief
 
 
 app = Lazy()

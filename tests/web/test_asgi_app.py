@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import stamina
 import structlog
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 import receiver
-from receiver.errors import SettingsError
-from receiver.web.asgi import Lazy
-from tests.web.sending import SECRET, Connection, Log, post, request, scope
+from receiver.errors import SchemaMismatch, SettingsError
+from receiver.telemetry import Details
+from receiver.web.asgi import TOLD, Lazy
+from tests.web.sending import SECRET, Connection, Inbox, Log, post, request, scope
 from tests.web.test_lifespan import running
 
 Install = Callable[[Callable[[], ASGIApp]], None]
@@ -67,9 +73,25 @@ async def test_bad_settings_fail_the_start(log: Log, install: Install) -> None:
     async with running(Lazy()) as sent:
         pass
 
-    assert sent == [{"type": "lifespan.startup.failed", "message": "; ".join(FAULTS)}]
+    assert sent == [{"type": "lifespan.startup.failed", "message": TOLD}]
     assert log.line("settings.refused")["faults"] == list(FAULTS)
     assert "Traceback" not in log.text
+
+
+async def test_a_store_that_does_not_open_is_told_once(
+    build: Callable[..., Starlette], install: Install, inbox: Inbox, told: list[Details]
+) -> None:
+    """F43: the reason stands in our own line; the server's log gets no traceback with it."""
+    install(build)
+    inbox.failure = SchemaMismatch("made by version 9", 9, 1)
+
+    lifespan = running(Lazy())
+    sent = await lifespan.__aenter__()
+    with pytest.raises(SchemaMismatch):
+        await lifespan.__aexit__(None, None, None)
+
+    assert sent == [{"type": "lifespan.startup.failed", "message": TOLD}]
+    assert [each.name for each in told] == ["store.failed"]
 
 
 async def test_bad_settings_answer_503_without_lifespan(log: Log, install: Install) -> None:
@@ -169,8 +191,86 @@ async def test_from_an_environment_without_secrets(
         pass
 
     assert sent[0]["type"] == "lifespan.startup.failed"
-    assert "WAVEHOOK_WAVESPEED_SECRETS" in sent[0]["message"]
-    assert log.line("settings.refused")["level"] == "error"
+    line = log.line("settings.refused")
+    assert line["level"] == "error"
+    assert "WAVEHOOK_WAVESPEED_SECRETS" in line["faults"][0]
+
+
+@contextmanager
+def secrets_api(statuses: Iterable[int]) -> Iterator[str]:
+    """An API that gives the webhook secret once it has gone through its other answers."""
+    answers = iter(statuses)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"code": 200, "data": {"secret": SECRET}}).encode()
+            self.send_response(next(answers, 200))
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        serving.join()
+
+
+async def test_a_secret_that_comes_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    """F20, F41: an API that is away at the first request costs a minute, not the process."""
+    now = 0.0
+    app = Lazy(clock=lambda: now)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WAVEHOOK_WAVESPEED_SECRETS", raising=False)
+    monkeypatch.setenv("WAVESPEED_API_KEY", "key")
+    with secrets_api([503]) as url, stamina.set_testing(True, attempts=1):
+        monkeypatch.setenv("WAVESPEED_BASE_URL", url)
+        statuses = [(await post(app, at=time.time())).status]
+        now = 60.0
+        async with running(app):
+            statuses.append((await post(app, at=time.time())).status)
+
+    assert statuses == [503, 202]
+    assert "could not be fetched" in log.line("settings.refused")["faults"][0]
+
+
+async def test_the_log_level_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`uvicorn receiver.web.asgi:app` heeds WAVEHOOK_LOG_LEVEL as `serve` does."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WAVEHOOK_WAVESPEED_SECRETS", SECRET)
+    monkeypatch.setenv("WAVEHOOK_LOG_LEVEL", "warning")
+    structlog.reset_defaults()
+    app = Lazy()
+
+    async with running(app):
+        await post(app, at=time.time())
+        await post(app, at=0.0)
+
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["level"], line["event"]) for line in lines] == [("warning", "delivery.rejected")]
+
+
+async def test_a_log_of_ones_own_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who has set structlog up before keeps what was chosen."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WAVEHOOK_WAVESPEED_SECRETS", SECRET)
+    app = Lazy()
+
+    async with running(app):
+        await post(app, at=time.time())
+
+    assert log.lines("request.served")
+    assert capsys.readouterr().err == ""
 
 
 def test_importing_does_no_work_and_loads_no_client() -> None:
