@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from receiver.errors import StoreUnavailable
+from receiver.stores.checkpoint import Checkpointer
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -24,6 +25,10 @@ Bulk = Callable[[sqlite3.Connection, list[A]], Sequence[R]]
 
 GROUP = 1024
 """Requests of one transaction, about, so that the first need not wait for all of a flood."""
+
+
+HAND_OVER = 32
+"""Requests after which a long turn hands over before its end, so that both threads have work."""
 
 
 class Request:
@@ -45,10 +50,14 @@ class GroupCommit:
     Args:
         connect: opens the writing connection, in autocommit mode; called on the thread, and
             again after a failure.
+        checkpointer: told of every transaction, and closed with the thread.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(
+        self, connect: Callable[[], sqlite3.Connection], checkpointer: Checkpointer
+    ) -> None:
         self._connect = connect
+        self._checkpointer = checkpointer
         self._connection: sqlite3.Connection | None = None
         self._queue: SimpleQueue[list[Request] | None] = SimpleQueue()
         self._turn: list[Request] = []
@@ -72,6 +81,8 @@ class GroupCommit:
             if not self._turn:
                 self._loop.call_soon(self._hand_over)
             self._turn.append(Request(bulk, argument, future))
+            if len(self._turn) == HAND_OVER:
+                self._hand_over()
         return future
 
     def _hand_over(self) -> None:
@@ -96,7 +107,10 @@ class GroupCommit:
                 # The loop may be closed by now where the process is ending.
                 with contextlib.suppress(RuntimeError):
                     self._loop.call_soon_threadsafe(_resolve, requests)
+                if self._connection is not None:
+                    self._checkpointer.after(self._connection, len(requests))
         self._disconnect()
+        self._checkpointer.close()
 
     def _next(self) -> tuple[list[Request], bool]:
         """Wait for requests, and take all that have come since."""

@@ -20,6 +20,7 @@ from receiver.event import Attempt, Claim, Dispatch, DispatchState, Event, Outco
 from receiver.stores import rows
 from receiver.stores import sqlite_inbox as inbox
 from receiver.stores.base import Listed, Plan, Purged, Stats, Store
+from receiver.stores.checkpoint import BACKSTOP, Checkpointer
 from receiver.stores.group_commit import A, Bulk, GroupCommit, R
 from receiver.stores.migrate import migrate_sqlite
 
@@ -58,7 +59,7 @@ class SQLiteStore(Store):
             threads.shutdown()
             raise
         self._threads = threads
-        self._writer = GroupCommit(self._connect)
+        self._writer = GroupCommit(self._connect, Checkpointer(self._connect))
 
     async def close(self) -> None:
         """See `Store.close`."""
@@ -223,6 +224,7 @@ class SQLiteStore(Store):
             _use_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA cache_size = -8192")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {BACKSTOP:d}")
         except BaseException:
             connection.close()
             raise

@@ -24,28 +24,39 @@ def add(connection: sqlite3.Connection, batch: list[tuple[Event, Plan]]) -> list
     ids = json.dumps([event.id for event, _ in batch])
     last, found = connection.execute(SQL["known"], (ids,)).fetchone()
     known = set(json.loads(found))
-    events: list[Any] = []
-    dispatches: list[Any] = []
     receipts = []
+    # The router gives the same plan to all events of a kind: numbered side by side, they are
+    # given their dispatches by one statement.
+    kinds: dict[int, tuple[Plan, list[Event]]] = {}
     for event, plan in batch:
-        receipts.append(Receipt(event.id, event.id in known))
-        if event.id in known:
-            continue
-        known.add(event.id)
-        last += 1
-        events.append(last)
-        events.extend(rows.event_row(event))
-        for handler, after in plan.items():
-            dispatches += (
-                last,
-                handler,
-                event.received_at,
-                json.dumps(after) if after else "[]",
-                any(name in plan for name in after),
-            )
+        duplicate = event.id in known
+        receipts.append(Receipt(event.id, duplicate))
+        if not duplicate:
+            known.add(event.id)
+            kinds.setdefault(id(plan), (plan, []))[1].append(event)
+    events: list[Any] = []
+    ranges = []
+    for plan, same in kinds.values():
+        first = last + 1
+        for event in same:
+            last += 1
+            events.append(last)
+            events.extend(rows.event_row(event))
+        if plan:
+            ranges.append({"plan": _planned(plan), "first": first, "last": last})
     _insert(connection, "add_events", rows.EVENT_COLUMNS, events)
-    _insert(connection, "add_dispatches", 5, dispatches)
+    for each in ranges:
+        connection.execute(SQL["add_dispatches"], each)
     return receipts
+
+
+def _planned(plan: Plan) -> str:
+    return json.dumps(
+        [
+            (handler, json.dumps(after), int(any(name in plan for name in after)))
+            for handler, after in plan.items()
+        ]
+    )
 
 
 def claim(connection: sqlite3.Connection, asks: list[Ask]) -> list[list[Claim]]:

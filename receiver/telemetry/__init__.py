@@ -7,11 +7,10 @@ token or a secret has no field to leak through.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Details:
+class Details(NamedTuple):
     """One thing that happened.
 
     Attributes:

@@ -179,7 +179,7 @@ def stack(error: BaseException) -> str:
 
 
 _UNTOLD = -1
-_FIELDS = tuple(name for name in Details.__slots__ if name != "name")
+_FIELDS = Details._fields[1:]
 _LEVELS = {
     "delivery.accepted": _UNTOLD,
     "delivery.rejected": _UNTOLD,

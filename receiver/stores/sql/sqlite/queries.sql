@@ -11,7 +11,12 @@ INSERT INTO event (seq, id, source, type, subject, model, context, body, origin,
                    occurred_at, received_at) VALUES
 
 -- name: add_dispatches
-INSERT INTO dispatch (event, handler, due_at, after, waiting) VALUES
+-- Every handler of a plan for every event of a range.
+INSERT INTO dispatch (event, handler, due_at, after, waiting)
+SELECT event.seq, json_extract(planned.value, '$[0]'), event.received_at,
+       json_extract(planned.value, '$[1]'), json_extract(planned.value, '$[2]')
+  FROM event CROSS JOIN json_each(:plan) AS planned
+ WHERE event.seq BETWEEN :first AND :last;
 
 -- name: paused
 SELECT handler FROM pause WHERE until > :now;
