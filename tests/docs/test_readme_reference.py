@@ -1,0 +1,372 @@
+"""The README says what is so: settings, commands, statuses, metrics, names and links."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from typer.main import get_command
+
+import receiver
+import submitter
+from receiver import Context, Prediction
+from receiver.cli import application
+from receiver.cli.demo_ledger import Summary
+from receiver.cli.demo_view import closing
+from receiver.config import REFERENCE, Settings, SourceSettings
+from receiver.config.values import seconds, size
+from receiver.errors import Rejected
+from receiver.event import PARKED, DispatchState, Event
+from receiver.handlers import command, http, log
+from receiver.handlers.envelope import envelope
+from receiver.handlers.rules import Rules
+from receiver.sources.base import WINDOW
+from receiver.stores.base import KEY_DAYS, Stats
+from receiver.telemetry import Details
+from receiver.telemetry.metrics import Metrics
+from receiver.web.problem import _TYPES
+from submitter import errors
+from submitter.prediction import TERMINAL
+from submitter.seal import MAX_CONTEXT
+from tests.docs import readme
+
+ELSEWHERE = {"--check", "--data-raw"}
+"""Flags of other programs."""
+
+
+def test_two_lines_stand_where_they_are_looked_for() -> None:
+    """The only `sh` blocks are the main job and the tests, in this order, one line each."""
+    found = readme.blocks("sh")
+    assert found == readme.blocks("sh", "Two lines")
+    first, second = (block.text for block in found)
+    assert first.count("\n") == second.count("\n") == 1
+    assert first.endswith(" && .venv/bin/wavehook demo\n")
+    assert second.endswith(" && .venv/bin/pytest\n")
+
+
+def test_summary_is_what_the_demo_prints() -> None:
+    """The demo's last lines, letter by letter."""
+    shown = readme.the_block("text", "forgeries refused")
+    took = re.search(r"([\d.]+) s\)", shown)
+    assert took is not None
+    summary = Summary(10, 13, 3, 1, 2, 10, exactly_once=True, seconds=float(took[1]))
+    assert shown == closing(summary) + "\n"
+
+
+def test_settings_are_all_there_with_their_defaults() -> None:
+    """Each row is a setting, each setting a row, in the same order."""
+    rows = [
+        (readme.plain(name), readme.plain(default))
+        for name, _, default in readme.table("setting | meaning | default")
+    ]
+    assert rows == [(row.name, row.default) for row in REFERENCE]
+
+
+def test_settings_that_are_read_nowhere_are_named_so() -> None:
+    """`WAVEHOOK_ADMIN_TOKEN` is said to do nothing for as long as nothing reads it."""
+    sources = [path.read_text() for path in (readme.ROOT / "receiver").rglob("*.py")]
+    uses = sum(text.count(".admin_token") for text in sources)
+    row = next(row for row in readme.table("setting | meaning") if "ADMIN_TOKEN" in row[0])
+    assert ("nothing reads it yet" in row[1]) is (uses == 0)
+
+
+def test_settings_named_in_the_text_exist() -> None:
+    """No name of a variable is made up."""
+    known = {row.name for row in REFERENCE} | {"WAVEHOOK_EVENT_KEY", "WAVEHOOK_ATTEMPT"}
+    assert set(re.findall(r"\b(?:WAVEHOOK|WAVESPEED)_[A-Z_]+\b", readme.TEXT)) <= known
+
+
+def tree(program: Any, path: str = "") -> dict[str, Any]:
+    """Every command that does something, by its words."""
+    below = getattr(program, "commands", None)
+    if below is None:
+        return {path: program}
+    return {
+        name: leaf
+        for word, each in below.items()
+        for name, leaf in tree(each, f"{path} {word}".strip()).items()
+    }
+
+
+COMMANDS = tree(get_command(application()))
+
+
+def flags(program: Any) -> set[str]:
+    every = {flag for each in program.params for flag in (*each.opts, *each.secondary_opts)}
+    return every | {"-h", "--help"}
+
+
+def test_every_command_has_a_row_and_every_row_a_command() -> None:
+    """The table of commands, both ways, those below `dead` too."""
+    rows = [readme.plain(row[0]) for row in readme.table("command | what it does")]
+    assert sorted(rows) == sorted(f"wavehook {name}" for name in COMMANDS)
+
+
+def test_exit_codes_are_those_of_the_help() -> None:
+    """What 1 means stands in the command's own help; `demo` says it in its 0."""
+    compared = 0
+    for name, _, code in readme.table("command | what it does"):
+        words = " ".join(COMMANDS[readme.plain(name).removeprefix("wavehook ")].help.split())
+        if "Exit codes:" in words and not name.endswith("demo`"):
+            assert f", 1 {code}, 2 " in words
+            compared += 1
+    assert compared >= 13
+
+
+def test_every_command_written_anywhere_is_one() -> None:
+    """Each `wavehook …` names a command, and only flags that this command has."""
+    written = readme.commands()
+    assert len(written) > 20
+    for words in written:
+        if words[0] == "COMMAND":
+            continue
+        name = " ".join(words[:2]) if words[0] == "dead" and len(words) > 1 else words[0]
+        if name == "dead":
+            continue
+        used = {word.partition("=")[0] for word in words if word.startswith("-") and word != "-"}
+        assert used <= flags(COMMANDS[name]), f"wavehook {' '.join(words)}"
+
+
+def test_every_flag_written_anywhere_is_one() -> None:
+    """Flags in the prose exist on some command."""
+    known = set().union(*map(flags, COMMANDS.values())) | ELSEWHERE
+    named = {flag for span in readme.spans() for flag in re.findall(r"(?<!\S)--[a-z-]+", span)}
+    assert named
+    assert named <= known
+
+
+def test_statuses_are_those_of_the_errors() -> None:
+    """F13, F8, F9, F10: the table, the error classes and the problem types agree."""
+    rows = {
+        int(status): readme.plain(type) for status, _, type in readme.table("status | when | type")
+    }
+    assert {status for status, type in rows.items() if type == "-"} == {200, 202}
+    problems = {status: type for status, type in rows.items() if type != "-"}
+    assert problems == {status: f"urn:wavehook:problem:{word}" for status, word in _TYPES.items()}
+    raised: list[type[Rejected]] = Rejected.__subclasses__()
+    assert {each.status for each in raised} <= problems.keys()
+    assert f"more than {WINDOW} s off" in readme.TEXT
+
+
+def test_metrics_are_those_that_are_counted() -> None:
+    """Each name in the README is rendered, and each that is rendered stands in the table."""
+    metrics = Metrics()
+    text = metrics.render(Stats({}, None), 0.0).decode()
+    rendered = {
+        name for name in re.findall(r"^# HELP (\S+)", text, re.MULTILINE) if "_created" not in name
+    }
+    rows = [readme.plain(row[0]) for row in readme.table("metric | labels | meaning")]
+    assert sorted(rows) == sorted(rendered)
+    named = set(re.findall(r"\bwavehook_[a-z_]+\b", readme.TEXT))
+    assert named == rendered
+
+
+def test_metrics_have_the_labels_that_are_named() -> None:
+    """A query that is written after the table works."""
+    metrics = Metrics()
+    metrics(Details("delivery.accepted", source="s", type="t", result="new", seconds=0.1))
+    metrics(Details("dispatch.settled", handler="h", outcome="retry", seconds=0.1))
+    metrics(Details("dispatch.settled", handler="h", outcome="dead", seconds=0.1))
+    text = metrics.render(Stats({("h", DispatchState.DEAD): 1}, 0.0), 1.0).decode()
+    for name, labels, _ in readme.table("metric | labels | meaning"):
+        sample = re.search(rf"^{readme.plain(name)}(?:_count)?(?:{{(.*)}})? ", text, re.MULTILINE)
+        assert sample is not None, name
+        found = re.findall(r"(\w+)=", sample[1] or "")
+        assert sorted(labels.split(", ")) == (sorted(found) or ["-"])
+
+
+def words(default: object) -> str:
+    if default is None:
+        return "no limit"
+    if isinstance(default, float):
+        return f"{default:g}s"
+    return (", ".join(map(str, default)) or "-") if isinstance(default, tuple) else str(default)
+
+
+def test_rules_of_handlers_are_all_there_with_their_defaults() -> None:
+    """Each key that every handler has, and its default."""
+    rows = {readme.plain(key): default for key, _, default in readme.table("key | meaning")}
+    fields = Rules.model_fields
+    assert list(rows) == list(fields)
+    retry = Rules().retry
+    attempts, base, cap = re.findall(r"`(\w+)`", rows.pop("retry"))
+    assert (int(attempts), seconds(base), seconds(cap)) == (retry.attempts, retry.base, retry.cap)
+    for key, default in rows.items():
+        assert readme.plain(default) == words(fields[key].default)
+
+
+@pytest.mark.parametrize(("module", "start"), [(log, "log"), (http, "http"), (command, "command")])
+def test_settings_of_the_built_in_handlers_are_named(module: ModuleType, start: str) -> None:
+    """Every setting of a built-in handler stands in its paragraph."""
+    [paragraph] = [line for line in readme.TEXT.splitlines() if line.startswith(f"**`{start}`**")]
+    settings: type[BaseModel] = module.Settings
+    for name in settings.model_fields:
+        assert re.search(rf"`{name}\b", paragraph), name
+
+
+@pytest.mark.parametrize("module", [http, command])
+def test_outcomes_of_the_built_in_handlers_are_theirs(module: ModuleType) -> None:
+    """F27: what follows an answer or an exit status is what the handler's own docstring says."""
+    rows = [line for line in str(module.__doc__).splitlines() if line.startswith("|")]
+    assert len(rows) > 4
+    assert "\n".join(rows) in readme.TEXT
+
+
+def test_settings_of_sources_are_shown() -> None:
+    """Every key and every dialect of a source, `wavespeed` left out, which needs no section."""
+    shown = "\n".join(block.text for block in readme.blocks("toml", "Other sources"))
+    for key in SourceSettings.model_fields:
+        assert re.search(rf"^{key} = ", shown, re.MULTILINE), key
+    for use in ("standard", "header_hmac", "insecure"):
+        assert f'use = "{use}"' in shown
+
+
+def test_types_of_events_are_those_that_occur() -> None:
+    """Every terminal status has its type in the table, and so has what is parked."""
+    cells = " ".join(row[0] for row in readme.table("type | when"))
+    for status in TERMINAL:
+        assert f"`prediction.{status}`" in cells
+    assert f"`{PARKED}`" in cells
+
+
+def test_envelope_has_the_shape_that_is_shown() -> None:
+    """The JSON that `http` and `command` hand out, key by key."""
+    [shown] = [json.loads(block.text) for block in readme.blocks("json", "In wavehook.toml")]
+    body = json.dumps(shown["data"]["prediction"]).encode()
+    made = envelope(Event("id", "wavespeed", shown["type"], body=body))
+    data = made["data"]
+    assert isinstance(data, dict)
+    assert list(made) == list(shown)
+    assert list(data) == list(shown["data"])
+
+
+def test_errors_of_submit_are_all_there() -> None:
+    """What the client raises on a submit: each class has a row, and each row is a class."""
+    cells = " ".join(row[0] for row in readme.table("raised by `submit` | what it means"))
+    named = set(re.findall(r"`(\w+)`", cells))
+    known = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.SubmitterError)
+    }
+    assert named == known - {"SubmitterError", "ContextTooLarge"}
+    assert named <= set(submitter.__all__)
+
+
+def test_numbers_in_the_text_are_those_of_the_program() -> None:
+    """Limits that a reader may rely on."""
+    assert f"up to {MAX_CONTEXT} bytes" in readme.TEXT
+    assert f"for at least {KEY_DAYS} days" in readme.TEXT
+    assert f"{command.MAX_OUTPUT // 1024} KiB at most" in readme.TEXT
+    default = next(row.default for row in REFERENCE if row.name == "WAVEHOOK_MAX_BODY")
+    assert size(default) == Settings().max_body
+
+
+def test_names_of_log_events_are_written_somewhere() -> None:
+    """A line that a person is told to look for exists."""
+    sources = "".join(path.read_text() for path in (readme.ROOT / "receiver").rglob("*.py"))
+    kinds = "request|dispatch|dispatcher|store|delivery|handler|server|worker"
+    named = {span for span in readme.spans() if re.fullmatch(rf"({kinds})\.[a-z]+", span)}
+    assert len(named) >= 5
+    for name in named:
+        assert f'"{name}"' in sources, name
+
+
+def requirement(text: str) -> str:
+    found = re.match(r"[A-Za-z0-9-]+", text)
+    assert found is not None
+    return found[0]
+
+
+def test_dependencies_have_a_reason_each() -> None:
+    """What pyproject.toml asks for, extras included, and nothing else."""
+    project = tomllib.loads((readme.ROOT / "pyproject.toml").read_text())["project"]
+    every = [project["dependencies"], *project["optional-dependencies"].values()]
+    asked = {requirement(text) for group in every for text in group} - {"wavehook"}
+    rows = readme.table("package | why")
+    named = [name for row in rows for name in row[0].split(", ")]
+    assert sorted(named) == sorted(asked)
+    assert all(row[1] for row in rows)
+    for extra in project["optional-dependencies"]:
+        assert f"extra `{extra}`" in readme.TEXT
+
+
+def slug(heading: str) -> str:
+    """As the forges make anchors of headings."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_links_lead_somewhere() -> None:
+    """Anchors are headings, paths are files, and all others are HTTPS."""
+    anchors = {f"#{slug(heading)}" for heading in readme.headings()}
+    targets = re.findall(r"\]\(([^)\s]+)\)", readme.prose())
+    assert len(targets) > 12
+    for target in targets:
+        if target.startswith("#"):
+            assert target in anchors
+        elif not target.startswith("https://"):
+            assert (readme.ROOT / target).is_file()
+
+
+def test_every_chapter_is_in_the_list_of_chapters() -> None:
+    """The line of links at the top leaves none out."""
+    chapters = re.findall(r"^## (.+)$", readme.prose(), re.MULTILINE)
+    listed = next(line for line in readme.TEXT.splitlines() if line.startswith("[Two lines]"))
+    assert re.findall(r"\(#([^)]+)\)", listed) == [slug(chapter) for chapter in chapters]
+
+
+def test_folders_that_are_drawn_exist() -> None:
+    """The layout, and the folders of tests that are named in it."""
+    drawn = readme.the_block("text", "receiver/    the receiver")
+    for line in drawn.splitlines():
+        assert (readme.ROOT / line.split()[0]).exists(), line
+    suites = re.search(r"^tests/ +([^;]+);", drawn, re.MULTILINE)
+    assert suites is not None
+    there = {
+        path.name
+        for path in (readme.ROOT / "tests").iterdir()
+        if path.is_dir() and any(path.glob("test_*.py")) and path.name != "bench"
+    }
+    assert set(suites[1].split(", ")) == there
+
+
+def python_blocks() -> list[str]:
+    return [block.text for block in readme.blocks("python")]
+
+
+@pytest.mark.parametrize("source", python_blocks(), ids=lambda text: text.splitlines()[0][2:])
+def test_python_compiles_and_imports_public_names(source: str) -> None:
+    """Every Python block compiles; what it imports from our packages is public."""
+    names = {
+        (node.module, alias.name)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    compile(source, "README.md", "exec")
+    ours = {name for module, name in names if module in {"receiver", "submitter"}}
+    assert ours
+    assert ours <= {*receiver.__all__, *submitter.__all__}
+
+
+def test_attributes_of_events_and_contexts_exist() -> None:
+    """The sentence that names them names nothing else."""
+    [line] = [line for line in readme.TEXT.splitlines() if line.startswith("An event has ")]
+    event, _, context = line.partition("A context has")
+    known = {name for each in (Event, Prediction) for name in dir(each)}
+    known |= {*Event.__dataclass_fields__, *Prediction.__dataclass_fields__}
+    assert set(re.findall(r"`(\w+)`", event)) <= known
+    assert set(re.findall(r"`(\w+)`", context)) == set(Context.__dataclass_fields__)
+
+
+def test_no_page_longer_than_a_sitting() -> None:
+    """It stays a README."""
+    assert len(readme.TEXT.splitlines()) < 520
+    assert Path(readme.ROOT / "README.md").stat().st_size < 40_000
