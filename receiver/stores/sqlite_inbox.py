@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 from receiver.event import Claim, Dispatch, Event, Outcome, Receipt
@@ -21,33 +22,47 @@ Ask = tuple[str, Mapping[str, int], float, float]
 
 def add(connection: sqlite3.Connection, batch: list[tuple[Event, Plan]]) -> list[Receipt]:
     """Store what is new, with its dispatches."""
-    ids = json.dumps([event.id for event, _ in batch])
-    last, found = connection.execute(SQL["known"], (ids,)).fetchone()
-    known = set(json.loads(found))
     receipts = []
-    # The router gives the same plan to all events of a kind: numbered side by side, they are
-    # given their dispatches by one statement.
-    kinds: dict[int, tuple[Plan, list[Event]]] = {}
-    for event, plan in batch:
-        duplicate = event.id in known
-        receipts.append(Receipt(event.id, duplicate))
-        if not duplicate:
-            known.add(event.id)
-            kinds.setdefault(id(plan), (plan, []))[1].append(event)
-    events: list[Any] = []
-    ranges = []
-    for plan, same in kinds.values():
-        first = last + 1
-        for event in same:
-            last += 1
-            events.append(last)
-            events.extend(rows.event_row(event))
-        if plan:
-            ranges.append({"plan": _planned(plan), "first": first, "last": last})
-    _insert(connection, "add_events", rows.EVENT_COLUMNS, events)
-    for each in ranges:
-        connection.execute(SQL["add_dispatches"], each)
+    for start in range(0, len(batch), ROWS):
+        receipts += _add(connection, batch[start : start + ROWS])
     return receipts
+
+
+def _add(connection: sqlite3.Connection, batch: list[tuple[Event, Plan]]) -> list[Receipt]:
+    values = [value for event, _ in batch for value in rows.event_row(event)]
+    cursor = connection.execute(_rows_sql("add_events", rows.EVENT_COLUMNS - 1, len(batch)), values)
+    count = cursor.rowcount
+    before = (cursor.lastrowid or 0) - count
+    if count == len(batch):
+        fresh = [True] * count
+    elif count:
+        (ids,) = connection.execute(SQL["added"], (before,)).fetchone()
+        fresh = _firsts([event.id for event, _ in batch], set(json.loads(ids)))
+    else:
+        fresh = [False] * len(batch)
+    _fan_out(connection, [plan for (_, plan), new in zip(batch, fresh, strict=True) if new], before)
+    return [Receipt(event.id, not new) for (event, _), new in zip(batch, fresh, strict=True)]
+
+
+def _firsts(ids: list[str], new: set[str]) -> list[bool]:
+    """Which of these are the first of an id that is new."""
+    fresh = []
+    for each in ids:
+        fresh.append(each in new)
+        new.discard(each)
+    return fresh
+
+
+def _fan_out(connection: sqlite3.Connection, plans: list[Plan], before: int) -> None:
+    """Give the events that follow number `before` their dispatches, a run of like plans at once."""
+    first = before + 1
+    for plan, run in groupby(plans):
+        last = first + len(list(run)) - 1
+        if plan:
+            connection.execute(
+                SQL["add_dispatches"], {"plan": _planned(plan), "first": first, "last": last}
+            )
+        first = last + 1
 
 
 def _planned(plan: Plan) -> str:
@@ -258,7 +273,7 @@ statement gives up the interpreter lock once, and to get it back is what costs b
 @cache
 def _rows_sql(name: str, columns: int, size: int) -> str:
     row = "(" + ",".join("?" * columns) + ")"
-    return SQL[name] + " " + ",".join([row] * size)
+    return SQL[name].replace("...", ",".join([row] * size))
 
 
 def _insert(connection: sqlite3.Connection, name: str, columns: int, values: list[Any]) -> None:

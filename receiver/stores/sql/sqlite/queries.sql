@@ -1,14 +1,14 @@
--- Named statements; `-- name:` begins each. Where one ends in VALUES, rows are appended.
-
--- name: known
--- Which of these ids are stored, and the last number given out.
-SELECT (SELECT coalesce(max(seq), 0) FROM event),
-       (SELECT json_group_array(event.id)
-          FROM json_each(?) AS wanted CROSS JOIN event ON event.id = wanted.value);
+-- Named statements; `-- name:` begins each.
 
 -- name: add_events
-INSERT INTO event (seq, id, source, type, subject, model, context, body, origin, webhook_id,
-                   occurred_at, received_at) VALUES
+-- What is new gets the next numbers, in order. The rows stand where the ellipsis is.
+INSERT INTO event (id, source, type, subject, model, context, body, origin, webhook_id,
+                   occurred_at, received_at)
+VALUES ... ON CONFLICT (id) DO NOTHING;
+
+-- name: added
+-- The ids of the last rows: those that `add_events` did not pass over.
+SELECT json_group_array(id) FROM event WHERE seq > ?;
 
 -- name: add_dispatches
 -- Every handler of a plan for every event of a range.
@@ -41,7 +41,7 @@ UPDATE attempt SET outcome = 'lost', ended_at = :now
    AND event IN (SELECT value FROM json_each(:events));
 
 -- name: start_attempts
-INSERT INTO attempt (event, handler, number, owner, started_at) VALUES
+INSERT INTO attempt (event, handler, number, owner, started_at) VALUES ...;
 
 -- name: earlier
 SELECT dispatch.*, event.id FROM dispatch CROSS JOIN event ON event.seq = dispatch.event
