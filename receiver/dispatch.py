@@ -26,6 +26,9 @@ from receiver.telemetry import Details, Hook
 SETTLE_PAUSE = 0.5
 """Seconds between two tries to record an outcome in a store that is away."""
 
+CLOSE_LIMIT = 5.0
+"""Seconds that a handler has to let go of what it holds."""
+
 
 class Dispatcher:
     """Runs handlers.
@@ -65,7 +68,9 @@ class Dispatcher:
         self._running: dict[asyncio.Task[None], Dispatch] = {}
         self._handling: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
-        self._stopping = False
+        self._stops = 0
+        # What a handler holds, it may hold from its making on.
+        self._unclosed = True
         self._loop: asyncio.Task[None] | None = None
         store.subscribe(self.wake)
 
@@ -76,29 +81,28 @@ class Dispatcher:
     async def start(self) -> None:
         """Begin to work in the background."""
         if self._loop is None:
-            self._stopping = False
-            self._loop = asyncio.create_task(self._work(), name="wavehook-dispatcher")
+            self._loop = asyncio.create_task(self._work(self._stops), name="wavehook-dispatcher")
 
     async def stop(self, grace: float) -> None:
         """Claim nothing more, let what runs finish, give back the rest, close the handlers.
+
+        However the handlers were run, in the background or by `drain`. They may be run again
+        after it, and are then closed again by the next stop.
 
         Args:
             grace: seconds that running handlers have; then they are cancelled, and their
                 dispatches are free for others at once (F40).
         """
-        self._stopping = True
+        self._stops += 1
         self.wake()
         if self._loop is not None:
             await self._loop
             self._loop = None
         async with self._heartbeat():
             await _end(set(self._running), grace)
-        for each in self._handlers:
-            if each.close is not None:
-                try:
-                    await each.close()
-                except Exception as error:  # noqa: BLE001 - one handler's end is not another's
-                    self._tell(Details("handler.failed", handler=each.name, error=describe(error)))
+        if self._unclosed:
+            self._unclosed = False
+            await asyncio.gather(*(self._close(each) for each in self._handlers))
 
     async def drain(self, limit: int | None = None, deadline: float | None = None) -> int:
         """Run what is due now, and what becomes due while it runs, then return.
@@ -114,10 +118,10 @@ class Dispatcher:
             StoreUnavailable: the store cannot be read.
         """
         until = None if deadline is None else asyncio.get_running_loop().time() + deadline
-        count = 0
+        count, stops = 0, self._stops
         mine: set[asyncio.Task[None]] = set()
         async with self._heartbeat():
-            while limit is None or count < limit:
+            while stops == self._stops and (limit is None or count < limit):
                 left = None if until is None else until - asyncio.get_running_loop().time()
                 if left is not None and left <= 0:
                     break
@@ -132,9 +136,17 @@ class Dispatcher:
             await _end(mine, left)
         return count
 
-    async def _work(self) -> None:
+    async def _close(self, handler: Installed) -> None:
+        if handler.close is not None:
+            try:
+                async with asyncio.timeout(CLOSE_LIMIT):
+                    await handler.close()
+            except Exception as error:  # noqa: BLE001 - one handler's end is not another's
+                self._tell(Details("handler.failed", handler=handler.name, error=describe(error)))
+
+    async def _work(self, stops: int) -> None:
         async with self._heartbeat():
-            while not self._stopping:
+            while stops == self._stops:
                 self._woken.clear()
                 try:
                     started = await self._claim(None)
@@ -144,7 +156,7 @@ class Dispatcher:
                 except Exception as error:  # noqa: BLE001 - the loop must outlive a fault of ours
                     self._tell(Details("dispatcher.failed", error=describe(error)))
                     started = []
-                if not started and not self._stopping:
+                if not started and stops == self._stops:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._woken.wait(), self._idle())
 
@@ -170,7 +182,8 @@ class Dispatcher:
     def _begin(self, claim: Claim) -> asyncio.Task[None]:
         lane = self._lanes[claim.dispatch.handler]
         lane.start()
-        task = asyncio.create_task(self._handle(lane, claim))
+        self._unclosed = True
+        task = asyncio.create_task(self._handle(lane, claim, self._stops))
         self._running[task] = claim.dispatch
         self._handling.add(task)
         task.add_done_callback(lambda done: self._ended(done, lane))
@@ -186,7 +199,7 @@ class Dispatcher:
             )
         self.wake()
 
-    async def _handle(self, lane: Lane, claim: Claim) -> None:
+    async def _handle(self, lane: Lane, claim: Claim, stops: int) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         started = asyncio.get_running_loop().time()
         error: BaseException | None = None
@@ -198,7 +211,7 @@ class Dispatcher:
         self._handling.discard(task)
         if isinstance(error, Retry) and error.pause and isinstance(outcome, RetryAt):
             await self._pause(claim.dispatch.handler, outcome.at)
-        await self._settle(claim, outcome, seconds)
+        await self._settle(claim, outcome, seconds, stops)
 
     async def _pause(self, handler: str, until: float) -> None:
         try:
@@ -208,7 +221,7 @@ class Dispatcher:
         else:
             self._tell(Details("handler.paused", handler=handler, until=until))
 
-    async def _settle(self, claim: Claim, outcome: Outcome, seconds: float) -> None:
+    async def _settle(self, claim: Claim, outcome: Outcome, seconds: float, stops: int) -> None:
         dispatch = claim.dispatch
         kept = None
         while kept is None:
@@ -216,7 +229,7 @@ class Dispatcher:
                 kept = await self._store.settle(dispatch, self._owner, outcome, self._clock())
             except StoreUnavailable as error:
                 self._tell(Details("store.failed", event_id=dispatch.event_id, error=str(error)))
-                if self._stopping:
+                if stops != self._stops:
                     return
                 await asyncio.sleep(SETTLE_PAUSE)
         word, error_text, until = _words(outcome)

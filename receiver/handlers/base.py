@@ -51,7 +51,8 @@ Factory = Callable[[str, Mapping[str, Any]], Handler]
 Called at start with the handler's name and its own settings (all keys of its section that are not
 the dispatcher's), `env:` and `file:` already read. It checks them and raises `SettingsError` with
 all faults, or `ImportError` naming the extra where an optional package is missing. A handler that
-holds connections has an async `close()`.
+holds connections has an async `close()`; it may be called again after that, on another event loop
+(a serverless platform may start and stop the app around every request).
 """
 
 

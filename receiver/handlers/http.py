@@ -147,7 +147,8 @@ class Forward:
         self._keys = [key(secret) for secret in settings.secret]
         self._headers = settings.headers
         self._clock = clock
-        self._client = client(settings.allow, max_body=_DRAIN)
+        self._allow = settings.allow
+        self._client: httpx.AsyncClient | None = None
 
     async def __call__(self, event: Event, context: Context) -> dict[str, int]:
         """Send the event. See the module's docstring for what each answer means."""
@@ -163,7 +164,7 @@ class Forward:
             "webhook-signature": sign(self._keys, message, int(now), body),
         }
         try:
-            async with self._client.stream(
+            async with self._open().stream(
                 "POST",
                 self._url,
                 content=body,
@@ -179,8 +180,15 @@ class Forward:
         return _read(response, now)
 
     async def close(self) -> None:
-        """Let the connections go."""
-        await self._client.aclose()
+        """Let the connections go; the next event makes new ones."""
+        if self._client is not None:
+            closing, self._client = self._client, None
+            await closing.aclose()
+
+    def _open(self) -> httpx.AsyncClient:
+        if self._client is None:
+            self._client = client(self._allow, max_body=_DRAIN)
+        return self._client
 
 
 def create(name: str, settings: Mapping[str, Any]) -> Forward:

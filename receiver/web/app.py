@@ -66,8 +66,7 @@ def create_app(
     """
     if metrics is not None and metrics not in hooks:
         hooks = (*hooks, metrics)
-    background = dispatcher if dispatch == "background" else None
-    lifecycle = Lifecycle(store, background, grace)
+    lifecycle = Lifecycle(store, dispatcher, grace, background=dispatch == "background")
     drain: Callable[[], Awaitable[object]] | None = None
     if dispatch == "inline" and dispatcher is not None:
         inline = dispatcher

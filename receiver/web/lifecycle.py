@@ -21,7 +21,7 @@ class Dispatcher(Protocol):
         ...
 
     async def stop(self, grace: float) -> None:
-        """Claim nothing more; give running handlers `grace` seconds, then give back the rest."""
+        """Claim nothing more; give running handlers `grace` seconds, give back the rest, close."""
         ...
 
     async def drain(self, limit: int | None, deadline: float | None) -> int:
@@ -39,16 +39,21 @@ class Lifecycle:
 
     Args:
         store: the inbox.
-        dispatcher: the one that runs in the background; None where none does.
+        dispatcher: None where no process of ours runs handlers.
         grace: seconds for running handlers at a stop.
+        background: the dispatcher runs beside the requests. Where it does not, it is stopped all
+            the same: its handlers hold connections.
     """
 
-    def __init__(self, store: Store, dispatcher: Dispatcher | None, grace: float) -> None:
+    def __init__(
+        self, store: Store, dispatcher: Dispatcher | None, grace: float, *, background: bool
+    ) -> None:
         self.started = False
         self.closing = False
         self._store = store
         self._dispatcher = dispatcher
         self._grace = grace
+        self._background = background
         self._lock = asyncio.Lock()
 
     async def begin(self) -> None:
@@ -72,7 +77,7 @@ class Lifecycle:
                 return
             await self._store.open()
             try:
-                if self._dispatcher is not None:
+                if self._dispatcher is not None and self._background:
                     await self._dispatcher.start()
             except BaseException:
                 await self._store.close()

@@ -498,6 +498,58 @@ async def test_stop_closes_every_handler(bench: Bench) -> None:
     assert [(each.name, each.handler) for each in bench.told] == [("handler.failed", "a")]
 
 
+async def test_handlers_are_closed_once_a_use(bench: Bench) -> None:
+    """F41, F45: two stops close once; after another run, the next stop closes again."""
+    closed: list[str] = []
+
+    async def closes() -> None:
+        closed.append("h")
+
+    run, seen = scripted()
+    installed = handler(run, close=closes)
+    dispatcher = bench.dispatcher(installed)
+    await dispatcher.stop(0)
+    await dispatcher.stop(0)
+    assert closed == ["h"]
+    await bench.add("t", [installed])
+    await dispatcher.drain()
+    await dispatcher.stop(0)
+    assert (len(seen), closed) == (1, ["h", "h"])
+
+
+async def test_a_close_that_hangs_holds_up_no_shutdown(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F40: a handler has a bounded time to let go; that it did not is told."""
+    monkeypatch.setattr("receiver.dispatch.CLOSE_LIMIT", 0.01)
+
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    await bench.dispatcher(handler(scripted()[0], close=hangs)).stop(0)
+    assert [(each.name, each.error) for each in bench.told] == [("handler.failed", "TimeoutError")]
+
+
+async def test_a_drain_ends_at_a_stop(bench: Bench) -> None:
+    """F40: what drains beside a shutdown finishes what it began, and claims nothing more."""
+    began = asyncio.Event()
+
+    async def work(event: Event, context: Context) -> None:
+        began.set()
+        await asyncio.sleep(0.01)
+
+    installed = handler(work, concurrency=1)
+    first = await bench.add("a", [installed])
+    second = await bench.add("b", [installed])
+    dispatcher = bench.dispatcher(installed)
+    draining = asyncio.create_task(dispatcher.drain())
+    await began.wait()
+    await dispatcher.stop(5)
+    assert await draining == 1
+    assert (await bench.state(first)).state is DispatchState.DONE
+    assert (await bench.state(second)).state is DispatchState.PENDING
+
+
 async def test_drain_stops_at_its_limit(bench: Bench) -> None:
     """A schedule can bound what one run takes on."""
     one, two = handler(scripted()[0], "one"), handler(scripted()[0], "two")

@@ -334,7 +334,16 @@ def test_settings_do_not_show_secrets() -> None:
 
 
 async def test_a_handler_made_from_settings_closes() -> None:
-    """The factory gives a handler that can be closed, twice."""
+    """The factory gives a handler that can be closed before its first event, and twice."""
     handler = create("shop", {"url": "https://shop.example", "secret": SECRET})
     await handler.close()
     assert await handler.close() is None  # type: ignore[func-returns-value]
+
+
+async def test_a_closed_handler_opens_again() -> None:
+    """F41: where the app stops and starts around every request, each event is sent."""
+    async with shop(status(204), status(204)) as server, forward(server) as handler:
+        for _ in range(2):
+            assert await handler(event(), context()) == {"status": 204}
+            await handler.close()
+    assert len(server.requests) == 2

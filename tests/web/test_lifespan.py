@@ -16,7 +16,7 @@ from receiver.event import DispatchState, Event
 from receiver.handlers.base import Context, Installed
 from receiver.routing import Route
 from receiver.telemetry import Details
-from tests.web.sending import BODY, EVENT_ID, NOW, Inbox, post
+from tests.web.sending import BODY, EVENT_ID, NOW, Inbox, Log, post
 
 Build = Callable[..., Starlette]
 
@@ -126,10 +126,75 @@ async def test_only_background_dispatch_starts_the_dispatcher(
 ) -> None:
     """F41: with inline and external dispatch nothing runs beside the requests."""
     for dispatch in ("inline", "external"):
-        async with running(build(dispatcher=dispatcher, dispatch=dispatch)):
+        async with running(build(dispatcher=dispatcher, dispatch=dispatch, grace=3.0)):
             pass
 
-    assert inbox.calls == ["open", "close"] * 2
+    assert inbox.calls == ["open", "stop 3.0", "close"] * 2
+
+
+@pytest.mark.parametrize("dispatch", ["background", "inline", "external"])
+async def test_handlers_are_closed_at_the_stop(build: Build, inbox: Inbox, dispatch: str) -> None:
+    """F45: in every mode, once, after their last run and before the store."""
+
+    async def keep(event: Event, context: Context) -> None:
+        inbox.calls.append("handled")
+
+    async def close() -> None:
+        inbox.calls.append("closed")
+
+    handler = Installed(Route("keep"), keep, close=close)
+    app = build(
+        dispatcher=Dispatcher(inbox, [handler], owner="web", clock=lambda: NOW), dispatch=dispatch
+    )
+    async with running(app):
+        await post(app)
+        if dispatch == "background":
+            async with asyncio.timeout(5):
+                while "handled" not in inbox.calls:
+                    await asyncio.sleep(0.001)
+
+    handled = [] if dispatch == "external" else ["handled"]
+    assert inbox.calls == ["open", "add", *handled, "closed", "close"]
+
+
+async def test_inline_dispatch_with_lifespan_at_every_request(build: Build, inbox: Inbox) -> None:
+    """F41: handlers run in each of them, after a stop as before."""
+    handled = []
+
+    async def keep(event: Event, context: Context) -> None:
+        handled.append(event.subject)
+
+    dispatcher = Dispatcher(inbox, [Installed(Route("keep"), keep)], owner="web", clock=lambda: NOW)
+    app = build(dispatcher=dispatcher, dispatch="inline")
+    for number in range(3):
+        async with running(app):
+            await post(app, BODY.replace(b"task-1", b"task-%d" % number))
+
+    assert handled == ["task-0", "task-1", "task-2"]
+
+
+@pytest.mark.parametrize(("call", "line"), [("start", "start.failed"), ("stop", "stop.failed")])
+async def test_a_fault_of_ours_at_start_or_stop_is_logged(
+    build: Build, inbox: Inbox, log: Log, call: str, line: str
+) -> None:
+    """F16: where it happened is in our log, and the text of the error is not."""
+    text = "of a user"
+
+    class Broken(Dispatcher):
+        async def start(self) -> None:
+            if call == "start":
+                raise RuntimeError(text)
+
+        async def stop(self, grace: float) -> None:
+            if call == "stop":
+                raise RuntimeError(text)
+
+    with pytest.raises(RuntimeError):
+        async with running(build(dispatcher=Broken(inbox, [], owner="web"))):
+            pass
+
+    assert log.line(line)["error"] == "RuntimeError"
+    assert text not in log.text
 
 
 async def test_a_delivery_after_the_shutdown_is_not_stored(build: Build, inbox: Inbox) -> None:
