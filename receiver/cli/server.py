@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from receiver.cli.cork import CorkedProtocol
 from receiver.errors import WavehookError
 from receiver.telemetry.log import logger
 
@@ -40,6 +41,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 parts.app,
+                http=CorkedProtocol,
                 lifespan="on",
                 ws="none",
                 log_config=None,

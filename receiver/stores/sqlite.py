@@ -27,6 +27,9 @@ from receiver.stores.migrate import migrate_sqlite
 BUSY = 10.0
 """Seconds that a write waits for another process's, before the sender gets a 503."""
 
+CACHE_KIB = 4096
+"""Memory for pages of each of the three connections; the system's own cache stands behind it."""
+
 PURGE_STEP = 500
 """Events of one step of `purge`: a few milliseconds of the writer's time."""
 
@@ -223,7 +226,7 @@ class SQLiteStore(Store):
         try:
             _use_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA cache_size = -8192")
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB:d}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {BACKSTOP:d}")
         except BaseException:
             connection.close()
