@@ -165,8 +165,10 @@ class _Run(asyncio.SubprocessProtocol):
         """Give the program its input; one that does not read it all is no fault."""
         # Other event loops' pipes are of classes of their own.
         pipe = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
-        pipe.write(data)
-        pipe.close()
+        # One that has ended already; uvloop raises for a write to what it has closed.
+        if not pipe.is_closing():
+            pipe.write(data)
+            pipe.close()
 
     def pipe_data_received(self, _: int, data: bytes | str) -> None:
         # One byte more than the limit, so that a cut output is seen to be cut.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from uvloop import new_event_loop
@@ -329,6 +329,45 @@ def test_it_runs_on_uvloop(tmp_path: Path) -> None:
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         assert isinstance(runner.run(main()), int)
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, new_event_loop])
+@pytest.mark.parametrize(
+    "program", ["exit 3", "exec 0<&-; exit 3", "exec 0<&-; sleep 0.01; exit 3"]
+)
+def test_a_program_that_reads_nothing(
+    program: str, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """Whether it closes its input or has ended before we write, its exit status counts."""
+
+    async def main() -> None:
+        run = create("run", {"run": ["sh", "-c", program]})
+        for body in [BODY, b'"%b"' % (b"x" * 1_000_000)] * 10:
+            with pytest.raises(Retry, match="ended with 3"):
+                await run(event(body), context())
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, new_event_loop])
+def test_input_for_a_program_that_has_ended(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """The slowest way of the same: its end is seen before its input is written."""
+
+    async def main() -> bool:
+        run = create("run", {"run": ["false"]})
+        transport, started = await run._start(context())
+        pipe = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
+        await started.exited.wait()
+        async with asyncio.timeout(5):
+            while not pipe.is_closing():
+                await asyncio.sleep(0.001)
+        started.feed(transport, b"x")
+        await run._close(transport, started)
+        return pipe.is_closing()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(main())
 
 
 async def test_a_program_that_went_away_is_a_failure_by_policy(tmp_path: Path) -> None:
