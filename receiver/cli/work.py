@@ -10,8 +10,8 @@ import typer
 
 from receiver.cli.options import AsJson, Config, Database, Grace, Lease, LogLevel, Modules, reading
 from receiver.cli.printing import json_line
-from receiver.config.values import seconds
 from receiver.errors import WavehookError
+from receiver.measures import seconds
 
 if TYPE_CHECKING:
     from receiver.build import Work

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+from receiver import measures
+
 BYTES = {"": 1, "b": 1, "kb": 1000, "kib": 1024, "mb": 1000**2, "mib": 1024**2}
 
 _AMOUNT = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*([A-Za-z]{0,3})", re.ASCII)
@@ -51,15 +52,10 @@ def whole(value: object) -> int:
 
 def seconds(value: object) -> float:
     """Seconds, from a number or from a text such as `30s`, `5m` or `1h`."""
-    if isinstance(value, str):
-        found = _AMOUNT.fullmatch(value.strip())
-        unit = SECONDS.get(found[2].lower() or "s") if found else None
-        if found is None or unit is None:
-            raise ValueError
-        return float(found[1]) * unit
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
-        raise ValueError
-    return float(value)
+    try:
+        return measures.seconds(value)
+    except ValueError:
+        raise ValueError from None
 
 
 def size(value: object) -> int:

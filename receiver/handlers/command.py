@@ -42,8 +42,8 @@ from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.envelope import encode, plain
-from receiver.handlers.rules import seconds
 from receiver.handlers.settings import read
+from receiver.measures import seconds
 from receiver.payload import Unreadable, parse
 from submitter.prediction import JSON
 
