@@ -24,9 +24,9 @@ HANDLERS = {"note", "tell"}
 
 @pytest.fixture
 def seed() -> int:
-    """Of the moments; a failed run shows it, and WAVEHOOK_TEST_SEED repeats it."""
-    seed = int(os.environ.get("WAVEHOOK_TEST_SEED") or int.from_bytes(os.urandom(4)))
-    sys.stdout.write(f"WAVEHOOK_TEST_SEED={seed}\n")
+    """Of the moments; a failed run shows it, and TEST_SEED repeats it."""
+    seed = int(os.environ.get("TEST_SEED") or int.from_bytes(os.urandom(4)))
+    sys.stdout.write(f"TEST_SEED={seed}\n")
     return seed
 
 
