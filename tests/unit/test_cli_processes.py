@@ -65,9 +65,10 @@ class Running:
     def line(self, event: str) -> dict[str, object]:
         """The first log line of this event, waited for."""
         for _ in range(2000):
-            for line in self.log.splitlines():
-                if f'"event": "{event}"' in line:
-                    return dict(json.loads(line))
+            for line in self.log.split("\n")[:-1]:  # the last may not be whole yet
+                found = json.loads(line) if line.startswith("{") else {}
+                if found.get("event") == event:
+                    return dict(found)
             if self.process.poll() is not None:
                 break
             time.sleep(0.01)

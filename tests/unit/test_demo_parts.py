@@ -23,7 +23,7 @@ SUMMARY = Summary(10, 13, 3, 1, 2, 10, exactly_once=True, seconds=4.25)
 
 def told(name: str, task: str | None = None, **more: object) -> Details:
     details = Details(name, event_id=f"wavespeed:{task}:completed" if task else None)
-    return replace(details, **more)  # type: ignore[arg-type]
+    return details._replace(**more)  # type: ignore[arg-type]
 
 
 def test_the_ledger_counts_by_task() -> None:
