@@ -10,16 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 import structlog
 from starlette.applications import Starlette
 
-from receiver.config import WAVESPEED, Settings, SourceSettings, read
+from receiver.config import WAVESPEED, Settings, read
 from receiver.dispatch import Dispatcher
 from receiver.errors import SettingsError
 from receiver.handlers.base import Installed
-from receiver.handlers.loading import install
 from receiver.intake import Intake, Trusted
 from receiver.sources.base import Source
 from receiver.sources.header_hmac import HeaderHmac
@@ -34,6 +33,9 @@ from receiver.telemetry.metrics import Metrics
 from receiver.web.app import create_app
 from submitter.errors import BadSettings, SubmitterError
 from submitter.seal import Seal, load_or_create_key
+
+if TYPE_CHECKING:
+    from receiver.config import SourceSettings
 
 FETCH_LIMIT = 20.0
 """Seconds that the API has to give the webhook secret at a start."""
@@ -101,7 +103,7 @@ def build(
     """
     found = list(faults)
     store = store or open_store(settings, found)
-    handlers = _collect(found, lambda: install(settings.handlers, settings.modules)) or ()
+    handlers = _collect(found, lambda: _install(settings)) or ()
     sources = sources_of(settings, found, secrets=secrets)
     # A start that fails anyhow leaves no new key file behind.
     wanted = not found or settings.seal_keys
@@ -146,7 +148,7 @@ def worker(
     """
     found = list(faults)
     store = store or open_store(settings, found)
-    handlers = _collect(found, lambda: install(settings.handlers, settings.modules)) or ()
+    handlers = _collect(found, lambda: _install(settings)) or ()
     if found:
         raise SettingsError(found)
     return _work(settings, store, handlers, hooks)
@@ -263,6 +265,15 @@ def _fetched(settings: Settings, faults: list[str]) -> list[str]:
             "WAVEHOOK_WAVESPEED_SECRETS set, a start does not need the API"
         )
         return []
+
+
+def _install(settings: Settings) -> Sequence[Installed]:
+    if not (settings.handlers or settings.modules):
+        return ()
+    # It brings pydantic and the entry points of all that is installed.
+    from receiver.handlers.loading import install
+
+    return install(settings.handlers, settings.modules)
 
 
 def _source(name: str, section: SourceSettings) -> Source[Any]:

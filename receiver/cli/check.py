@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
@@ -152,7 +152,7 @@ def _sources(settings: Settings) -> Iterator[Finding]:
             yield Finding("API key", f"{settings.base_url} accepts it")
     faults: list[str] = []
     own = [secret.get_secret_value() for secret in settings.wavespeed_secrets]
-    offline = settings.model_copy(update={"api_key": None})
+    offline = replace(settings, api_key=None)
     found = sources_of(offline, faults, secrets=own or fetched)
     for fault in faults:
         yield Finding(

@@ -127,16 +127,15 @@ def _receiver(sim: Simulator, database: Path, key: str, ledger: Ledger) -> Parts
     """The receiver as `serve` builds it; its dispatcher is started by hand."""
     from receiver.build import build
     from receiver.config import Settings
+    from receiver.config.secret import Secret
 
     # Not by `load`: a demo is the same whatever the environment and a file here say.
-    settings = Settings.model_validate(
-        {
-            "database": f"sqlite:///{database}",
-            "seal_keys": [key],
-            "modules": ["receiver.cli.demo_handler"],
-            "dispatch": "external",
-            "lease": LEASE,
-        }
+    settings = Settings(
+        database=f"sqlite:///{database}",
+        seal_keys=(Secret(key),),
+        modules=("receiver.cli.demo_handler",),
+        dispatch="external",
+        lease=LEASE,
     )
     return build(settings, secrets=[sim.secret], hooks=[ledger.hook])
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from receiver.config.model import REFERENCE, Setting, Settings
+from typing import TYPE_CHECKING
+
+from receiver.config.model import REFERENCE, WAVESPEED, Setting, Settings
 from receiver.config.reading import Reading, load, read
-from receiver.config.source import WAVESPEED, SourceSettings
+
+if TYPE_CHECKING:
+    from receiver.config.source import SourceSettings
 
 __all__ = [
     "REFERENCE",
@@ -16,3 +20,12 @@ __all__ = [
     "load",
     "read",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs pydantic when it is first asked for."""
+    if name == "SourceSettings":
+        from receiver.config.source import SourceSettings
+
+        return SourceSettings
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

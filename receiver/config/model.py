@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from typing import TYPE_CHECKING, Any, Literal
 
 from receiver.config import values
-from receiver.config.source import SourceSettings
+from receiver.config.secret import Secret
+
+if TYPE_CHECKING:
+    from receiver.config.source import SourceSettings
 
 DEFAULT_FILE = "wavehook.toml"
+
+WAVESPEED = "wavespeed"
+"""The source that needs no section: its secret is a setting, or is fetched with the API key."""
+
+_MONTH = 30 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,7 @@ class Setting:
         name: the environment variable.
         meaning: what it is for.
         expected: what a value must be, to stand after "expected".
+        read: makes a value of what was written, or raises ValueError; see `receiver.config.values`.
         default: as a person would write it, or what happens without a value.
         secret: its value is never shown.
         many: it takes several values, separated by commas.
@@ -32,6 +39,7 @@ class Setting:
     name: str
     meaning: str
     expected: str
+    read: Callable[[object], Any]
     default: str = ""
     secret: bool = False
     many: bool = False
@@ -53,202 +61,178 @@ class Setting:
         return "--" + self.key.replace("_", "-")
 
 
-Seconds = Annotated[float, BeforeValidator(values.seconds), Field(le=86400 * 30)]
+def _set(
+    value: object,
+    name: str,
+    meaning: str,
+    expected: str,
+    read: Callable[[object], Any],
+    **more: Any,
+) -> Any:
+    """A field of `Settings` with its row of the reference.
+
+    These are read at every start, and pydantic alone would make that a third slower.
+    """
+    setting = Setting(name, meaning, expected, read, **more)
+    return field(default=value, metadata={"setting": setting})
 
 
-class Settings(BaseModel):
+@dataclass(frozen=True)
+class Settings:
     """All settings, read and checked; `receiver.config.load` makes them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    api_key: Annotated[
-        SecretStr | None,
-        BeforeValidator(values.text),
-        Setting(
-            "WAVESPEED_API_KEY",
-            "the key of the WaveSpeedAI account: submits, and fetches the webhook secret",
-            "the key as the account page shows it",
-            secret=True,
-        ),
-    ] = None
-    base_url: Annotated[
-        str,
-        BeforeValidator(values.http_url),
-        Setting(
-            "WAVESPEED_BASE_URL",
-            "where the WaveSpeedAI API is",
-            "an http or https URL, without query",
-        ),
-    ] = "https://api.wavespeed.ai"
-    database: Annotated[
-        str,
-        BeforeValidator(values.database_url),
-        Setting(
-            "WAVEHOOK_DATABASE",
-            "the inbox",
-            "sqlite:///PATH (from the working directory) or sqlite:////PATH (absolute)",
-        ),
-    ] = "sqlite:///wavehook.db"
-    wavespeed_secrets: Annotated[
-        tuple[SecretStr, ...],
-        BeforeValidator(values.items),
-        Setting(
-            "WAVEHOOK_WAVESPEED_SECRETS",
-            "webhook secrets of WaveSpeedAI; all are tried",
-            "one or more whsec_… with commas between",
-            default="fetched with the API key",
-            secret=True,
-            many=True,
-        ),
-    ] = ()
-    public_url: Annotated[
-        str | None,
-        BeforeValidator(values.http_url),
-        Setting(
-            "WAVEHOOK_PUBLIC_URL",
-            "where the sender reaches this receiver",
-            "an http or https URL, without query",
-        ),
-    ] = None
-    seal_keys: Annotated[
-        tuple[SecretStr, ...],
-        BeforeValidator(values.items),
-        Setting(
-            "WAVEHOOK_SEAL_KEYS",
-            "Fernet keys that seal the context into webhook URLs, newest first",
-            "keys that `wavehook secret --seal-key` makes, with commas between",
-            default="a generated key file beside the database",
-            secret=True,
-            many=True,
-        ),
-    ] = ()
-    admin_token: Annotated[
-        SecretStr | None,
-        BeforeValidator(values.text),
-        Setting(
-            "WAVEHOOK_ADMIN_TOKEN",
-            "opens /api and the dashboard; without it they do not exist",
-            "a long random text",
-            secret=True,
-        ),
-    ] = None
-    config: Annotated[
-        Path | None,
-        Setting(
-            "WAVEHOOK_CONFIG",
-            "the TOML file with these settings, [handlers.NAME] and [sources.NAME]",
-            "the path of a TOML file",
-            default=f"{DEFAULT_FILE} if there",
-        ),
-    ] = None
-    dispatch: Annotated[
-        Literal["background", "inline", "external"],
-        BeforeValidator(values.word),
-        Setting(
-            "WAVEHOOK_DISPATCH",
-            "when handlers run: background, inline (before the reply, within a deadline) or "
-            "external (`wavehook worker` or `wavehook drain` does it)",
-            "background, inline or external",
-        ),
-    ] = "background"
-    max_body: Annotated[
-        int,
-        BeforeValidator(values.size),
-        Field(ge=1, le=256 * 1024**2),
-        Setting(
-            "WAVEHOOK_MAX_BODY",
-            "the largest body taken, in bytes",
-            "a number of bytes from 1 to 256 MiB, such as 1048576 or 1MiB",
-            default="1MiB",
-        ),
-    ] = 1024**2
-    host: Annotated[
-        str,
-        BeforeValidator(values.text),
-        Setting("WAVEHOOK_HOST", "the address where `serve` listens", "an address or host name"),
-    ] = "127.0.0.1"
-    port: Annotated[
-        int,
-        BeforeValidator(values.whole),
-        Field(ge=0, le=65535),
-        Setting(
-            "WAVEHOOK_PORT",
-            "the port where `serve` listens; 0 takes a free one",
-            "a whole number from 0 to 65535",
-        ),
-    ] = 8080
-    modules: Annotated[
-        tuple[str, ...],
-        BeforeValidator(values.modules),
-        Setting(
-            "WAVEHOOK_HANDLERS",
-            "Python modules with decorated handlers",
-            "dotted names of Python modules with commas between",
-            many=True,
-        ),
-    ] = ()
-    body_deadline: Annotated[
-        Seconds,
-        Field(ge=0.001),
-        Setting(
-            "WAVEHOOK_BODY_DEADLINE",
-            "how long a body may take to arrive",
-            "a time of more than 0, in seconds or as 10s",
-            default="10s",
-        ),
-    ] = 10.0
-    inline_deadline: Annotated[
-        Seconds,
-        Field(ge=0.001),
-        Setting(
-            "WAVEHOOK_INLINE_DEADLINE",
-            "how long the reply waits for handlers where dispatch is inline",
-            "a time of more than 0, in seconds or as 20s",
-            default="20s",
-        ),
-    ] = 20.0
-    grace: Annotated[
-        Seconds,
-        Field(ge=0.0),
-        Setting(
-            "WAVEHOOK_GRACE",
-            "how long running handlers may finish at a shutdown; then their leases are given back",
-            "a time, in seconds or as 10s",
-            default="10s",
-        ),
-    ] = 10.0
-    lease: Annotated[
-        Seconds,
-        Field(ge=1.0),
-        Setting(
-            "WAVEHOOK_LEASE",
-            "how long after a killed worker its dispatches are taken up by another",
-            "a time of at least 1s, in seconds or as 60s",
-            default="60s",
-        ),
-    ] = 60.0
-    retention_days: Annotated[
-        int,
-        BeforeValidator(values.whole),
-        Field(ge=0, le=36500),
-        Setting(
-            "WAVEHOOK_RETENTION_DAYS",
-            "the age from which `purge` removes payloads; deduplication keys stay at least 30 days",
-            "a whole number of days from 0 to 36500",
-        ),
-    ] = 30
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"],
-        BeforeValidator(values.word),
-        Setting(
-            "WAVEHOOK_LOG_LEVEL",
-            "the least important log lines that are written",
-            "debug, info, warning or error",
-        ),
-    ] = "info"
-    sources: Mapping[str, SourceSettings] = Field(default_factory=dict)
-    handlers: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict, repr=False)
-    directory: Path = Field(default_factory=Path)
+    api_key: Secret | None = _set(
+        None,
+        "WAVESPEED_API_KEY",
+        "the key of the WaveSpeedAI account: submits, and fetches the webhook secret",
+        "the key as the account page shows it",
+        values.secret,
+        secret=True,
+    )
+    base_url: str = _set(
+        "https://api.wavespeed.ai",
+        "WAVESPEED_BASE_URL",
+        "where the WaveSpeedAI API is",
+        "an http or https URL, without query",
+        values.http_url,
+    )
+    database: str = _set(
+        "sqlite:///wavehook.db",
+        "WAVEHOOK_DATABASE",
+        "the inbox",
+        "sqlite:///PATH (from the working directory) or sqlite:////PATH (absolute)",
+        values.database_url,
+    )
+    wavespeed_secrets: tuple[Secret, ...] = _set(
+        (),
+        "WAVEHOOK_WAVESPEED_SECRETS",
+        "webhook secrets of WaveSpeedAI; all are tried",
+        "one or more whsec_… with commas between",
+        values.secrets,
+        default="fetched with the API key",
+        secret=True,
+        many=True,
+    )
+    public_url: str | None = _set(
+        None,
+        "WAVEHOOK_PUBLIC_URL",
+        "where the sender reaches this receiver",
+        "an http or https URL, without query",
+        values.http_url,
+    )
+    seal_keys: tuple[Secret, ...] = _set(
+        (),
+        "WAVEHOOK_SEAL_KEYS",
+        "Fernet keys that seal the context into webhook URLs, newest first",
+        "keys that `wavehook secret --seal-key` makes, with commas between",
+        values.secrets,
+        default="a generated key file beside the database",
+        secret=True,
+        many=True,
+    )
+    admin_token: Secret | None = _set(
+        None,
+        "WAVEHOOK_ADMIN_TOKEN",
+        "opens /api and the dashboard; without it they do not exist",
+        "a long random text",
+        values.secret,
+        secret=True,
+    )
+    config: Path | None = _set(
+        None,
+        "WAVEHOOK_CONFIG",
+        "the TOML file with these settings, [handlers.NAME] and [sources.NAME]",
+        "the path of a TOML file",
+        values.text,
+        default=f"{DEFAULT_FILE} if there",
+    )
+    dispatch: Literal["background", "inline", "external"] = _set(
+        "background",
+        "WAVEHOOK_DISPATCH",
+        "when handlers run: background, inline (before the reply, within a deadline) or "
+        "external (`wavehook worker` or `wavehook drain` does it)",
+        "background, inline or external",
+        values.one_of("background", "inline", "external"),
+    )
+    max_body: int = _set(
+        1024**2,
+        "WAVEHOOK_MAX_BODY",
+        "the largest body taken, in bytes",
+        "a number of bytes from 1 to 256 MiB, such as 1048576 or 1MiB",
+        values.within(values.size, 1, 256 * 1024**2),
+        default="1MiB",
+    )
+    host: str = _set(
+        "127.0.0.1",
+        "WAVEHOOK_HOST",
+        "the address where `serve` listens",
+        "an address or host name",
+        values.text,
+    )
+    port: int = _set(
+        8080,
+        "WAVEHOOK_PORT",
+        "the port where `serve` listens; 0 takes a free one",
+        "a whole number from 0 to 65535",
+        values.within(values.whole, 0, 65535),
+    )
+    modules: tuple[str, ...] = _set(
+        (),
+        "WAVEHOOK_HANDLERS",
+        "Python modules with decorated handlers",
+        "dotted names of Python modules with commas between",
+        values.modules,
+        many=True,
+    )
+    body_deadline: float = _set(
+        10.0,
+        "WAVEHOOK_BODY_DEADLINE",
+        "how long a body may take to arrive",
+        "a time of more than 0, in seconds or as 10s",
+        values.within(values.seconds, 0.001, _MONTH),
+        default="10s",
+    )
+    inline_deadline: float = _set(
+        20.0,
+        "WAVEHOOK_INLINE_DEADLINE",
+        "how long the reply waits for handlers where dispatch is inline",
+        "a time of more than 0, in seconds or as 20s",
+        values.within(values.seconds, 0.001, _MONTH),
+        default="20s",
+    )
+    grace: float = _set(
+        10.0,
+        "WAVEHOOK_GRACE",
+        "how long running handlers may finish at a shutdown; then their leases are given back",
+        "a time, in seconds or as 10s",
+        values.within(values.seconds, 0, _MONTH),
+        default="10s",
+    )
+    lease: float = _set(
+        60.0,
+        "WAVEHOOK_LEASE",
+        "how long after a killed worker its dispatches are taken up by another",
+        "a time of at least 1s, in seconds or as 60s",
+        values.within(values.seconds, 1, _MONTH),
+        default="60s",
+    )
+    retention_days: int = _set(
+        30,
+        "WAVEHOOK_RETENTION_DAYS",
+        "the age from which `purge` removes payloads; deduplication keys stay at least 30 days",
+        "a whole number of days from 0 to 36500",
+        values.within(values.whole, 0, 36500),
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _set(
+        "info",
+        "WAVEHOOK_LOG_LEVEL",
+        "the least important log lines that are written",
+        "debug, info, warning or error",
+        values.one_of("debug", "info", "warning", "error"),
+    )
+    sources: Mapping[str, SourceSettings] = field(default_factory=dict)
+    handlers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    directory: Path = field(default_factory=Path)
 
     @property
     def key_path(self) -> Path:
@@ -261,16 +245,11 @@ class Settings(BaseModel):
         return self.directory / self.database.removeprefix("sqlite:///")
 
 
-def _reference() -> Sequence[Setting]:
-    rows = []
-    for field, info in Settings.model_fields.items():
-        for setting in info.metadata:
-            if isinstance(setting, Setting):
-                default = cast("object", info.default)
-                shown = setting.default or ("-" if default in (None, ()) else str(default))
-                rows.append(replace(setting, field=field, default=shown))
-    return tuple(rows)
+def _row(field: Field[Any]) -> Setting:
+    setting: Setting = field.metadata["setting"]
+    shown = "-" if field.default in (None, ()) else str(field.default)
+    return replace(setting, field=field.name, default=setting.default or shown)
 
 
-REFERENCE: Sequence[Setting] = _reference()
+REFERENCE: Sequence[Setting] = tuple(_row(each) for each in fields(Settings) if each.metadata)
 """Every setting with its name, meaning and default."""

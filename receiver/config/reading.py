@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from receiver.config.faults import MASK, reason_of, safe, shown, suggest
+from receiver.config.faults import MASK, safe, shown, suggest
 from receiver.config.model import DEFAULT_FILE, REFERENCE, Setting, Settings
 from receiver.config.references import Resolver
 from receiver.config.sections import check_sources, read_handlers, read_sources
@@ -22,7 +20,6 @@ MAX_DEPTH = 16
 """Levels of tables and lists in the file."""
 
 _BY_NAME = {setting.name: setting for setting in REFERENCE}
-_BY_FIELD = {setting.field: setting for setting in REFERENCE}
 _SECTIONS = ("wavehook", "wavespeed", "sources", "handlers")
 
 # Kubernetes and Docker links describe a service called "wavehook" to every container beside it:
@@ -87,7 +84,7 @@ def read(
         **{name: _Written(_BY_NAME[name].flag, shown(v), v) for name, v in flags.items()},
     }
     written.pop("WAVEHOOK_CONFIG", None)
-    values: dict[str, Any] = {"directory": cwd, "config": path}
+    values: dict[str, Any] = {}
     for name, entry in written.items():
         setting = _BY_NAME.get(name)
         if setting is None:
@@ -95,11 +92,15 @@ def read(
             faults.append(f"{safe(name)}: there is no such setting{hint}")
             continue
         value = resolver.resolve(entry.label, entry.value, faults, many=setting.many)
-        if value is not None:
-            values[setting.field] = value
-    values["sources"] = read_sources(document, resolver, faults)
-    values["handlers"] = read_handlers(document, faults)
-    settings = _validated(values, written, faults)
+        if value is None:
+            continue
+        try:
+            values[setting.field] = setting.read(value)
+        except ValueError as error:
+            faults.append(_fault(setting, entry, str(error)))
+    sources = read_sources(document, resolver, faults)
+    handlers = read_handlers(document, faults)
+    settings = Settings(**values, config=path, directory=cwd, sources=sources, handlers=handlers)
     check_sources(settings, faults)
     return Reading(settings, tuple(faults))
 
@@ -182,23 +183,8 @@ def _references(value: object) -> set[str]:
     return set()
 
 
-def _validated(
-    values: dict[str, Any], written: Mapping[str, _Written], faults: list[str]
-) -> Settings:
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        told = error.errors(include_url=False, include_input=False)
-        for field, fault in {str(fault["loc"][0]): fault for fault in told}.items():
-            del values[field]
-            setting = _BY_FIELD[field]
-            faults.append(_fault(setting, written[setting.name], reason_of(fault)))
-    return Settings.model_validate(values)
-
-
-def _fault(setting: Setting, entry: _Written, reason: str | None) -> str:
-    if reason is None or "expected" not in reason:
-        reason = (
-            f"{reason}; expected {setting.expected}" if reason else f"expected {setting.expected}"
-        )
+def _fault(setting: Setting, entry: _Written, reason: str) -> str:
+    if "expected" not in reason:
+        expected = f"expected {setting.expected}"
+        reason = f"{reason}; {expected}" if reason else expected
     return f"{entry.label} = {MASK if setting.secret else entry.shown}: {reason}"

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from receiver.config.faults import MASK, reason_of, safe, shown, suggest
-from receiver.config.model import Settings
+from receiver.config.model import WAVESPEED, Settings
 from receiver.config.references import Resolver
-from receiver.config.source import NAME, WAVESPEED, SourceSettings
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from receiver.config.source import SourceSettings
 
 
 def read_sources(
     document: Mapping[str, Any], resolver: Resolver, faults: list[str]
 ) -> dict[str, SourceSettings]:
     """Every source; those with a fault are left out."""
+    sections = list(_sections(document, "sources", faults))
+    if not sections:
+        return {}
+    # Who has no sections need not wait for pydantic at a start.
+    from pydantic import ValidationError
+
+    from receiver.config.source import NAME, SourceSettings
+
     sources = {}
-    for name, section in _sections(document, "sources", faults):
+    for name, section in sections:
         label = f"sources.{safe(name)}"
         if not re.fullmatch(NAME, name, re.ASCII):
             faults.append(f"{label}: expected a name of 1 to 32 characters from a-z, 0-9, _ and -")
@@ -36,6 +46,8 @@ def read_sources(
 
 
 def _source_faults(label: str, read: Mapping[str, Any], error: ValidationError) -> Iterable[str]:
+    from receiver.config.source import SourceSettings
+
     fields = SourceSettings.model_fields
     for fault in error.errors(include_url=False, include_input=False):
         key = str(fault["loc"][0]) if fault["loc"] else ""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, model_validator
 
 from receiver.config import values
+from receiver.config.secret import Secret
 
 NAME = r"[a-z0-9_-]{1,32}"
-WAVESPEED = "wavespeed"
-"""The source that needs no section: its secret is a setting, or is fetched with the API key."""
 
 
 class SourceSettings(BaseModel):
@@ -23,8 +22,8 @@ class SourceSettings(BaseModel):
         Field(description="wavespeed, standard, header_hmac or insecure"),
     ]
     secrets: Annotated[
-        tuple[SecretStr, ...],
-        BeforeValidator(values.items),
+        tuple[InstanceOf[Secret], ...],
+        BeforeValidator(values.secrets),
         Field(description="one secret or more: a list, or one text with commas"),
     ] = ()
     header: Annotated[

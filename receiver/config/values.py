@@ -6,9 +6,14 @@ A ValueError without a text means that the setting's `expected` says it all.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from receiver import measures
+from receiver.config.secret import Secret
+
+Number = TypeVar("Number", int, float)
 
 BYTES = {"": 1, "b": 1, "kb": 1000, "kib": 1024, "mb": 1000**2, "mib": 1024**2}
 
@@ -18,7 +23,7 @@ _AMOUNT = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*([A-Za-z]{0,3})", re.ASCII)
 def text(value: object) -> str:
     """One line of printable text, without the spaces around it."""
     if not isinstance(value, str):
-        raise ValueError  # noqa: TRY004 - the one error that pydantic collects
+        raise ValueError  # noqa: TRY004 - the one error that is collected
     value = value.strip()
     if not value:
         raise ValueError("it is empty; give a value, or remove the setting")
@@ -30,6 +35,42 @@ def text(value: object) -> str:
 def word(value: object) -> str:
     """One of a few words, in any case."""
     return text(value).lower()
+
+
+def one_of(*words: str) -> Callable[[object], str]:
+    """One of these words, in any case."""
+
+    def read(value: object) -> str:
+        found = word(value)
+        if found not in words:
+            raise ValueError
+        return found
+
+    return read
+
+
+def within(
+    read: Callable[[object], Number], least: float, most: float
+) -> Callable[[object], Number]:
+    """What `read` gives, from `least` to `most`."""
+
+    def check(value: object) -> Number:
+        number = read(value)
+        if not least <= number <= most:
+            raise ValueError
+        return number
+
+    return check
+
+
+def secret(value: object) -> Secret:
+    """Text that is not shown."""
+    return Secret(text(value))
+
+
+def secrets(value: object) -> tuple[Secret, ...]:
+    """Texts as `items` reads them, that are not shown."""
+    return tuple(map(Secret, items(value)))
 
 
 def items(value: object) -> tuple[str, ...]:

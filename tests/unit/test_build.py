@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 
 from receiver import build
 from receiver.config import Settings, read
+from receiver.config.secret import Secret
 from receiver.errors import SettingsError, Unverified
 from receiver.event import Delivery
 from receiver.sources.header_hmac import HeaderHmac
@@ -268,7 +269,7 @@ def test_a_start_that_fails_anyhow_asks_nobody(tmp_path: Path) -> None:
 def test_seal_keys_come_from_settings_or_one_file(tmp_path: Path) -> None:
     """Keys of the settings make no file; else two starts share the file beside the database."""
     key = Fernet.generate_key().decode()
-    given = Settings.model_validate({"seal_keys": [key], "directory": tmp_path})
+    given = Settings(seal_keys=(Secret(key),), directory=tmp_path)
     assert build.seal_keys(given) == (key,)
     assert list(tmp_path.iterdir()) == []
     kept = Settings(directory=tmp_path)

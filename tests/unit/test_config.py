@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def test_nothing_set_gives_the_documented_defaults(tmp_path: Path) -> None:
 def test_reference_names_every_setting_of_the_model(tmp_path: Path) -> None:
     """The one table holds each setting once, with a meaning and a default."""
     fields = [row.field for row in REFERENCE]
-    assert sorted([*fields, "sources", "handlers", "directory"]) == sorted(Settings.model_fields)
+    assert sorted([*fields, "sources", "handlers", "directory"]) == sorted(
+        field.name for field in dataclasses.fields(Settings)
+    )
     assert len({row.name for row in REFERENCE}) == len(REFERENCE)
     assert all(row.meaning and row.expected and row.default for row in REFERENCE)
 
@@ -91,7 +94,7 @@ def test_a_setting_reads_alike_from_flag_environment_and_file(
     by_environment = load({name: value}, cwd=tmp_path)
     by_flag = load({}, overrides={name: value}, cwd=tmp_path)
     by_file = load({}, cwd=written(tmp_path, f'[{section}]\n{key} = "{value}"\n'))
-    assert by_environment == by_flag == by_file.model_copy(update={"config": None})
+    assert by_environment == by_flag == dataclasses.replace(by_file, config=None)
     if expected is not None:
         assert getattr(by_environment, field) == expected
 
@@ -375,8 +378,8 @@ def test_sources_keep_what_is_theirs(tmp_path: Path) -> None:
 
 def test_settings_cannot_be_changed(tmp_path: Path) -> None:
     """The settings are one frozen object."""
-    with pytest.raises(ValueError, match="frozen"):
-        load({}, cwd=tmp_path).port = 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load({}, cwd=tmp_path).port = 1  # type: ignore[misc]
 
 
 @pytest.fixture(scope="module")

@@ -283,3 +283,19 @@ print(sorted(unwanted & set(sys.modules)))
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert run.stdout.strip() == "[]"
+
+
+def test_a_start_from_the_environment_loads_no_more(tmp_path: Path) -> None:
+    """Start-up cost: without handlers and sections no client, no models, no key is asked for."""
+    code = """
+import sys
+from receiver import build
+build.app({"WAVEHOOK_WAVESPEED_SECRETS": "whsec_one"})
+unwanted = {"httpx", "typer", "jsonschema", "pydantic", "cryptography", "uvicorn"}
+print(sorted(unwanted & set(sys.modules)))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+
+    assert run.stdout.strip() == "[]"
