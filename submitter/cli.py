@@ -17,6 +17,7 @@ from submitter import catalogue
 from submitter.errors import ApiError, BadInput, BadSettings, SubmitterError
 from submitter.prediction import JSON, Prediction, Status
 from submitter.seal import Seal
+from submitter.simulator.cli import simulate
 
 if TYPE_CHECKING:
     from stamina.instrumentation import RetryDetails
@@ -61,9 +62,6 @@ def register(app: typer.Typer, settings: Callable[[], SubmitSettings] = from_env
         app: the application.
         settings: gives the settings when a command runs; raises BadSettings for exit code 2.
     """
-    # The simulator brings its server along; only the command line needs it.
-    from submitter.simulator.cli import simulate
-
     app.command()(_submit_command(settings))
     app.command()(_result_command(settings))
     app.command("simulate")(simulate)
