@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 
 import pytest
+import structlog
+
+from receiver.telemetry import log
 
 OURS = ("WAVEHOOK_", "WAVESPEED_")
+LOGGERS = (None, "httpx", "httpcore", "uvicorn", "uvicorn.error", "uvicorn.access")
 
 
 @pytest.fixture
@@ -20,3 +26,18 @@ def nobodys_settings() -> None:
     """No test, and no process that one starts, depends on the settings of who runs it."""
     for name in [name for name in os.environ if name.startswith(OURS)]:
         del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What sets up the log of its process finds none, and leaves none to the next test."""
+    for name in ("_json_stream", "_lowest"):
+        monkeypatch.setattr(log, name, getattr(log, name))
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(each, each.handlers[:], each.level, each.propagate) for each in loggers]
+    yield
+    for each, handlers, level, propagate in before:
+        each.handlers[:] = handlers
+        each.setLevel(level)
+        each.propagate = propagate
+    structlog.reset_defaults()

@@ -13,7 +13,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-import structlog
 from cryptography.fernet import Fernet
 from structlog.testing import capture_logs
 
@@ -29,13 +28,6 @@ from receiver.sources.wavespeed import WaveSpeed
 from receiver.stores.memory import MemoryStore
 
 SECRET = "whsec_c2VjcmV0"
-
-
-@pytest.fixture(autouse=True)
-def _plain_log() -> Iterator[None]:
-    structlog.reset_defaults()
-    yield
-    structlog.reset_defaults()
 
 
 def made(tmp_path: Path, text: str = "", **environ: str) -> build.Parts:

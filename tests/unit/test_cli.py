@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-import structlog
 from cryptography.fernet import Fernet
 from typer.main import get_command
 from typer.testing import CliRunner, Result
@@ -31,20 +29,10 @@ SECRET = "whsec_h1dden"
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty working directory, no settings, and afterwards the log as it was."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
     monkeypatch.chdir(tmp_path)
-    for name in [row.name for row in REFERENCE]:
-        monkeypatch.delenv(name, raising=False)
-    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "httpcore")
-    loggers = [logging.getLogger(), *map(logging.getLogger, names)]
-    before = [(each, each.handlers[:], each.level, each.propagate) for each in loggers]
-    yield tmp_path
-    for each, handlers, level, propagate in before:
-        each.handlers[:] = handlers
-        each.setLevel(level)
-        each.propagate = propagate
-    structlog.reset_defaults()
+    return tmp_path
 
 
 def run(*words: str, **options: Any) -> Result:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,30 +10,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-import structlog
 from typer.testing import CliRunner
 
 from receiver.cli import application
-from receiver.config import REFERENCE
 
 SECRET = "whsec_fetched"
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty working directory, no settings, and afterwards the log as it was."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
     monkeypatch.chdir(tmp_path)
-    for name in [row.name for row in REFERENCE]:
-        monkeypatch.delenv(name, raising=False)
-    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "httpcore")
-    loggers = [logging.getLogger(), *map(logging.getLogger, names)]
-    before = [(each, each.handlers[:], each.level, each.propagate) for each in loggers]
-    yield tmp_path
-    for each, handlers, level, propagate in before:
-        each.handlers[:] = handlers
-        each.setLevel(level)
-        each.propagate = propagate
-    structlog.reset_defaults()
+    return tmp_path
 
 
 class Answers(BaseHTTPRequestHandler):

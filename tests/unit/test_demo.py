@@ -6,7 +6,6 @@ import asyncio
 import importlib
 import io
 import json
-import logging
 import os
 import signal
 import sqlite3
@@ -14,11 +13,9 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 import typer
 from rich.console import Console
 from typer.testing import CliRunner, Result
@@ -40,20 +37,6 @@ def application() -> typer.Typer:
     app.callback()(lambda: None)
     app.command()(demo)
     return app
-
-
-@pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    """A command sets up the log of its process; here the process goes on."""
-    names = (None, "httpx", "httpcore", "uvicorn", "uvicorn.error", "uvicorn.access")
-    loggers = [logging.getLogger(name) for name in names]
-    before = [(each, list(each.handlers), each.level, each.propagate) for each in loggers]
-    yield
-    for each, handlers, level, propagate in before:
-        each.handlers[:] = handlers
-        each.setLevel(level)
-        each.propagate = propagate
-    structlog.reset_defaults()
 
 
 @pytest.fixture

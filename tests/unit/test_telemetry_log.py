@@ -6,11 +6,9 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 
 from receiver.telemetry import Details
 from receiver.telemetry.log import configure, log_hook, logger, stack
@@ -21,20 +19,6 @@ EVIL = "a\r\nb\x1b[31m\x00\u2028\x85\ud800c"
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """Leave logging as it was."""
-    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "httpcore")
-    loggers = [logging.getLogger(), *map(logging.getLogger, names)]
-    before = [(each, each.handlers[:], each.level, each.propagate) for each in loggers]
-    yield
-    structlog.reset_defaults()
-    for each, handlers, level, propagate in before:
-        each.handlers[:] = handlers
-        each.setLevel(level)
-        each.propagate = propagate
 
 
 @pytest.fixture

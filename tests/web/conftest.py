@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import structlog
 from cryptography.fernet import Fernet
 from starlette.applications import Starlette
 
@@ -25,16 +23,11 @@ Build = Callable[..., Starlette]
 
 
 @pytest.fixture
-def log() -> Iterator[Log]:
+def log() -> Log:
     """The log of this process, in memory."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
     log = Log()
     configure(log.stream)
-    yield log
-    structlog.reset_defaults()
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
+    return log
 
 
 @pytest.fixture
