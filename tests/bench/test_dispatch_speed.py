@@ -51,7 +51,9 @@ async def test_events_a_second_and_the_way_to_a_handler(tmp_path: Path) -> None:
         one = event(f"idle-{number}")
         await store.add(one, {"note": ()})
         committed = time.perf_counter()
-        await asyncio.sleep(0.004)
+        async with asyncio.timeout(5):
+            while one.id not in started:
+                await asyncio.sleep(0.002)
         waits.append(started[one.id] - committed)
     await dispatcher.stop(1)
     await store.close()
