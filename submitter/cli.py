@@ -97,7 +97,7 @@ def _submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., Non
             typer.Option(
                 metavar="JSON",
                 help="Any small JSON; every handler gets it with the result. Travels sealed in "
-                "the webhook's URL, and needs WAVEHOOK_PUBLIC_URL and WAVEHOOK_SEAL_KEYS.",
+                "the webhook's URL, and needs WAVEHOOK_PUBLIC_URL and the receiver's seal key.",
             ),
         ] = None,
         webhook: Annotated[

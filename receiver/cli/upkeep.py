@@ -74,8 +74,7 @@ def migrate(*, database: Database = None, config: Config = None) -> None:
     """Make the database, or bring it up to date.
 
     Two at once do no harm. Every command does that by itself; this one is for a deployment that
-    does it as a step of its
-    own. A database of a newer version is refused.
+    does it as a step of its own. A database of a newer version is refused.
 
     Example: wavehook migrate --database sqlite:////var/lib/wavehook/wavehook.db
 

@@ -7,7 +7,9 @@ waits for the other (WAL). `synchronous=FULL`: what `add` has confirmed survives
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -206,6 +208,9 @@ class SQLiteStore(Store):
 
     def _prepare(self) -> sqlite3.Connection:
         """Migrate, and open the reading connection."""
+        # Bodies hold prompts: a new file, and with it its log, is for its owner alone.
+        with contextlib.suppress(OSError):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))
         connection = self._connect()
         try:
             migrate_sqlite(connection)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
-from receiver.event import DispatchState, Done
+from receiver.event import DispatchState, Done, Event
 from receiver.stores import migrate, sqlite
+from receiver.stores.base import Plan
 from receiver.stores.sqlite import SQLiteStore
 from tests.contract.samples import CHAIN, LEASE, NOW, PLAN, claim, claim_one, event, only
 
@@ -247,4 +248,31 @@ async def test_a_bad_neighbour_does_not_fail_the_group(tmp_path: Path) -> None:
 
     assert [isinstance(answer, Exception) for answer in answers] == [False, True, False]
     assert [listed.event.subject for listed in await store.events()] == ["two", "one"]
+    await store.close()
+
+
+async def test_a_new_file_is_its_owner_s_alone(tmp_path: Path) -> None:
+    """F16: bodies hold prompts, so nobody else reads the database or its log."""
+    store = SQLiteStore(tmp_path / "new.db")
+    await store.open()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    await store.close()
+    assert set(modes.values()) == {0o600}
+
+
+async def test_one_group_of_new_repeated_and_stored_events(tmp_path: Path) -> None:
+    """F3: whatever is mixed in one transaction, each event is new once, with its own dispatches."""
+    store = SQLiteStore(tmp_path / "mixed.db")
+    await store.open()
+    plans: dict[str, Plan] = {"a": {"h": ()}, "b": {"h": (), "i": ("h",)}, "c": {}, "d": {"h": ()}}
+    events = {name: Event(f"s:{name}:completed", "s", "prediction.completed") for name in "abcd"}
+    await store.add(events["b"], plans["b"])
+    order = ["a", "a", "b", "c", "d", "c", "d", "a"]
+    receipts = await asyncio.gather(*(store.add(events[name], plans[name]) for name in order))
+    assert [not receipt.duplicate for receipt in receipts] == [
+        True, False, False, True, True, False, False, False,
+    ]  # fmt: skip
+    for name, plan in plans.items():
+        found = await store.dispatches(events[name].id)
+        assert {each.handler: each.after for each in found} == dict(plan)
     await store.close()
