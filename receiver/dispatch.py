@@ -12,7 +12,7 @@ import contextlib
 import random as _random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import cast
+from typing import assert_never, cast
 
 from receiver.attempt import run
 from receiver.errors import Retry, StoreUnavailable
@@ -309,3 +309,5 @@ def _words(outcome: Outcome) -> tuple[str, str | None, float | None]:
             return "dead", outcome.error, None
         case Released():
             return "released", None, None
+        case never:
+            assert_never(never)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from receiver import config
 from receiver.config import REFERENCE, Settings, load, read
 from receiver.errors import SettingsError
 
@@ -437,3 +438,10 @@ def test_whatever_is_written_gives_settings_or_faults(
         return
     assert told
     assert all(fault.isprintable() and len(fault) < 1000 for fault in told)
+
+
+def test_other_names_are_not_there() -> None:
+    """The package gives what it names, also what it loads late, and nothing else."""
+    assert {name for name in config.__all__ if hasattr(config, name)} == set(config.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        config.Nothing  # noqa: B018

@@ -498,6 +498,18 @@ async def test_stop_closes_every_handler(bench: Bench) -> None:
     assert [(each.name, each.handler) for each in bench.told] == [("handler.failed", "a")]
 
 
+async def test_a_second_start_is_none(bench: Bench) -> None:
+    """One loop works, and one stop ends it."""
+    before = asyncio.all_tasks()
+    dispatcher = bench.dispatcher(handler(scripted()[0]))
+    await dispatcher.start()
+    started = asyncio.all_tasks()
+    await dispatcher.start()
+    assert asyncio.all_tasks() == started
+    await dispatcher.stop(1)
+    assert asyncio.all_tasks() == before
+
+
 async def test_handlers_are_closed_once_a_use(bench: Bench) -> None:
     """F41, F45: two stops close once; after another run, the next stop closes again."""
     closed: list[str] = []
