@@ -63,8 +63,8 @@ async def gone(*pids: int) -> bool:
 async def written(path: Path) -> str:
     """A file that another process is about to put in place."""
     for _ in range(1000):
-        if path.exists():  # noqa: ASYNC240 - a test may block for a moment
-            return path.read_text().strip()  # noqa: ASYNC240
+        if path.exists():
+            return path.read_text().strip()
         await asyncio.sleep(0.01)
     raise AssertionError("nothing was written")
 
@@ -105,7 +105,7 @@ async def test_the_folder_is_the_settings(tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\npwd | sed 's/.*/\"&\"/'\n")
     program.chmod(0o755)
     run = create("run", {"run": ["./tool"], "cwd": str(tmp_path)})
-    assert await run(event(), context()) == os.path.realpath(tmp_path)  # noqa: ASYNC240
+    assert await run(event(), context()) == os.path.realpath(tmp_path)
 
 
 @pytest.mark.parametrize(
