@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from receiver.errors import Stale, Unverified
 from receiver.event import Delivery, Event
+from receiver.signing import hmac_fits
 from receiver.sources.header_hmac import HeaderHmac
 from receiver.sources.insecure import Insecure
 from receiver.sources.standard import StandardWebhooks
@@ -476,3 +477,31 @@ def test_one_source_s_secret_does_not_open_another() -> None:
     source = WaveSpeed("second")
     with pytest.raises(Unverified):
         source.verify(signed(), [source.key("whsec_another")], NOW)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_every_key_and_signature_is_compared_in_constant_time(
+    place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F14: on bytes, by `compare_digest`, and as often whichever of them fits."""
+    compared: list[tuple[object, object]] = []
+
+    monkeypatch.setattr("receiver.signing.hmac", _Noting(compared))
+    keys = [b"a", b"b", b"c"]
+    right = hmac.digest(keys[place], b"message", "sha256")
+    assert hmac_fits(keys, b"message", [b"short", right, bytes(32)])
+    assert len(compared) == 9
+    assert all(type(each) is bytes for pair in compared for each in pair)
+
+
+class _Noting:
+    """The module `hmac`, with its comparisons noted."""
+
+    digest = staticmethod(hmac.digest)
+
+    def __init__(self, seen: list[tuple[object, object]]) -> None:
+        self._seen = seen
+
+    def compare_digest(self, one: bytes, other: bytes) -> bool:
+        self._seen.append((one, other))
+        return hmac.compare_digest(one, other)
