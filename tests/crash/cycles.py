@@ -37,7 +37,7 @@ def main(rounds: int) -> None:
         asyncio.run(cycle(f"task-{n}"))
         gc.collect()
         held = {
-            "fds": len(list(Path("/proc/self/fd").iterdir())),
+            "fds": len(list(Path("/dev/fd").iterdir())),
             "threads": threading.active_count(),
             "blocks": sys.getallocatedblocks(),
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import signal
 import sqlite3
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ from receiver.errors import StoreUnavailable
 from receiver.event import Done, Event
 from receiver.stores import sqlite
 from receiver.stores.sqlite import SQLiteStore
+from tests import needed
 from tests.crash.conftest import Start
 from tests.crash.receiving import (
     DATABASE,
@@ -124,6 +124,8 @@ async def test_a_lock_that_stays(store: Faulty, monkeypatch: pytest.MonkeyPatch)
 
 async def test_a_receiver_on_a_full_disk(start: Start, tmp_path: Path) -> None:
     """F20: 503 with Retry-After; with room again it goes on by itself, and nothing is lost."""
+    needed.linux()
+    resource = needed.module("resource")
     receiver = await start()
     assert await receiver.post("first") == 202
     await all_handled(tmp_path)

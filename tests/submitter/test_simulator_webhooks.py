@@ -25,6 +25,7 @@ from structlog.testing import capture_logs
 from submitter.simulator import Faults, Simulator
 from submitter.simulator.sender import sign
 from submitter.simulator.serving import serving
+from tests import needed
 
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"
 INPUT = {"prompt": "a lighthouse at dusk", "image": "https://example.com/first.png"}
@@ -128,6 +129,7 @@ def signed(headers: dict[str, str], body: bytes, secret: str) -> bool:
     """Whether OpenSSL comes to the same signature, after the documented shell recipe."""
     text = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     key = secret.removeprefix("whsec_")
+    needed.programs("openssl")
     command = ["openssl", "dgst", "-sha256", "-hmac", key]
     made = subprocess.run(command, input=text, capture_output=True, check=True).stdout
     return headers["webhook-signature"] == "v3," + made.decode().split()[-1]

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from receiver.cli import application
+from tests import needed
 
 SECRET = "whsec_fetched"
 
@@ -116,6 +117,7 @@ def test_a_database_that_cannot_be(database: str, expected: str, folder: Path) -
 
 def test_a_folder_that_cannot_be_written(folder: Path) -> None:
     """Where the database cannot be made, that is told before the start."""
+    needed.linux()
     database = "sqlite:////proc/wavehook.db"
     found = look(1, "--database", database, WAVEHOOK_WAVESPEED_SECRETS=SECRET)
     assert not found["database"]["ok"]

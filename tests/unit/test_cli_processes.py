@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import json
 import os
-import pty
 import signal
 import socket
 import subprocess
@@ -17,6 +16,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from tests import needed
 
 SECRET = "whsec_s3cret"
 COMMAND = [sys.executable, "-c", "from receiver.cli import main; main()"]
@@ -246,7 +247,7 @@ def test_purge_asks_a_person_at_a_terminal(answer: str, code: int, tmp_path: Pat
     subprocess.run(
         [*COMMAND, "migrate"], cwd=tmp_path, env=ENVIRON, check=True, capture_output=True
     )
-    ours, theirs = pty.openpty()
+    ours, theirs = needed.module("pty").openpty()
     try:
         os.write(ours, f"{answer}\n".encode())
         done = subprocess.run(
