@@ -187,10 +187,11 @@ def _create(path: Path, content: bytes) -> None:
         except FileExistsError:
             return
         # A key that a power cut takes back would leave the tokens sent meanwhile without one.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if os.name == "posix":  # elsewhere folders cannot be opened
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     finally:
         draft.unlink()

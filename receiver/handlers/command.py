@@ -20,7 +20,8 @@ There is no shell, and no event data among the arguments. The program reads the 
 | any other, or killed | again by the retry policy |
 
 At its time limit, or when we shut down, the program and all that it started get SIGTERM, and two
-seconds later SIGKILL. What it prints is never logged: it may hold prompts.
+seconds later SIGKILL. What it prints is never logged: it may hold prompts. Windows has no such
+signals, and so not this handler.
 """
 
 from __future__ import annotations
@@ -188,6 +189,12 @@ def create(name: str, settings: Mapping[str, Any]) -> Command:
     Raises:
         SettingsError: with all faults, a program that is not there among them.
     """
+    if not hasattr(os, "killpg"):
+        fault = (
+            f"handlers.{name}.use: 'command' does not work on this system: what a program has "
+            "started cannot be ended with it; expected another handler, such as 'http'"
+        )
+        raise SettingsError([fault])
     chosen = read(Settings, name, settings)
     faults = []
     if chosen.cwd is not None and not chosen.cwd.is_dir():

@@ -102,7 +102,9 @@ def _record(event: Event, context: Context, outputs: bool) -> dict[str, JSON]:
 
 
 def _open(path: str) -> int:
-    return os.open(Path(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    # Windows would write another line's end.
+    as_it_is = getattr(os, "O_BINARY", 0)
+    return os.open(Path(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | as_it_is, 0o600)
 
 
 def _write_all(file: int, data: bytes) -> None:

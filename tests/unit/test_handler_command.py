@@ -19,6 +19,7 @@ from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.command import MAX_OUTPUT, Command, Settings, create
 from submitter.prediction import JSON
+from tests import needed
 
 BODY = b'{"id": "abc", "status": "completed", "input": {"prompt": "my secret cat"}}'
 
@@ -45,6 +46,7 @@ def python(code: str, *arguments: str, **settings: Any) -> Command:
 
 def alive(pid: int) -> bool:
     """Whether a process runs; one that is dead but not reaped does not."""
+    needed.linux()
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -226,6 +228,7 @@ async def test_a_second_cancel_ends_them_at_once(tmp_path: Path) -> None:
 
 def children() -> set[str]:
     """The processes that are ours and run."""
+    needed.linux()
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -302,7 +305,7 @@ async def test_no_descriptor_is_left(tmp_path: Path) -> None:
     """F45: runs that end well, badly and by force leave the process as it was."""
 
     def count() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
+        return len(list(Path("/dev/fd").iterdir()))
 
     async def each() -> None:
         await python("print(1)")(event(), context())
