@@ -55,14 +55,9 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(Work):
     """The whole receiver, built and not yet started; the app opens the store."""
 
-    settings: Settings
-    store: Store
-    handlers: tuple[Installed, ...]
-    dispatcher: Dispatcher
-    metrics: Metrics
     intake: Intake
     app: Starlette
 

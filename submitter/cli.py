@@ -16,6 +16,7 @@ import typer
 from submitter import catalogue
 from submitter.errors import ApiError, BadInput, BadSettings, SubmitterError
 from submitter.prediction import JSON, Prediction, Status
+from submitter.printing import json_line, plain
 from submitter.seal import Seal
 from submitter.simulator.cli import simulate
 
@@ -122,9 +123,9 @@ def _submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., Non
             task = await wave.submit(model, input, context=about, webhook=webhook)
             if as_json:
                 status = task.prediction.status
-                _print_json({"task_id": task.task_id, "model": model, "status": status})
+                json_line({"task_id": task.task_id, "model": model, "status": status})
             else:
-                typer.echo(_plain(task.task_id))
+                typer.echo(plain(task.task_id))
 
         _run(settings, run)
 
@@ -150,7 +151,7 @@ def _result_command(settings: Callable[[], SubmitSettings]) -> Callable[..., Non
 
         prediction = _run(settings, run)
         if as_json:
-            _print_json(_fields(prediction))
+            json_line(_fields(prediction))
         else:
             _show(prediction)
         if prediction.terminal and prediction.status != Status.COMPLETED:
@@ -208,7 +209,7 @@ def _input(model: str, pairs: list[str], file: str | None) -> dict[str, JSON]:
         if not (name and equals):
             raise typer.BadParameter("must look like KEY=VALUE", param_hint="--input")
         if name in input:
-            raise typer.BadParameter(f"{_plain(name)} is given twice", param_hint="--input")
+            raise typer.BadParameter(f"{plain(name)} is given twice", param_hint="--input")
         input[name] = _value(text, fields.get(name, {}))
     return input
 
@@ -259,18 +260,9 @@ def _fields(prediction: Prediction) -> dict[str, JSON]:
 
 
 def _show(prediction: Prediction) -> None:
-    typer.echo(f"{_plain(prediction.id)} {_plain(prediction.status)}")
+    typer.echo(f"{plain(prediction.id)} {plain(prediction.status)}")
     for url in prediction.outputs:
-        typer.echo(_plain(url))
+        typer.echo(plain(url))
     if prediction.error:
         code = f" (code {prediction.code})" if prediction.code else ""
-        typer.echo(f"{_plain(prediction.error)}{code}")
-
-
-def _print_json(value: Mapping[str, JSON]) -> None:
-    typer.echo(json.dumps(value))
-
-
-def _plain(text: str) -> str:
-    """Text of others, without what would steer a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+        typer.echo(f"{plain(prediction.error)}{code}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,9 +15,9 @@ from submitter.errors import (
     Unavailable,
 )
 from submitter.prediction import JSON
+from submitter.retry_after import retry_after
 
 _MAX_MESSAGE = 300
-_MAX_WAIT = 86400.0
 
 _KINDS: dict[int, type[ApiError]] = {
     401: AuthFailed,
@@ -47,7 +46,7 @@ def refusal(
         code: its outer `code`, where it has one.
         now: Unix seconds.
     """
-    wait = _retry_after(headers.get("retry-after"), now)
+    wait = retry_after(headers.get("retry-after", ""), now)
     kind = status
     # A 200 around an error is as much an error; in a 4xx the body's code is the sharper one.
     if code is not None and (kind < 300 or (kind < 500 and code in _KINDS)):
@@ -83,17 +82,3 @@ def _message(envelope: Mapping[str, JSON]) -> str:
 def _word(value: JSON) -> str | None:
     """A textual code: shown in the error's text, so that it may be a word and nothing more."""
     return value if isinstance(value, str) and re.fullmatch(r"[\w.-]{1,64}", value) else None
-
-
-def _retry_after(value: str | None, now: float) -> float | None:
-    """Seconds, from either form of RFC 9110, section 10.2.3."""
-    if value is None:
-        return None
-    if re.fullmatch(r"[0-9]{1,12}", value.strip()):
-        return min(float(value), _MAX_WAIT)
-    try:
-        moment = email.utils.parsedate_to_datetime(value).timestamp()
-    # OverflowError: a date that is out of the platform's range.
-    except (ValueError, OverflowError):
-        return None
-    return min(max(moment - now, 0.0), _MAX_WAIT)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from receiver.cli.options import AsJson, Config, Database, Modules, option, reading
-from receiver.cli.printing import json_line, plain
 from receiver.errors import SettingsError, StoreError
+from submitter.printing import json_line, plain
 
 if TYPE_CHECKING:
     from receiver.config import Settings

@@ -15,9 +15,7 @@ from receiver.cli.printing import (
     attempt_fields,
     dispatch_fields,
     event_fields,
-    json_line,
     moment,
-    plain,
     states,
     table,
 )
@@ -25,6 +23,7 @@ from receiver.errors import WavehookError
 from receiver.event import Attempt, Dispatch, Event
 from receiver.stores.base import Listed, Store
 from submitter.prediction import JSON
+from submitter.printing import json_line, plain
 
 EventId = Annotated[
     str,

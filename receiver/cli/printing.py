@@ -1,8 +1,7 @@
-"""What commands print: JSON lines for programs, columns for people."""
+"""What is in the inbox, as commands print it: fields for programs, columns for people."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -10,11 +9,7 @@ import typer
 
 from receiver.event import Attempt, Dispatch, DispatchState, Event
 from submitter.prediction import JSON
-
-
-def json_line(fields: Mapping[str, JSON]) -> None:
-    """One object on one line of standard output."""
-    typer.echo(json.dumps(fields))
+from submitter.printing import plain
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -24,11 +19,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         typer.echo("  ".join(cells).rstrip())
-
-
-def plain(text: str) -> str:
-    """Text of others, without what would steer a terminal (F17)."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def moment(seconds: float | None) -> str | None:

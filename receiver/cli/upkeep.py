@@ -13,9 +13,9 @@ import typer
 
 from receiver.cli.opening import with_store
 from receiver.cli.options import AsJson, Config, Database, settings
-from receiver.cli.printing import json_line
 from receiver.errors import SettingsError, WavehookError
 from receiver.stores.base import KEY_DAYS, Purged, Store
+from submitter.printing import json_line
 
 DAY = 86400.0
 

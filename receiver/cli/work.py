@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from receiver.cli.options import AsJson, Config, Database, Grace, Lease, LogLevel, Modules, reading
-from receiver.cli.printing import json_line
 from receiver.errors import WavehookError
 from receiver.measures import seconds
+from submitter.printing import json_line
 
 if TYPE_CHECKING:
     from receiver.build import Work

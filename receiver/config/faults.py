@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from typing import Any
 
 MASK = "***"
@@ -15,13 +14,6 @@ def reason_of(fault: Mapping[str, Any]) -> str | None:
     """The text that a check of ours has raised, if it has said anything."""
     cause = fault.get("ctx", {}).get("error")
     return str(cause) or None if isinstance(cause, ValueError) else None
-
-
-def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """A hint where the name, without what all have in common, is nearly one of those known."""
-    names = [each.removeprefix(prefix) for each in known]
-    close = get_close_matches(name.removeprefix(prefix)[:100], names, 1, 0.6)
-    return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def shown(value: object) -> str:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from receiver.config.faults import MASK, safe, shown, suggest
+from receiver.config.faults import MASK, safe, shown
 from receiver.config.model import DEFAULT_FILE, REFERENCE, Setting, Settings
 from receiver.config.references import Resolver
 from receiver.config.sections import check_sources, read_handlers, read_sources
 from receiver.errors import SettingsError
+from submitter.suggest import suggest
 
 PREFIX = "WAVEHOOK_"
 MAX_DEPTH = 16

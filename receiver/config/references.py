@@ -1,4 +1,4 @@
-"""`env:NAME` and `file:PATH` in place of a value: secrets stay out of the file of settings."""
+"""References among the settings: in texts, in lists, and in several values in one text."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-MAX_FILE = 64 * 1024
-"""Bytes; what is larger is no secret."""
+from receiver.references import fetch
 
 
 class Resolver:
@@ -43,34 +42,10 @@ class Resolver:
         return ",".join(part for part in read if part is not None) if None not in read else None
 
     def _text(self, label: str, written: str, faults: list[str]) -> str | None:
-        kind, _, rest = written.strip().partition(":")
         try:
-            if kind == "env" and rest:
-                return _filled(self._environ[rest])
-            # file://host/path is a URL, for a handler to read.
-            if kind == "file" and rest and not rest.startswith("//"):
-                with (self._cwd / rest).open("rb") as file:
-                    return _filled(file.read(MAX_FILE + 1).decode().rstrip("\r\n"))
-        except (KeyError, ValueError, OSError) as error:
+            found = fetch(written, self._environ, self._cwd)
+        except ValueError as error:
             # The reference alone is shown; what stands beside it may be a secret.
-            faults.append(f"{label} = {written.strip()!r}: {_why(error)}")
+            faults.append(f"{label} = {written.strip()!r}: {error}")
             return None
-        return written
-
-
-def _filled(text: str) -> str:
-    if not text.strip():
-        raise ValueError("it is empty; expected a value in it")
-    if len(text) > MAX_FILE:
-        raise ValueError(f"expected at most {MAX_FILE} bytes")
-    return text
-
-
-def _why(error: KeyError | ValueError | OSError) -> str:
-    if isinstance(error, KeyError):
-        return "expected this environment variable to be set"
-    if isinstance(error, UnicodeDecodeError):
-        return "expected a file with UTF-8 text"
-    if isinstance(error, OSError):
-        return f"expected a file that can be read ({error.strerror or error})"
-    return str(error)
+        return written if found is None else found

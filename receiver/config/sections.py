@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from receiver.config.faults import MASK, reason_of, safe, shown, suggest
+from receiver.config.faults import MASK, reason_of, safe, shown
 from receiver.config.model import WAVESPEED, Settings
 from receiver.config.references import Resolver
+from submitter.suggest import suggest
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

@@ -29,8 +29,6 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Annotated, Any
 
 import httpx
@@ -44,6 +42,7 @@ from receiver.handlers.envelope import encode, plain
 from receiver.handlers.rules import SomeTexts, Texts
 from receiver.handlers.settings import read
 from receiver.safe_http import check_url, client
+from submitter.retry_after import retry_after
 
 _AGAIN = frozenset({408, 409, 425, 429})
 _DRAIN = 64 * 1024
@@ -219,21 +218,3 @@ def _read(response: httpx.Response, now: float) -> dict[str, int]:
     if 400 <= status < 500 and status not in _AGAIN:
         raise GiveUp(text)
     raise Retry(text)
-
-
-def retry_after(value: str, now: float) -> float | None:
-    """Seconds to wait, from a Retry-After of seconds or of a date; None where it is neither.
-
-    https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
-    """
-    value = value.strip()
-    if value.isascii() and value.isdigit() and len(value) <= 10:
-        return float(value)
-    if len(value) > 64:
-        return None
-    try:
-        date = parsedate_to_datetime(value)
-        at = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
-    return max(0.0, at - now)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -19,6 +18,7 @@ from receiver.handlers.decorator import marked
 from receiver.handlers.rules import NAME, NAME_EXPECTED, Rules
 from receiver.handlers.settings import Hidden, explain, resolve
 from receiver.retry import describe
+from submitter.suggest import suggest
 
 GROUP = "wavehook.handlers"
 """The entry points that `use` names."""
@@ -129,9 +129,7 @@ def _entry(prefix: str, use: object) -> EntryPoint:
         values = " and ".join(sorted(entry.value for entry in matches))
         raise SettingsError([f"{prefix}.use: {use!r} is offered by {values}, expected only one"])
     if not matches:
-        close = get_close_matches(str(use), known, 1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise SettingsError([f"{prefix}.use: {use!r}, {expected}{hint}"])
+        raise SettingsError([f"{prefix}.use: {use!r}, {expected}{suggest(str(use), known)}"])
     return matches[0]
 
 
@@ -206,8 +204,7 @@ def _entangled(installed: list[Installed], sections: Iterable[str]) -> list[str]
     for one in installed:
         for other in one.route.after:
             if other not in known:
-                close = get_close_matches(other, sorted(known), 1)
-                hint = f" (did you mean {close[0]}?)" if close else ""
+                hint = suggest(other, sorted(known))
                 faults.append(
                     f"handlers.{one.name}.after: {other!r}, expected the name of a handler{hint}"
                 )

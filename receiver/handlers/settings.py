@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,11 +22,10 @@ from pydantic_core import ErrorDetails
 
 from receiver.errors import SettingsError
 from receiver.handlers.rules import Rules
+from receiver.references import fetch
+from submitter.suggest import suggest
 
 Model = TypeVar("Model", bound=BaseModel)
-
-MAX_FILE = 64 * 1024
-"""Bytes of a `file:` value at most."""
 
 _SHOWN = 80
 
@@ -50,43 +48,17 @@ def resolve(value: Any, key: str, faults: list[str]) -> Any:
         faults: gets a sentence for each that cannot be read; the value never stands in it.
     """
     if isinstance(value, str):
-        kind, _, rest = value.partition(":")
-        if kind == "env":
-            return _from_environment(rest, key, faults)
-        if kind == "file":
-            return _from_file(rest, key, faults)
-        return value
+        try:
+            found = fetch(value, os.environ, Path())
+        except ValueError as error:
+            faults.append(f"{key}: {value!r}, {error}")
+            return Hidden()
+        return value if found is None else Hidden(found)
     if isinstance(value, Mapping):
         return {name: resolve(item, f"{key}.{name}", faults) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [resolve(item, f"{key}.{index}", faults) for index, item in enumerate(value)]
     return value
-
-
-def _from_environment(name: str, key: str, faults: list[str]) -> Hidden:
-    text = os.environ.get(name, "")
-    if not text:
-        wanted = f"the environment variable {name} to be set" if name else "env: and a name"
-        faults.append(f"{key}: 'env:{name}', expected {wanted}")
-    return Hidden(text)
-
-
-def _from_file(path: str, key: str, faults: list[str]) -> Hidden:
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_FILE + 1)
-        # Editors and `echo` end a file with a newline that is no part of a secret.
-        text = data.decode().rstrip("\r\n")
-    except OSError as error:
-        faults.append(f"{key}: 'file:{path}', expected a readable file ({error.strerror})")
-    # A NUL in the path, or bytes that are no text; neither error's own text may be shown.
-    except ValueError:
-        faults.append(f"{key}: 'file:{path}', expected a file of UTF-8 text")
-    else:
-        if text and len(data) <= MAX_FILE:
-            return Hidden(text)
-        faults.append(f"{key}: 'file:{path}', expected a file of 1 to {MAX_FILE} bytes")
-    return Hidden()
 
 
 def read(model: type[Model], name: str, settings: Mapping[str, Any]) -> Model:
@@ -139,9 +111,7 @@ def _one_of(key: str, fields: Mapping[str, Any], depth: int) -> str:
     if depth > 1 or not fields:
         return "a key that is documented"
     known = sorted({*fields, *Rules.model_fields, "use"})
-    close = get_close_matches(key, known, 1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"one of {', '.join(known)}{hint}"
+    return f"one of {', '.join(known)}{suggest(key, known)}"
 
 
 def _expected(message: str) -> str:

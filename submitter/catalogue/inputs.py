@@ -5,7 +5,6 @@ The validator's own messages repeat the value that is wrong, which may be a prom
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 from submitter.errors import Fault
 from submitter.strict import unfit, within
+from submitter.suggest import suggest
 
 if TYPE_CHECKING:
     from jsonschema import FormatChecker, ValidationError
@@ -106,10 +106,8 @@ def _properties(error: ValidationError) -> list[str]:
 
 
 def _unknown(name: str, fields: list[str]) -> str:
-    near = difflib.get_close_matches(name[:64], fields, n=1)
-    if near:
-        return f"is no field of this model; did you mean {near[0]}?"
-    return f"is no field of this model; it has {_bounded(', '.join(fields))}"
+    hint = suggest(name, fields) or f"; it has {_bounded(', '.join(fields))}"
+    return f"is no field of this model{hint}"
 
 
 def _shown(rule: Any) -> str:

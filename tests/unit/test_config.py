@@ -315,9 +315,10 @@ def test_references_put_secrets_from_elsewhere_in(tmp_path: Path) -> None:
         ("env:EMPTY", "it is empty"),
         ("file:missing", "expected a file that can be read (No such file or directory)"),
         ("file:.", "expected a file that can be read (Is a directory)"),
-        ("file:binary", "expected a file with UTF-8 text"),
-        ("file:large", "expected at most 65536 bytes"),
-        ("file:a\0b", "null"),
+        ("file:binary", "expected a file of UTF-8 text"),
+        ("file:large", "expected a file of at most 65536 bytes"),
+        ("file:a\0b", "expected a file of UTF-8 text"),
+        ("file:", "expected a path after file:"),
         ("env:WAVEHOOK_NO", "expected this environment variable to be set"),
     ],
 )

@@ -16,7 +16,7 @@ import pytest
 from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
 from receiver.handlers.base import Context
-from receiver.handlers.http import Forward, Settings, create, key, retry_after, sign
+from receiver.handlers.http import Forward, Settings, create, key, sign
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 OTHER = "whsec_" + base64.b64encode(b"o" * 32).decode()
@@ -194,29 +194,6 @@ async def test_retry_after_pauses_the_handler(code: int, value: str, after: floa
         with pytest.raises(Retry) as retry:
             await handler(event(), context())
     assert (retry.value.after, retry.value.pause) == (after, True)
-
-
-@pytest.mark.parametrize(
-    ("value", "after"),
-    [
-        (" 5 ", 5.0),
-        ("Fri, 15 Jan 2027 07:00:00 GMT", 0.0),
-        ("Fri, 15 Jan 2027 08:01:00 -0000", 60.0),
-        ("Fri, 15 Jan 2027 09:01:00 +0100", 60.0),
-        ("", None),
-        ("soon", None),
-        ("-5", None),
-        ("1.5", None),
-        ("٣", None),
-        ("9" * 11, None),
-        ("9" * 5000, None),
-        ("Fri, 99 Jan 2027 08:01:00 GMT", None),
-        ("Fri, 15 Jan 99999 08:01:00 GMT", None),
-    ],
-)
-def test_retry_after_is_read_or_left(value: str, after: float | None) -> None:
-    """F27: what is no wait is left to the retry policy."""
-    assert retry_after(value, NOW) == after
 
 
 async def test_a_connection_that_breaks_is_tried_again() -> None:
