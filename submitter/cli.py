@@ -16,13 +16,11 @@ import typer
 from submitter import catalogue
 from submitter.errors import ApiError, BadInput, BadSettings, SubmitterError
 from submitter.prediction import JSON, Prediction, Status
-from submitter.printing import json_line, plain
+from submitter.printing import json_line, plain, tell_retries
 from submitter.seal import Seal
 from submitter.simulator.cli import simulate
 
 if TYPE_CHECKING:
-    from stamina.instrumentation import RetryDetails
-
     from submitter.client import WaveSpeed
 
 T = TypeVar("T")
@@ -164,12 +162,9 @@ def _run(
     settings: Callable[[], SubmitSettings],
     work: Callable[[WaveSpeed], Coroutine[Any, Any, T]],
 ) -> T:
-    import stamina
-
     from submitter.client import WaveSpeed
 
-    # By default stamina logs to standard output, which belongs to the result.
-    stamina.instrumentation.set_on_retry_hooks([_tell_retry])
+    tell_retries()
 
     async def session(wave: WaveSpeed) -> T:
         async with wave:
@@ -190,10 +185,6 @@ def _run(
         if isinstance(error, ApiError) and error.message:
             typer.echo(f"The API says: {error.message}", err=True)
         raise typer.Exit(2 if isinstance(error, BadInput | BadSettings) else 1) from None
-
-
-def _tell_retry(details: RetryDetails) -> None:
-    typer.echo(f"{details.caused_by}; asking again in {details.wait_for:.1f} s", err=True)
 
 
 def _input(model: str, pairs: list[str], file: str | None) -> dict[str, JSON]:

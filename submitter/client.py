@@ -171,7 +171,7 @@ class WaveSpeed:
         try:
             answer = await self._send(request)
         except _NOTHING_SENT as error:
-            raise Unavailable(type(error).__name__) from None
+            raise Unavailable(f"{type(error).__name__}; nothing was created") from None
         except httpx.HTTPError as error:
             raise SubmissionUnknown(model, sent_at, type(error).__name__) from None
         prediction = protocol.read_submission(

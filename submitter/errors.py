@@ -176,7 +176,7 @@ class Unavailable(SubmitterError):
     def __init__(
         self, reason: str, *, status: int | None = None, retry_after: float | None = None
     ) -> None:
-        super().__init__(f"the API is not available ({reason}); nothing was created")
+        super().__init__(f"the API is not available ({reason})")
         self.reason = reason
         self.status = status
         self.retry_after = retry_after

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import typer
 
 from submitter.prediction import JSON
+
+if TYPE_CHECKING:
+    from stamina.instrumentation import RetryDetails
 
 
 def json_line(fields: Mapping[str, JSON]) -> None:
@@ -18,3 +22,14 @@ def json_line(fields: Mapping[str, JSON]) -> None:
 def plain(text: str) -> str:
     """Text of others, without what would steer a terminal (F17)."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def tell_retries() -> None:
+    """Tell the person who waits that the API is asked again; stamina would log it."""
+    from stamina.instrumentation import set_on_retry_hooks
+
+    set_on_retry_hooks([_tell_retry])
+
+
+def _tell_retry(details: RetryDetails) -> None:
+    typer.echo(f"{details.caused_by}; asking again in {details.wait_for:.1f} s", err=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from stamina import instrumentation
 
 from receiver.telemetry import log
 
@@ -41,3 +42,4 @@ def logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         each.setLevel(level)
         each.propagate = propagate
     structlog.reset_defaults()
+    instrumentation.set_on_retry_hooks(None)

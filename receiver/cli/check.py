@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from receiver.cli.options import AsJson, Config, Database, Modules, option, reading
-from receiver.errors import SettingsError, StoreError
-from submitter.printing import json_line, plain
+from receiver.errors import SchemaMismatch, SettingsError, StoreError
+from submitter.printing import json_line, plain, tell_retries
 
 if TYPE_CHECKING:
     from receiver.config import Settings
 
 TIMEOUT = 10.0
 """Seconds for the public URL to answer."""
+
+
+ANOTHER = "name another in WAVEHOOK_DATABASE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ def check(
 ) -> None:
     """Look whether all is there, and say what to do.
 
-    It reads the settings and tries database, secrets, public URL and handlers. Nothing is
+    It reads the settings and tries database, secrets, keys, public URL and handlers. Nothing is
     changed, and a database that is not there is not made. With WAVESPEED_API_KEY set,
     the account's webhook secret is compared with the one in the settings.
 
@@ -55,11 +59,9 @@ def check(
     Exit codes: 0 all is well, 1 something is not, 2 settings.
     """
     found = reading(database=database, config=config, modules=modules, public_url=public_url)
+    findings: Iterable[Finding]
     if found.faults:
-        findings: Iterator[Finding] = (
-            Finding("settings", fault, "correct it; `wavehook serve --help` names all settings")
-            for fault in found.faults
-        )
+        findings = chain(map(_fault, found.faults), _handlers(found.settings))
     else:
         findings = _look(found.settings)
     well = True
@@ -68,6 +70,10 @@ def check(
         _tell(finding, as_json=as_json)
     if not well:
         raise typer.Exit(2 if found.faults else 1)
+
+
+def _fault(fault: str) -> Finding:
+    return Finding("settings", fault, "correct it; `wavehook serve --help` names all settings")
 
 
 def _tell(finding: Finding, *, as_json: bool) -> None:
@@ -88,6 +94,7 @@ def _look(settings: Settings) -> Iterator[Finding]:
     yield Finding("settings", read)
     yield _database(settings)
     yield from _sources(settings)
+    yield _seal(settings)
     yield _public_url(settings)
     yield from _handlers(settings)
 
@@ -106,14 +113,18 @@ def _database(settings: Settings) -> Finding:
             return Finding(
                 "database",
                 f"{path}: its folder cannot be written ({error.strerror})",
-                "let this user write there, or name another in WAVEHOOK_DATABASE",
+                f"let this user write there, or {ANOTHER}",
             )
         return Finding("database", f"{path}: not there yet, made at the first start")
     try:
         return Finding("database", asyncio.run(_queue(settings)))
+    except SchemaMismatch as error:
+        return Finding("database", str(error), f"it was left as it is; {ANOTHER}")
     except StoreError as error:
         return Finding(
-            "database", str(error), "see that the file is there, whole and free, and the disk too"
+            "database",
+            str(error),
+            f"see that the file is whole and free, and the disk not full, or {ANOTHER}",
         )
 
 
@@ -139,6 +150,7 @@ def _sources(settings: Settings) -> Iterator[Finding]:
     fetched: list[str] = []
     failure = None
     if settings.api_key is not None:
+        tell_retries()
         try:
             fetched = [fetch_secret(settings)]
         except (SubmitterError, TimeoutError) as error:
@@ -146,7 +158,8 @@ def _sources(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 "API key",
                 f"{settings.base_url}: {failure}",
-                "check WAVESPEED_API_KEY and WAVESPEED_BASE_URL",
+                "check WAVESPEED_API_KEY and WAVESPEED_BASE_URL; with WAVEHOOK_WAVESPEED_SECRETS "
+                "set, `serve` does not need the API",
             )
         else:
             yield Finding("API key", f"{settings.base_url} accepts it")
@@ -155,6 +168,8 @@ def _sources(settings: Settings) -> Iterator[Finding]:
     offline = replace(settings, api_key=None)
     found = sources_of(offline, faults, secrets=own or fetched)
     for fault in faults:
+        if failure and "it is not set" in fault:
+            continue  # it would have come from the API
         yield Finding(
             "secret", fault, "`wavehook secret` prints the account's, where the API key is set"
         )
@@ -176,6 +191,20 @@ def _verifies(keys: int) -> str:
     return f"verified with {keys} secret{'s' * (keys != 1)}"
 
 
+def _seal(settings: Settings) -> Finding:
+    from receiver.build import seal_of
+
+    path = settings.key_path
+    if not settings.seal_keys and not path.exists():
+        return Finding("seal keys", f"{path}: not there yet, made at the first start")
+    try:
+        seal_of(settings)
+    except SettingsError as error:
+        return Finding("seal keys", "; ".join(error.faults), "correct WAVEHOOK_SEAL_KEYS")
+    count = len(settings.seal_keys)
+    return Finding("seal keys", f"{count} in WAVEHOOK_SEAL_KEYS" if count else f"{path}: one")
+
+
 def _public_url(settings: Settings) -> Finding:
     from submitter.address import base_fault
 
@@ -184,7 +213,7 @@ def _public_url(settings: Settings) -> Finding:
         return Finding("public URL", "not set; `wavehook submit` asks for no webhooks")
     fault = base_fault(url)
     if fault:
-        return Finding("public URL", f"{url}: {fault}", "the API sends webhooks to HTTPS only")
+        return Finding("public URL", f"{url}: {fault}", "correct WAVEHOOK_PUBLIC_URL")
     import httpx
 
     try:

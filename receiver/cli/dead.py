@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.cli.opening import with_store
+from receiver.cli.opening import PURGED, stored, with_store
 from receiver.cli.options import AsJson, Config, Database, settings
 from receiver.cli.printing import dispatch_fields, moment, table
 from receiver.errors import WavehookError
@@ -87,41 +87,57 @@ def retry_dead(
     Exit codes: 0 done, 1 nothing of that is dead, 2 usage or settings.
     """
     if everything == (event_id is not None):
-        raise typer.BadParameter("expected an event's id, or --all", param_hint="EVENT_ID")
+        raise typer.BadParameter("expected either an event's id or --all", param_hint="EVENT_ID")
 
-    async def work(store: Store) -> list[Dispatch]:
+    async def work(store: Store) -> tuple[list[Dispatch], int]:
         if event_id is None:
             return await _retry_all(store)
-        return [
-            dispatch
-            for dispatch in await store.dispatches(event_id)
-            if handler in (None, dispatch.handler) and await _retry(store, dispatch)
-        ]
+        return await _retry_one(store, event_id, handler), 0
 
-    done = with_store(settings(database=database, config=config), work)
+    done, left = with_store(settings(database=database, config=config), work)
     if as_json:
         for dispatch in done:
             fields: dict[str, JSON] = {"event_id": dispatch.event_id, "handler": dispatch.handler}
             json_line(fields)
-    if not done and not everything:
-        raise WavehookError("nothing of that is dead; `wavehook dead list` shows what is")
-    if not as_json:
+    else:
         typer.echo(f"{len(done)} dispatch{'es' * (len(done) != 1)} due again")
+    if left:
+        typer.echo(f"{left} left dead: the bodies of their events were purged", err=True)
 
 
-async def _retry_all(store: Store) -> list[Dispatch]:
-    done: dict[str, Dispatch] = {}
+async def _retry_one(store: Store, event_id: str, handler: str | None) -> list[Dispatch]:
+    event = await stored(store, event_id)
+    dead = [
+        dispatch
+        for dispatch in await store.dispatches(event_id)
+        if handler in (None, dispatch.handler) and dispatch.state is DispatchState.DEAD
+    ]
+    if dead and not event.body:
+        raise WavehookError(PURGED)
+    done = [dispatch for dispatch in dead if await _retry(store, dispatch)]
+    if not done:
+        raise WavehookError("nothing of that is dead; `wavehook dead list` shows what is")
+    return done
+
+
+async def _retry_all(store: Store) -> tuple[list[Dispatch], int]:
+    """Those that are due again, and the number of those that have nothing left to hand out."""
+    seen: set[str] = set()
+    done: list[Dispatch] = []
+    left = 0
     while True:
         # What has died again meanwhile is left for another time.
-        new = [d for d in await store.dead(limit=PAGE) if d.key not in done]
+        new = [d for d in await store.dead(limit=PAGE + left) if d.key not in seen]
         if not new:
-            return list(done.values())
+            return done, left
         for dispatch in new:
-            await _retry(store, dispatch)
-            done[dispatch.key] = dispatch
+            seen.add(dispatch.key)
+            event = await store.event(dispatch.event_id)
+            if event is None or not event.body:
+                left += 1
+            elif await _retry(store, dispatch):
+                done.append(dispatch)
 
 
 async def _retry(store: Store, dispatch: Dispatch) -> bool:
-    if dispatch.state is not DispatchState.DEAD:
-        return False
     return await store.retry(dispatch.event_id, dispatch.handler, time.time())

@@ -49,12 +49,12 @@ def demo(
         bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")
     ] = False,
 ) -> None:
-    """See the whole loop in a few seconds, with no account and no cost.
+    """See the whole loop in a few seconds.
 
-    Starts a simulated WaveSpeedAI API and a receiver on free ports of this machine, submits ten
-    Kling image-to-video tasks with a context each, and handles their webhooks. On purpose,
-    webhooks come twice, out of order, and before the submit's answer; one is forged; a worker is
-    killed over one task, and another task's handler fails at first.
+    No account, no cost. It starts a simulated WaveSpeedAI API and a receiver on free ports of this
+    machine, submits ten Kling image-to-video tasks with a context each, and handles their webhooks.
+    On purpose, webhooks come twice, out of order, and before the submit's answer; one is forged; a
+    worker is killed over one task, and another task's handler fails at first.
 
     Example: wavehook demo --keep
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.cli.opening import with_store
+from receiver.cli.opening import PURGED, stored, with_store
 from receiver.cli.options import AsJson, Config, Database, Modules, settings
 from receiver.cli.printing import (
     attempt_fields,
@@ -24,6 +24,8 @@ from receiver.event import Attempt, Dispatch, Event
 from receiver.stores.base import Listed, Store
 from submitter.prediction import JSON
 from submitter.printing import json_line, plain
+
+PARKED = "Parked: it is genuine, but not what its source is known to send; --body shows it."
 
 EventId = Annotated[
     str,
@@ -89,7 +91,7 @@ def show(
     """
 
     async def work(store: Store) -> tuple[Event, list[Dispatch], list[Attempt]]:
-        event = await _event(store, event_id)
+        event = await stored(store, event_id)
         return event, await store.dispatches(event_id), await store.attempts(event_id)
 
     event, dispatches, attempts = with_store(settings(database=database, config=config), work)
@@ -106,8 +108,13 @@ def show(
     for name, value in event_fields(event).items():
         typer.echo(f"{name:12} {plain(str(value)) if value is not None else '-'}")
     typer.echo()
-    heads = ("HANDLER", "STATE", "ATTEMPTS", "DUE", "ERROR")
-    table(heads, [_dispatch_cells(dispatch) for dispatch in dispatches])
+    if event.parked:
+        typer.echo(PARKED)
+    if dispatches:
+        heads = ("HANDLER", "STATE", "ATTEMPTS", "DUE", "ERROR")
+        table(heads, [_dispatch_cells(dispatch) for dispatch in dispatches])
+    else:
+        typer.echo("No handler wanted it when it came; `wavehook redeliver` hands it to one.")
     if attempts:
         typer.echo()
         columns = ("HANDLER", "ATTEMPT", "STARTED", "SECONDS", "OUTCOME", "ERROR")
@@ -115,7 +122,8 @@ def show(
     if body:
         typer.echo()
         for name, private in _private(event).items():
-            typer.echo(f"{name}: {json.dumps(private, indent=2)}")
+            shown = json.dumps(private, indent=2) if private != "" else "none; it was purged"
+            typer.echo(f"{name}: {shown}")
 
 
 def redeliver(
@@ -159,12 +167,12 @@ def redeliver(
     routes = [handler.route for handler in installed]
 
     async def work(store: Store) -> list[str]:
-        event = await _event(store, event_id)
+        event = await stored(store, event_id)
         names = handlers or list(match(event, routes))
         if not names:
             raise WavehookError("no handler wants this event; name one with --handler")
         if not event.body:
-            raise WavehookError("its body was purged; there is nothing left to hand out")
+            raise WavehookError(PURGED)
         await Intake({}, routes, store).replay(event_id, time.time(), names)
         return names
 
@@ -173,13 +181,6 @@ def redeliver(
         json_line({"event_id": event_id, "handlers": list[JSON](names)})
     else:
         typer.echo(f"Due again for {', '.join(names)}.")
-
-
-async def _event(store: Store, event_id: str) -> Event:
-    event = await store.event(event_id)
-    if event is None:
-        raise WavehookError(f"there is no event {plain(event_id)}; `wavehook events` lists them")
-    return event
 
 
 def _private(event: Event) -> dict[str, JSON]:

@@ -10,7 +10,11 @@ from typing import TypeVar
 from receiver.build import open_store
 from receiver.config import Settings
 from receiver.errors import WavehookError
+from receiver.event import Event
 from receiver.stores.base import Store
+from submitter.printing import plain
+
+PURGED = "its body was purged; there is nothing left to hand out"
 
 T = TypeVar("T")
 
@@ -44,3 +48,15 @@ def with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
             return await work(store)
 
     return asyncio.run(run())
+
+
+async def stored(store: Store, event_id: str) -> Event:
+    """The event of this id.
+
+    Raises:
+        WavehookError: there is none.
+    """
+    event = await store.event(event_id)
+    if event is None:
+        raise WavehookError(f"there is no event {plain(event_id)}; `wavehook events` lists them")
+    return event

@@ -15,7 +15,7 @@ from receiver.cli.opening import with_store
 from receiver.cli.options import AsJson, Config, Database, settings
 from receiver.errors import SettingsError, WavehookError
 from receiver.stores.base import KEY_DAYS, Purged, Store
-from submitter.printing import json_line
+from submitter.printing import json_line, tell_retries
 
 DAY = 86400.0
 
@@ -130,6 +130,7 @@ def _fetched(config: str | None) -> str:
     from receiver.build import fetch_secret
     from submitter.errors import SubmitterError
 
+    tell_retries()
     try:
         return fetch_secret(given)
     except (SubmitterError, TimeoutError) as error:

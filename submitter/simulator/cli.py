@@ -46,10 +46,11 @@ def simulate(
         str | None, typer.Option(help="Signs the webhooks (whsec_…); without it, a new one.")
     ] = None,
 ) -> None:
-    """Run a look-alike of the WaveSpeedAI API on this machine, with its webhooks.
+    """Run a look-alike of the WaveSpeedAI API.
 
-    No account, no cost. It checks inputs as the API does, serves real output files, signs its
-    webhooks, and can do wrong whatever a sender can do wrong. Stop it with Ctrl-C.
+    On this machine, with its webhooks; no account, no cost. It checks inputs as the API does,
+    serves real output files, signs its webhooks, and can do wrong whatever a sender can do wrong.
+    Stop it with Ctrl-C.
 
     Example: wavehook simulate --speed 60 --faults duplicate=0.2,early-webhook=0.1
 

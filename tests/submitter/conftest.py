@@ -14,4 +14,3 @@ def no_waits() -> Iterator[None]:
     with stamina.set_testing(True, attempts=5, cap=True):
         stamina.instrumentation.set_on_retry_hooks([])
         yield
-    stamina.instrumentation.set_on_retry_hooks(None)

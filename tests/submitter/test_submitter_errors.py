@@ -59,7 +59,7 @@ def test_bad_input_shows_its_faults_bounded() -> None:
         ),
         (
             Unavailable("HTTP 503", status=503),
-            "the API is not available (HTTP 503); nothing was created",
+            "the API is not available (HTTP 503)",
         ),
         (
             SubmissionUnknown("a/b", 1.0, "ReadTimeout"),

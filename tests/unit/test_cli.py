@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from receiver.cli import application, submit_settings
+from receiver.cli import application, dead, submit_settings
 from receiver.config import REFERENCE
 from receiver.errors import SettingsError
 from receiver.event import Dead, DispatchState, Done, Event, Outcome, RetryAt
@@ -377,9 +377,9 @@ def test_dead_retry_gives_a_second_chance() -> None:
     ("words", "code", "expected"),
     [
         ((ID, "keep"), 1, "nothing of that is dead"),
-        (("nothing",), 1, "nothing of that is dead"),
-        ((), 2, "expected an event's id, or --all"),
-        ((ID, "--all"), 2, "expected an event's id, or --all"),
+        (("nothing",), 1, "there is no event nothing; `wavehook events` lists them"),
+        ((), 2, "expected either an event's id or --all"),
+        ((ID, "--all"), 2, "expected either an event's id or --all"),
     ],
 )
 def test_dead_retry_of_nothing(words: tuple[str, ...], code: int, expected: str) -> None:
@@ -387,6 +387,38 @@ def test_dead_retry_of_nothing(words: tuple[str, ...], code: int, expected: str)
     filled()
     result = run("dead", "retry", *words)
     assert (result.exit_code, expected in result.stderr) == (code, True)
+
+
+def test_dead_retry_leaves_what_was_purged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F23, F42: a handler gets no event without a body; all others are found behind those."""
+    monkeypatch.setattr(dead, "PAGE", 1)
+    filled(2, received_at=time.time() - 5 * 86400)
+
+    async def one_each(store: Store) -> None:
+        for claim in await store.claim("w", {"keep": 100}, 60.0, time.time()):
+            await store.settle(claim.dispatch, "w", Dead("n0"), time.time())
+        await store.purge(before=time.time() - 86400, now=time.time())
+        await store.add(event(3), {"team": ()})
+        (claim,) = await store.claim("w", {"team": 1}, 60.0, time.time() - 9)
+        await store.settle(claim.dispatch, "w", Dead("n0"), time.time() - 9)
+
+    with_store(one_each)
+    one = run("dead", "retry", ID)
+    assert one.exit_code == 1
+    assert "its body was purged; there is nothing left to hand out" in one.stderr
+    everything = run("dead", "retry", "--all", "--json")
+    assert objects(everything) == [{"event_id": "wavespeed:t3:completed", "handler": "team"}]
+    assert everything.stderr == "4 left dead: the bodies of their events were purged\n"
+
+
+def test_show_of_a_parked_event_says_what_that_is() -> None:
+    """F13: genuine, kept, wanted by nobody; and the way to a handler."""
+    parked = event(1, id="wavespeed:m1:abc", type="parked", subject=None, body=b"[1]")
+    with_store(lambda store: store.add(parked, {}))
+    shown = run("show", parked.id).stdout
+    assert "Parked: it is genuine, but not what its source is known to send" in shown
+    assert "No handler wanted it when it came; `wavehook redeliver`" in shown
+    assert "HANDLER" not in shown
 
 
 def test_purge_removes_old_payloads() -> None:
@@ -402,7 +434,7 @@ def test_purge_removes_old_payloads() -> None:
     assert objects(run("purge", "--yes", "--json")) == [{"payloads": 0, "events": 0}]
     text = run("purge", "--older-than", "2", "--yes").stdout
     assert text == "1 payload removed, and 0 events older than 30 days with their keys.\n"
-    assert run("show", ID, "--body").stdout.count('body: ""') == 1
+    assert run("show", ID, "--body").stdout.count("body: none; it was purged") == 1
 
 
 def test_purge_asks_first() -> None:

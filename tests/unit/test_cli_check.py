@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import stamina
 from typer.testing import CliRunner
 
 from receiver.cli import application
@@ -52,7 +54,7 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def url() -> Iterator[str]:
     with HTTPServer(("127.0.0.1", 0), Answers) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -98,9 +100,10 @@ def test_a_person_reads_lines(folder: Path) -> None:
 
 
 def test_settings_that_cannot_work() -> None:
-    """Faults of the settings end with 2; each is a line."""
-    found = look(2, WAVEHOOK_PORT="x")
+    """Faults of the settings end with 2; each is a line, and those of handlers follow."""
+    found = look(2, "--handlers", "no_such_module", WAVEHOOK_PORT="x")
     assert found["settings"]["found"].startswith("WAVEHOOK_PORT = 'x'")
+    assert "'no_such_module' cannot be imported" in found["handlers"]["found"]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +131,47 @@ def test_a_database_that_is_there(folder: Path) -> None:
     CliRunner().invoke(application(), ["migrate"])
     found = look(0, WAVEHOOK_WAVESPEED_SECRETS=SECRET)
     assert found["database"]["found"].endswith("takes events; 0 dispatches waiting, 0 dead")
+
+
+@pytest.mark.parametrize(
+    ("version", "told"), [(99, "made by a newer Wavehook"), (0, "of something else")]
+)
+def test_a_database_of_somebody_else(version: int, told: str, folder: Path) -> None:
+    """F43: what to do is not to look after the disk."""
+    with sqlite3.connect(folder / "wavehook.db") as database:
+        database.execute("CREATE TABLE x (a)")
+        database.execute(f"PRAGMA user_version = {version}")
+    database.close()
+    found = look(1, WAVEHOOK_WAVESPEED_SECRETS=SECRET)["database"]
+    assert told in found["found"]
+    assert found["todo"] == "it was left as it is; name another in WAVEHOOK_DATABASE"
+
+
+def test_seal_keys_are_tried(folder: Path) -> None:
+    """F33: a key that `serve` would refuse is told; the key file is read, and not made."""
+    given = {"WAVEHOOK_WAVESPEED_SECRETS": SECRET}
+    assert "made at the first start" in look(0, **given)["seal keys"]["found"]
+    assert list(folder.iterdir()) == []
+    wrong = look(1, WAVEHOOK_SEAL_KEYS="bad", **given)["seal keys"]
+    assert "is not a Fernet key" in wrong["found"]
+    right = look(0, WAVEHOOK_SEAL_KEYS="k" * 43 + "=", **given)["seal keys"]
+    assert right["found"] == "1 in WAVEHOOK_SEAL_KEYS"
+    (folder / "wavehook.key").write_text("k" * 43 + "=\n")
+    assert look(0, **given)["seal keys"]["found"].endswith("wavehook.key: one")
+
+
+def test_an_api_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F20: one cause is told once, with the way to start without the API."""
+    monkeypatch.setenv("WAVESPEED_BASE_URL", "http://127.0.0.1:9")
+    with stamina.set_testing(True, attempts=2):
+        result = CliRunner().invoke(application(), ["check"], env={"WAVESPEED_API_KEY": "k"})
+    assert result.exit_code == 1
+    assert result.stdout.count("WRONG") == 1
+    assert "the API is not available (ConnectError)" in result.stdout
+    assert "with WAVEHOOK_WAVESPEED_SECRETS set, `serve` does not need the API" in result.stdout
+    assert result.stderr.splitlines() == [
+        "the API is not available (ConnectError); asking again in 0.0 s"
+    ]
 
 
 def test_a_secret_that_is_not_the_accounts(url: str) -> None:

@@ -241,6 +241,22 @@ def test_a_reader_that_leaves_is_no_traceback(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_a_reader_that_leaves_early(tmp_path: Path) -> None:
+    """As in `wavehook events --json | head -1`: no traceback, no word."""
+    with subprocess.Popen(
+        [*COMMAND, "--help"],
+        cwd=tmp_path,
+        env=ENVIRON,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1)])
 def test_purge_asks_a_person_at_a_terminal(answer: str, code: int, tmp_path: Path) -> None:
     """At a terminal a person is asked, and no means no."""
