@@ -154,7 +154,7 @@ class Store(ABC):
 
     @abstractmethod
     async def dead(self, *, limit: int = 50) -> list[Dispatch]:
-        """Dead dispatches, latest first."""
+        """Dead dispatches, latest first; of one time and event, by handler name."""
 
     @abstractmethod
     async def retry(self, event_id: str, handler: str, now: float) -> bool:

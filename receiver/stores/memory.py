@@ -266,7 +266,7 @@ class MemoryStore(Store):
 
     def _newest_first(self) -> Iterator[Dispatch]:
         for record in reversed(self._records.values()):
-            yield from record.dispatches.values()
+            yield from sorted(record.dispatches.values(), key=lambda one: one.handler)
 
     def _claimable(self) -> Iterator[tuple[_Record, Dispatch]]:
         """Every dispatch that time alone keeps from being claimed."""

@@ -329,3 +329,11 @@ async def test_the_oldest_open_event_has_no_exclusions(store: Store) -> None:
     await store.add(event("new"), PLAN)
 
     assert (await store.stats()).oldest_open == NOW - 8
+
+
+async def test_dead_of_one_moment_are_listed_by_handler(store: Store) -> None:
+    """F23: the listing has one order on every backend, whatever order the plan had."""
+    await store.add(event("s1"), {"zeta": (), "alpha": ()})
+    for claimed in await store.claim("o", {"zeta": 1, "alpha": 1}, 60, NOW):
+        assert await store.settle(claimed.dispatch, "o", Dead("x"), NOW)
+    assert [each.handler for each in await store.dead()] == ["alpha", "zeta"]
