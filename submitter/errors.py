@@ -10,7 +10,11 @@ SubmitterError
 │   ├── RateLimited          429; carries when to ask again
 │   └── InsufficientBalance  the account cannot pay for it
 ├── Unavailable              no usable answer, and nothing was created: worth trying again
-└── SubmissionUnknown        the task may exist and be billed: never to be sent again unseen
+├── SubmissionUnknown        the task may exist and be billed: never to be sent again unseen
+├── OverBudget               it would cost more than the cap; nothing was sent
+├── LedgerUnavailable        the ledger cannot be read or written; nothing was sent
+├── StillRunning             the time to wait is over, the task is not; carries what is known
+└── TaskFailed               the task ended badly; carries the prediction
 
 No text or `repr` of an error holds the API key, an input or a body. The API's own words may
 repeat an input: they are the attribute `message` of an ApiError, for whoever asks for them.
@@ -20,6 +24,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from submitter.prediction import Prediction
 
 _SHOWN = 20
 
@@ -193,16 +201,84 @@ class SubmissionUnknown(SubmitterError):
         sent_at: Unix seconds, when the request went out.
         reason: a few words.
         status: the HTTP status, where there was an answer.
+        key: of the submission in the ledger, which settles it; None where there is no ledger.
     """
 
     def __init__(
-        self, model: str, sent_at: float, reason: str, *, status: int | None = None
+        self,
+        model: str,
+        sent_at: float,
+        reason: str,
+        *,
+        status: int | None = None,
+        key: str | None = None,
     ) -> None:
+        what_next = (
+            f"`wavehook reconcile` or a running `wavehook serve` settles it (key {key})"
+            if key
+            else "look for it in the API's history first"
+        )
         super().__init__(
             f"the task for {model} may have been created and billed ({reason}); "
-            "it was not sent again: look for it in the API's history first"
+            f"it was not sent again: {what_next}"
         )
         self.model = model
         self.sent_at = sent_at
         self.reason = reason
         self.status = status
+        self.key = key
+
+
+class OverBudget(SubmitterError):
+    """The price is above the cap that was given; nothing was sent.
+
+    Attributes:
+        price: USD, as the API quoted it.
+        max_cost: USD, the cap.
+    """
+
+    def __init__(self, price: float, max_cost: float) -> None:
+        super().__init__(
+            f"it would cost {price:g} USD, and the cap is {max_cost:g} USD; nothing was sent"
+        )
+        self.price = price
+        self.max_cost = max_cost
+
+
+class LedgerUnavailable(SubmitterError):
+    """The ledger cannot be read or written now; what was to be sent was not sent."""
+
+
+class StillRunning(SubmitterError):
+    """The time to wait is over, and the task has not ended; it is not lost, wait again.
+
+    Attributes:
+        key: of the submission.
+        task_id: the API's id, where it is known.
+        status: of the task, where it is known.
+    """
+
+    def __init__(self, key: str, task_id: str | None, status: str | None) -> None:
+        name = task_id or key
+        super().__init__(
+            f"{name} has not ended yet (status {status or 'unknown'}); it goes on, and "
+            f"`wavehook wait {name}` waits for it again"
+        )
+        self.key = key
+        self.task_id = task_id
+        self.status = status
+
+
+class TaskFailed(SubmitterError):
+    """The task ended badly.
+
+    Attributes:
+        prediction: with `error` and `code`; its words may repeat an input.
+    """
+
+    def __init__(self, prediction: Prediction) -> None:
+        code = prediction.code
+        meaning = _MEANINGS.get(code) if code else None
+        shown = f", code {code}" + (f": {meaning}" if meaning else "") if code else ""
+        super().__init__(f"the task {prediction.id} ended as {prediction.status}{shown}")
+        self.prediction = prediction

@@ -43,10 +43,12 @@ class Sealed:
     Attributes:
         context: as it was sealed; any JSON.
         model: the model that the token was made for; None where it is good for any.
+        submission: the key of the submission in the ledger; None where there is none.
     """
 
     context: JSON = field(repr=False)
     model: str | None = None
+    submission: str | None = None
 
 
 class Seal:
@@ -72,13 +74,16 @@ class Seal:
         self._keys = tuple(keys)
         self._lifetime = int(lifetime)
 
-    def seal(self, context: JSON, *, model: str | None, now: float) -> str:
+    def seal(
+        self, context: JSON, *, model: str | None, now: float, submission: str | None = None
+    ) -> str:
         """Make a token.
 
         Args:
             context: any JSON of at most `MAX_CONTEXT` bytes.
             model: the model's id; a webhook about another one is refused.
             now: Unix seconds.
+            submission: the key of the submission, by which its webhook finds it.
 
         Raises:
             BadInput: the context is not JSON.
@@ -92,7 +97,10 @@ class Seal:
         size = len(_encode(context))
         if size > MAX_CONTEXT:
             raise ContextTooLarge(size, MAX_CONTEXT)
-        plain = _encode({"context": context, "model": model})
+        held: dict[str, JSON] = {"context": context, "model": model}
+        if submission is not None:
+            held["submission"] = submission
+        plain = _encode(held)
         return self._ring.encrypt_at_time(plain, int(now)).decode().rstrip("=")
 
     def open(self, token: str, now: float) -> Sealed | None:
@@ -120,8 +128,12 @@ class Seal:
             return None
         if not isinstance(held, dict) or "context" not in held:
             return None
-        model = held.get("model")
-        return Sealed(held["context"], model if isinstance(model, str) else None)
+        model, submission = held.get("model"), held.get("submission")
+        return Sealed(
+            held["context"],
+            model if isinstance(model, str) else None,
+            submission if isinstance(submission, str) else None,
+        )
 
     @cached_property
     def _ring(self) -> MultiFernet:

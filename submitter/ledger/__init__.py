@@ -1,0 +1,1 @@
+"""Where submissions are recorded: the port, and its backends."""
