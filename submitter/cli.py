@@ -35,12 +35,24 @@ class SubmitSettings:
         base_url: `WAVESPEED_BASE_URL`; None for the API's own address.
         public_url: `WAVEHOOK_PUBLIC_URL`; None asks for no webhooks.
         seal_keys: `WAVEHOOK_SEAL_KEYS`, newest first.
+        database: `WAVEHOOK_DATABASE`, a `sqlite:///` URL; the receiver's has an absolute path.
+        admin_token: `WAVEHOOK_ADMIN_TOKEN`.
+        rate: `WAVEHOOK_RATE`, submits a minute; None is no limit.
+        in_flight: `WAVEHOOK_IN_FLIGHT`, tasks at once; None is no limit.
+        overdue: `WAVEHOOK_OVERDUE`, in seconds.
+        submit_timeout: `WAVEHOOK_SUBMIT_TIMEOUT`, in seconds.
     """
 
     api_key: str | None = field(default=None, repr=False)
     base_url: str | None = None
     public_url: str | None = None
     seal_keys: tuple[str, ...] = field(default=(), repr=False)
+    database: str = "sqlite:///wavehook.db"
+    admin_token: str | None = field(default=None, repr=False)
+    rate: int | None = None
+    in_flight: int | None = None
+    overdue: float = 300.0
+    submit_timeout: float = 60.0
 
 
 def from_environment() -> SubmitSettings:

@@ -78,6 +78,12 @@ def submit_settings() -> SubmitSettings:
         base_url=found.base_url,
         public_url=found.public_url,
         seal_keys=seal_keys(found) if keyed else (),
+        database=f"sqlite:///{found.database_path.absolute()}",
+        admin_token=found.admin_token.get_secret_value() if found.admin_token else None,
+        rate=found.rate,
+        in_flight=found.in_flight,
+        overdue=found.overdue,
+        submit_timeout=found.submit_timeout,
     )
 
 

@@ -230,6 +230,45 @@ class Settings:
         "debug, info, warning or error",
         values.one_of("debug", "info", "warning", "error"),
     )
+    rate: int | None = _set(
+        None,
+        "WAVEHOOK_RATE",
+        "how many tasks are submitted in any minute at most, by all processes on this database",
+        "a whole number from 1 to 1000000; leave it out for no limit",
+        values.within(values.whole, 1, 1_000_000),
+    )
+    in_flight: int | None = _set(
+        None,
+        "WAVEHOOK_IN_FLIGHT",
+        "how many submitted tasks may be unfinished at once",
+        "a whole number from 1 to 1000000; leave it out for no limit",
+        values.within(values.whole, 1, 1_000_000),
+    )
+    overdue: float = _set(
+        300.0,
+        "WAVEHOOK_OVERDUE",
+        "how long after its submit a result counts as overdue, where its model has no history yet",
+        "a time of more than 0, in seconds or as 5m",
+        values.within(values.seconds, 0.001, _MONTH),
+        default="5m",
+    )
+    submit_timeout: float = _set(
+        60.0,
+        "WAVEHOOK_SUBMIT_TIMEOUT",
+        "how long the answer to one submit may take; then it is unknown, and is settled from the "
+        "API's history",
+        "a time of more than 0, in seconds or as 60s",
+        values.within(values.seconds, 0.001, _MONTH),
+        default="60s",
+    )
+    reconcile: Literal["on", "off"] = _set(
+        "on",
+        "WAVEHOOK_RECONCILE",
+        "whether `serve` asks the API for results whose webhook did not come, where "
+        "WAVESPEED_API_KEY is set",
+        "on or off",
+        values.one_of("on", "off"),
+    )
     sources: Mapping[str, SourceSettings] = field(default_factory=dict)
     handlers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     directory: Path = field(default_factory=Path)

@@ -523,6 +523,22 @@ def test_the_submitters_commands_read_the_same_settings(
     assert run("result", "t1").exit_code == 2
 
 
+def test_the_submitters_commands_know_database_limits_and_times(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger lies in the receiver's own file, wherever the command was called."""
+    found = submit_settings()
+    assert found.database == f"sqlite:///{folder / 'wavehook.db'}"
+    assert (found.admin_token, found.rate, found.in_flight) == (None, None, None)
+    for name, value in (("RATE", "9"), ("IN_FLIGHT", "2"), ("OVERDUE", "1m"), ("ADMIN_TOKEN", "t")):
+        monkeypatch.setenv(f"WAVEHOOK_{name}", value)
+    monkeypatch.setenv("WAVEHOOK_SUBMIT_TIMEOUT", "5")
+    found = submit_settings()
+    assert (found.admin_token, found.rate, found.in_flight) == ("t", 9, 2)
+    assert (found.overdue, found.submit_timeout) == (60.0, 5.0)
+    assert "'t'" not in repr(found)
+
+
 def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody who presses Ctrl-C wants a traceback."""
 

@@ -83,6 +83,11 @@ ROUND = [
     ("WAVEHOOK_LEASE", "5m", "lease", 300.0),
     ("WAVEHOOK_RETENTION_DAYS", "7", "retention_days", 7),
     ("WAVEHOOK_LOG_LEVEL", "DEBUG", "log_level", "debug"),
+    ("WAVEHOOK_RATE", "60", "rate", 60),
+    ("WAVEHOOK_IN_FLIGHT", "3", "in_flight", 3),
+    ("WAVEHOOK_OVERDUE", "90s", "overdue", 90.0),
+    ("WAVEHOOK_SUBMIT_TIMEOUT", "2m", "submit_timeout", 120.0),
+    ("WAVEHOOK_RECONCILE", "OFF", "reconcile", "off"),
 ]
 
 
@@ -144,6 +149,15 @@ def test_flag_beats_environment_beats_file(tmp_path: Path) -> None:
         ("WAVEHOOK_GRACE", "nan", "expected a time"),
         ("WAVEHOOK_GRACE", "999999999999", "expected a time"),
         ("WAVEHOOK_RETENTION_DAYS", "1.5", "expected a whole number of days"),
+        (
+            "WAVEHOOK_RATE",
+            "0",
+            "expected a whole number from 1 to 1000000; leave it out for no limit",
+        ),
+        ("WAVEHOOK_IN_FLIGHT", "-3", "expected a whole number from 1"),
+        ("WAVEHOOK_OVERDUE", "0", "expected a time of more than 0"),
+        ("WAVEHOOK_SUBMIT_TIMEOUT", "soon", "expected a time of more than 0"),
+        ("WAVEHOOK_RECONCILE", "yes", "expected on or off"),
         ("WAVEHOOK_HANDLERS", "a-b", "expected dotted names of Python modules"),
         ("WAVEHOOK_HANDLERS", "a,,b", "it is empty"),
         ("WAVEHOOK_PUBLIC_URL", "h.example", "expected an http or https URL"),
