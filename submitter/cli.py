@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
@@ -18,52 +16,13 @@ from submitter.errors import ApiError, BadInput, BadSettings, SubmitterError
 from submitter.prediction import JSON, Prediction, Status
 from submitter.printing import json_line, plain, tell_retries
 from submitter.seal import Seal
+from submitter.settings import SubmitSettings, from_environment
 from submitter.simulator.cli import simulate
 
 if TYPE_CHECKING:
     from submitter.client import WaveSpeed
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class SubmitSettings:
-    """What the commands need to know.
-
-    Attributes:
-        api_key: `WAVESPEED_API_KEY`.
-        base_url: `WAVESPEED_BASE_URL`; None for the API's own address.
-        public_url: `WAVEHOOK_PUBLIC_URL`; None asks for no webhooks.
-        seal_keys: `WAVEHOOK_SEAL_KEYS`, newest first.
-        database: `WAVEHOOK_DATABASE`, a `sqlite:///` URL; the receiver's has an absolute path.
-        admin_token: `WAVEHOOK_ADMIN_TOKEN`.
-        rate: `WAVEHOOK_RATE`, submits a minute; None is no limit.
-        in_flight: `WAVEHOOK_IN_FLIGHT`, tasks at once; None is no limit.
-        overdue: `WAVEHOOK_OVERDUE`, in seconds.
-        submit_timeout: `WAVEHOOK_SUBMIT_TIMEOUT`, in seconds.
-    """
-
-    api_key: str | None = field(default=None, repr=False)
-    base_url: str | None = None
-    public_url: str | None = None
-    seal_keys: tuple[str, ...] = field(default=(), repr=False)
-    database: str = "sqlite:///wavehook.db"
-    admin_token: str | None = field(default=None, repr=False)
-    rate: int | None = None
-    in_flight: int | None = None
-    overdue: float = 300.0
-    submit_timeout: float = 60.0
-
-
-def from_environment() -> SubmitSettings:
-    """Read the settings from the environment alone."""
-    keys = os.environ.get("WAVEHOOK_SEAL_KEYS", "").split(",")
-    return SubmitSettings(
-        api_key=os.environ.get("WAVESPEED_API_KEY"),
-        base_url=os.environ.get("WAVESPEED_BASE_URL"),
-        public_url=os.environ.get("WAVEHOOK_PUBLIC_URL"),
-        seal_keys=tuple(key.strip() for key in keys if key.strip()),
-    )
 
 
 def register(app: typer.Typer, settings: Callable[[], SubmitSettings] = from_environment) -> None:

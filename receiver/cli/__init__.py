@@ -17,7 +17,8 @@ from receiver.cli.options import settings
 from receiver.cli.serve import serve
 from receiver.cli.upkeep import migrate, purge, secret
 from receiver.cli.work import drain, worker
-from submitter.cli import SubmitSettings, register
+from submitter.cli import register
+from submitter.settings import SubmitSettings
 
 HELP = """Submit AI-generation tasks, and turn each completion into work that happens.
 

@@ -14,9 +14,10 @@ import typer
 from cryptography.fernet import Fernet
 from typer.testing import CliRunner
 
-from submitter.cli import SubmitSettings, from_environment, register
+from submitter.cli import register
 from submitter.errors import BadSettings
 from submitter.seal import Seal
+from submitter.settings import SubmitSettings, from_environment
 
 KLING = "kwaivgi/kling-v2.1-i2v-standard"
 IMAGE = "https://example.com/first.png"
