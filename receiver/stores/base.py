@@ -11,6 +11,9 @@
 7. `purge` removes payloads by age, never a deduplication key younger than 30 days, never
    anything of an event with open dispatches.
 8. Time is an argument everywhere, in Unix seconds.
+9. `seq` numbers events in the order in which they become visible, whatever process stores them,
+   and no number is given twice: `purge` keeps the newest event's row. So whoever reads with
+   `since` and keeps the last `seq` misses nothing.
 
 Every method raises `StoreUnavailable` where the store cannot do its work now (locked, disk full,
 read-only, closed), and has then changed nothing, or will not be believed to have.
@@ -47,7 +50,13 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One stored event in a listing, with the states of its dispatches by handler."""
+    """One stored event in a listing.
+
+    Attributes:
+        seq: its number in the order of arrival, from 1.
+        event: the event.
+        dispatches: the states of its dispatches, by handler.
+    """
 
     seq: int
     event: Event
@@ -145,6 +154,23 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def find(self, ids: Sequence[str]) -> dict[str, Event]:
+        """Events by their ids, those of `ids` that are there."""
+
+    @abstractmethod
+    async def since(self, after: int, *, limit: int = 100) -> list[Listed]:
+        """Stored events in order of arrival.
+
+        Args:
+            after: only those with a greater `seq`: the last one of the page before, or 0.
+            limit: how many at most.
+        """
+
+    @abstractmethod
+    async def last_seq(self) -> int:
+        """The `seq` of the newest event; 0 where none was ever stored."""
+
+    @abstractmethod
     async def dispatches(self, event_id: str) -> list[Dispatch]:
         """The dispatches of one event, by handler name."""
 
@@ -173,7 +199,8 @@ class Store(ABC):
 
         Args:
             before: Unix seconds; payloads and attempts of finished events received earlier go,
-                and whole events received both earlier and more than 30 days before `now`.
+                and whole events received both earlier and more than 30 days before `now`,
+                apart from the newest.
             now: Unix seconds.
         """
 

@@ -18,6 +18,7 @@ from receiver.event import (
     Released,
     RetryAt,
 )
+from receiver.stores.base import Listed
 from submitter.prediction import JSON
 
 EVENT_COLUMNS = 12
@@ -58,6 +59,12 @@ def read_event(row: Sequence[Any]) -> Event:
         occurred_at=occurred,
         received_at=received,
     )
+
+
+def read_listed(row: Sequence[Any]) -> Listed:
+    """A listing's row from all columns of `event`, and the states of its dispatches as JSON."""
+    states = {name: DispatchState(state) for name, state in json.loads(row[-1]).items()}
+    return Listed(row[0], read_event(row[:-1]), states)
 
 
 def read_dispatch(row: Sequence[Any], event_id: str) -> Dispatch:

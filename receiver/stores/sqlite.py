@@ -131,16 +131,22 @@ class SQLiteStore(Store):
     ) -> list[Listed]:
         """See `Store.events`."""
         found = await self._read("events", {"limit": limit, "before": before, "type": type})
-        return [
-            Listed(
-                seq=row[0],
-                event=rows.read_event(row[:-1]),
-                dispatches={
-                    name: DispatchState(state) for name, state in json.loads(row[-1]).items()
-                },
-            )
-            for row in found
-        ]
+        return [rows.read_listed(row) for row in found]
+
+    async def find(self, ids: Sequence[str]) -> dict[str, Event]:
+        """See `Store.find`."""
+        found = await self._read("find", {"ids": json.dumps(list(ids))})
+        return {event.id: event for event in map(rows.read_event, found)}
+
+    async def since(self, after: int, *, limit: int = 100) -> list[Listed]:
+        """See `Store.since`."""
+        found = await self._read("since", {"after": after, "limit": limit})
+        return [rows.read_listed(row) for row in found]
+
+    async def last_seq(self) -> int:
+        """See `Store.last_seq`."""
+        ((last,),) = await self._read("last_seq", {})
+        return int(last)
 
     async def dispatches(self, event_id: str) -> list[Dispatch]:
         """See `Store.dispatches`."""

@@ -237,6 +237,7 @@ async def test_purge_goes_by_age(store: Store) -> None:
 async def test_purge_keeps_a_key_for_thirty_days(store: Store) -> None:
     """Promise 7, F42: whatever `before` says, and to the second."""
     await finish(store)
+    await store.add(event("newer"), PLAN)
 
     assert (await store.purge(before=NOW + 1e9, now=NOW + KEPT)).events == 0
     assert (await store.add(event(), PLAN)).duplicate
@@ -275,10 +276,21 @@ async def test_purge_takes_events_without_handlers_and_dead_ones(store: Store) -
     await store.add(event("none"), {})
     await store.add(event("dead"), {"keep": ()})
     await store.settle(await claim_one(store), "a", Dead("never"), NOW)
+    await store.add(event("newer", received_at=NOW + 1), {})
 
     assert await store.purge(before=NOW + 1, now=NOW + 2 * KEPT) == Purged(0, 2)
-    assert await store.events() == []
+    assert [listed.event.subject for listed in await store.events()] == ["newer"]
     assert await store.dead() == []
+
+
+async def test_purge_leaves_of_the_newest_event_its_key(store: Store) -> None:
+    """Promises 7 and 9: its payload goes, its row stays until another event follows."""
+    await finish(store)
+
+    assert await store.purge(before=NOW + 1, now=NOW + 2 * KEPT) == Purged(1, 0)
+    assert await store.event(event().id) == event(body=b"", context=None)
+    await store.add(event("newer", received_at=NOW + 1), {})
+    assert await store.purge(before=NOW + 1, now=NOW + 2 * KEPT) == Purged(0, 1)
 
 
 async def test_purge_of_many(store: Store) -> None:

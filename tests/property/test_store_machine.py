@@ -74,6 +74,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.memory = MemoryStore()
         self.sqlite = SQLiteStore(Path(self.folder.name) / "inbox.db")
         self.now = START
+        self.cursors: dict[type[Store], int] = {}
+        self.read: set[int] = set()
+        self.unread: set[str] = set()
 
     def teardown(self) -> None:
         for store in (self.memory, self.sqlite):
@@ -116,7 +119,8 @@ class StoreMachine(RuleBasedStateMachine):
             body=body,
             received_at=self.now - ago,
         )
-        self.same(lambda store: store.add(event, plan))
+        if not self.same(lambda store: store.add(event, plan)).duplicate:
+            self.unread.add(event.id)
 
     @rule(
         target=leases,
@@ -157,6 +161,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(ago=st.sampled_from((-1.0, 0.0, 60.0, DAY, 29 * DAY)))
     def purge(self, ago: float) -> None:
         self.same(lambda store: store.purge(before=self.now - ago, now=self.now))
+        left = self.same(lambda store: store.find([f"test:{subject}" for subject in SUBJECTS]))
+        self.unread &= left.keys()
 
     @rule()
     def restart(self) -> None:
@@ -177,12 +183,34 @@ class StoreMachine(RuleBasedStateMachine):
 
         self.same(pages)
 
+    @rule(limit=st.integers(1, 3))
+    def read_on(self, limit: int) -> None:
+        """A reader of each store that keeps the last number is given every event once."""
+
+        async def news(store: Store) -> list[Any]:
+            found: list[Any] = []
+            after = self.cursors.get(type(store), 0)
+            while page := await store.since(after, limit=limit):
+                found += [(listed.seq, listed.event, listed.dispatches) for listed in page]
+                after = page[-1].seq
+            self.cursors[type(store)] = after
+            return found
+
+        for seq, event, _ in self.same(news):
+            assert seq not in self.read
+            self.read.add(seq)
+            self.unread.discard(event.id)
+        assert not self.unread
+
     @invariant()
     def all_that_can_be_seen_is_the_same(self) -> None:
         async def seen(store: Store) -> list[Any]:
             return [
                 [(listed.event, listed.dispatches) for listed in await store.events()],
                 [await store.event(f"test:{subject}") for subject in SUBJECTS],
+                await store.find([f"test:{subject}" for subject in (*SUBJECTS, "nobody")]),
+                await store.since(0),
+                await store.last_seq(),
                 [await store.dispatches(f"test:{subject}") for subject in SUBJECTS],
                 [await store.attempts(f"test:{subject}") for subject in SUBJECTS],
                 [await store.next_due([handler]) for handler in HANDLERS],

@@ -99,6 +99,21 @@ SELECT event.*,
  ORDER BY seq DESC
  LIMIT :limit;
 
+-- name: find
+SELECT event.* FROM json_each(:ids) AS wanted CROSS JOIN event ON event.id = wanted.value;
+
+-- name: since
+SELECT event.*,
+       (SELECT json_group_object(handler, state) FROM dispatch WHERE event = event.seq)
+         AS dispatches
+  FROM event
+ WHERE seq > :after
+ ORDER BY seq
+ LIMIT :limit;
+
+-- name: last_seq
+SELECT coalesce(max(seq), 0) FROM event;
+
 -- name: dispatches
 SELECT dispatch.*, event.id FROM event CROSS JOIN dispatch ON dispatch.event = event.seq
  WHERE event.id = :id ORDER BY handler;
@@ -135,8 +150,9 @@ UPDATE dispatch SET waiting = EXISTS (
    AND handler IN (SELECT value FROM json_each(:handlers));
 
 -- name: old
--- The next finished events that were received before a time.
-SELECT seq, received_at < :forget AS forget, body IS NOT NULL AS payload FROM event
+-- The next finished events that were received before a time. The newest row of all is never
+-- forgotten: SQLite would give its number to another event.
+SELECT seq, received_at < :forget AND seq < (SELECT max(seq) FROM event) AS forget, body IS NOT NULL AS payload FROM event
  WHERE seq > :after AND received_at < :before
    AND NOT EXISTS (SELECT 1 FROM dispatch
                     WHERE event = seq AND state IN ('pending', 'leased'))
