@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -28,6 +29,23 @@ class Model:
     base_price: float | None = None
     schema: Mapping[str, JSON] | None = field(default=None, repr=False)
 
+    @classmethod
+    def parse(cls, data: JSON) -> Model | None:
+        """Read a model from parsed JSON; None where it has no id."""
+        if not isinstance(data, dict):
+            return None
+        id = data.get("model_id")
+        if not (isinstance(id, str) and id):
+            return None
+        return cls(
+            id=id,
+            name=_text(data.get("name")) or id,
+            description=_text(data.get("description")),
+            type=_text(data.get("type")),
+            base_price=dollars(data.get("base_price")),
+            schema=_schema(data.get("api_schema")),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
@@ -40,3 +58,39 @@ class Price:
 
     price: float
     discounted: float
+
+    @classmethod
+    def parse(cls, data: JSON) -> Price | None:
+        """Read a price from parsed JSON; None where it has none."""
+        if not isinstance(data, dict):
+            return None
+        price, discounted = dollars(data.get("price")), dollars(data.get("discounted_price"))
+        if price is None or price < 0:
+            return None
+        fits = discounted is not None and discounted >= 0
+        return cls(price, discounted if discounted is not None and fits else price)
+
+
+def dollars(value: JSON) -> float | None:
+    """A finite number; JSON as Python reads it also holds others, which no cap would stop."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        amount = float(value)
+    except OverflowError:
+        return None
+    return amount if math.isfinite(amount) else None
+
+
+def _text(value: JSON) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _schema(value: JSON) -> Mapping[str, JSON] | None:
+    """The first schema of a request among those of a model."""
+    schemas = value.get("api_schemas") if isinstance(value, dict) else None
+    for each in schemas if isinstance(schemas, list) else []:
+        schema = each.get("request_schema") if isinstance(each, dict) else None
+        if isinstance(schema, dict):
+            return schema
+    return None

@@ -12,7 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeAlias
+from typing import Self, TypeAlias
+
+from submitter.errors import TaskFailed
 
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 
@@ -78,6 +80,21 @@ class Prediction:
         """Whether the task has ended, well or badly."""
         return self.status in TERMINAL
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether the task has ended well."""
+        return self.status == Status.COMPLETED
+
+    def raise_for_status(self) -> Self:
+        """Return the prediction itself, unless the task ended badly.
+
+        Raises:
+            TaskFailed: it did.
+        """
+        if self.terminal and not self.succeeded:
+            raise TaskFailed(self)
+        return self
+
     @classmethod
     def parse(cls, data: JSON) -> Prediction | None:
         """Read a prediction from parsed JSON.
@@ -94,7 +111,6 @@ class Prediction:
         if not (isinstance(id, str) and id and isinstance(status, str) and status):
             return None
         urls, timings = _object(data.get("urls")), _object(data.get("timings"))
-        code = data.get("code")
         # Past tasks repeat their request as `input` or `inputs`.
         input = data.get("input", data.get("inputs"))
         return cls(
@@ -103,7 +119,7 @@ class Prediction:
             model=_text(data.get("model")),
             outputs=_outputs(data.get("outputs")),
             error=_text(data.get("error")),
-            code=code if isinstance(code, int) and not isinstance(code, bool) else None,
+            code=_integer(data.get("code")),
             has_nsfw_contents=_flags(data.get("has_nsfw_contents")),
             created_at=_moment(data.get("created_at")),
             inference_ms=_number(timings.get("inference", data.get("executionTime"))),
@@ -119,6 +135,13 @@ def _object(value: JSON) -> dict[str, JSON]:
 
 def _text(value: JSON) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _integer(value: JSON) -> int | None:
+    """An integer that every database takes, and that an error can show."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if abs(value) < 2**63 else None
 
 
 def _number(value: JSON) -> float | None:

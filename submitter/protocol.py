@@ -1,29 +1,36 @@
-"""The API's protocol: requests are built and answers are read here, without any I/O.
-
-Answers come as `{"code": 200, "message": …, "data": …}`, so that both the HTTP status and `code`
-count; the bodies of errors have four other shapes as well, or are no JSON at all.
-"""
+"""The requests of the API's protocol are built here, without any I/O; `answers` reads the rest."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 from submitter.address import base_fault
-from submitter.errors import (
-    ApiError,
-    BadInput,
-    BadSettings,
-    Fault,
-    SubmissionUnknown,
-    Unavailable,
-)
-from submitter.prediction import JSON, Prediction
-from submitter.refusals import refusal
+from submitter.answers import TASK_ID, Answer, Place, read_prediction, read_secret, read_submission
+from submitter.errors import BadInput, BadSettings, Fault
+from submitter.prediction import JSON
+from submitter.strict import unfit
+
+__all__ = [
+    "Answer",
+    "Api",
+    "Request",
+    "model_fault",
+    "read_prediction",
+    "read_secret",
+    "read_submission",
+]
+
+MAX_UPLOAD = 200 * 1024 * 1024
+"""Bytes of one file that the API takes."""
+
+MAX_PAGE = 100
+"""Predictions that the API gives at once."""
 
 _MAX_ID = 256
 
@@ -32,6 +39,8 @@ _SEGMENT = re.compile(r"(?!\.\.?(?:/|\Z))[A-Za-z0-9._-]+")
 # The API's own paths stand where models do: `predictions/delete` would not be a model.
 _OWN_PATHS = frozenset({"balance", "media", "model", "models", "predictions", "webhook"})
 
+_YEAR_10000 = 253_402_300_800.0
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -39,17 +48,25 @@ class Request:
 
     method: str
     url: str = field(repr=False)
-    headers: Mapping[str, str] = field(repr=False)
+    headers: Sequence[tuple[str, str]] = field(repr=False)
     content: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One HTTP response; names of headers in lower case."""
+class Filters:
+    """Which tasks of the history are asked for; None is all of them.
 
-    status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    Attributes:
+        model: the model's id.
+        status: one of `Status`.
+        created_after: Unix seconds.
+        created_before: Unix seconds.
+    """
+
+    model: str | None = None
+    status: str | None = None
+    created_after: float | None = None
+    created_before: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +76,12 @@ class Api:
     Attributes:
         base_url: such as `https://api.wavespeed.ai`.
         key: the API key.
+        asker: headers that tell the API who asks.
     """
 
     base_url: str
     key: str = field(repr=False)
+    asker: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         reason = base_fault(self.base_url)
@@ -77,18 +96,15 @@ class Api:
 
         Args:
             model: the model's id; its slashes are part of the path.
-            input: strict JSON, checked before.
+            input: the model's input.
             webhook: where the result is to be sent.
 
         Raises:
-            BadInput: no model can have this id.
+            BadInput: no model can have this id, or the input is no JSON.
         """
-        fault = model_fault(model)
-        if fault:
-            raise BadInput([fault])
+        _check(model, input)
         query = f"?webhook={quote(webhook, safe='')}" if webhook else ""
-        content = json.dumps(input, ensure_ascii=False, allow_nan=False).encode()
-        return self._request("POST", f"{model}{query}", content)
+        return self._request("POST", f"{model}{query}", dict(input))
 
     def result(self, task_id: str) -> Request:
         """Ask how a task stands.
@@ -96,19 +112,114 @@ class Api:
         Raises:
             BadInput: no task can have this id.
         """
-        if len(task_id) > _MAX_ID or not _SEGMENT.fullmatch(task_id):
-            raise BadInput([Fault("task_id", "is no task id: letters, digits, `.`, `_`, `-`")])
+        _check_ids([task_id])
         return self._request("GET", f"predictions/{task_id}/result")
+
+    def history(self, page: int, page_size: int, filters: Filters) -> Request:
+        """Ask for one page of the tasks of the last 7 days, newest first.
+
+        Args:
+            page: from 1.
+            page_size: 1 to 100.
+            filters: which tasks.
+
+        Raises:
+            BadInput: the page or a filter cannot be right.
+        """
+        faults: list[Fault] = []
+        if not 1 <= page_size <= MAX_PAGE:
+            faults.append(Fault("page_size", f"must be from 1 to {MAX_PAGE}"))
+        if filters.model is not None:
+            faults += filter(None, [model_fault(filters.model)])
+        if filters.status is not None and not re.fullmatch(r"[\w.-]{1,64}", filters.status):
+            faults.append(Fault("status", "is no status, such as completed"))
+        body: dict[str, JSON] = {"page": page, "page_size": page_size}
+        for name in ("model", "status"):
+            if (text := getattr(filters, name)) is not None:
+                body[name] = text
+        for name in ("created_after", "created_before"):
+            seconds = getattr(filters, name)
+            if seconds is None:
+                continue
+            if not 0 <= seconds < _YEAR_10000:
+                faults.append(Fault(name, "must be Unix seconds, such as time.time() - 3600"))
+            else:
+                body[name] = _moment(seconds)
+        if faults:
+            raise BadInput(faults)
+        return self._request("POST", "predictions", body)
+
+    def delete(self, task_ids: Sequence[str]) -> Request:
+        """Ask for tasks and their outputs to be removed for good.
+
+        Raises:
+            BadInput: no task can have one of these ids.
+        """
+        _check_ids(task_ids)
+        return self._request("POST", "predictions/delete", {"ids": list(task_ids)})
+
+    def models(self) -> Request:
+        """Ask for every model that there is, with the schemas of their inputs."""
+        return self._request("GET", "models")
+
+    def price(self, model: str, input: Mapping[str, JSON]) -> Request:
+        """Ask what a task would cost.
+
+        Raises:
+            BadInput: no model can have this id, or the input is no JSON.
+        """
+        _check(model, input)
+        return self._request("POST", "model/price", {"model_id": model, "inputs": dict(input)})
+
+    def balance(self) -> Request:
+        """Ask how much is left on the account."""
+        return self._request("GET", "balance")
+
+    def upload(self, filename: str, size: int, content_type: str) -> Request:
+        """Ask for a place to put a file.
+
+        Args:
+            filename: without folders.
+            size: bytes.
+            content_type: such as `image/png`.
+
+        Raises:
+            BadInput: the API would not take it.
+        """
+        faults: list[Fault] = []
+        if not re.fullmatch(r"(?!\.)[^/\\]{1,255}", filename) or not filename.isprintable():
+            faults.append(Fault("filename", "is no file name, such as first.png"))
+        if not 1 <= size <= MAX_UPLOAD:
+            faults.append(Fault("data", f"is {size} bytes; the API takes 1 to {MAX_UPLOAD}"))
+        if not re.fullmatch(r"[\w.+-]{1,64}/[\w.+-]{1,64}", content_type, re.ASCII):
+            faults.append(Fault("content_type", "is no media type, such as image/png"))
+        if faults:
+            raise BadInput(faults)
+        told: dict[str, JSON] = {"filename": filename, "size": size, "content_type": content_type}
+        return self._request("POST", "media/uploads", told)
 
     def webhook_secret(self) -> Request:
         """Ask for the secret that webhooks for this key are signed with."""
         return self._request("GET", "webhook/secret")
 
-    def _request(self, method: str, path: str, content: bytes | None = None) -> Request:
-        headers = {"authorization": f"Bearer {self.key}", "accept": "application/json"}
-        if content is not None:
-            headers["content-type"] = "application/json"
+    def _request(self, method: str, path: str, body: dict[str, JSON] | None = None) -> Request:
+        headers = [
+            ("authorization", f"Bearer {self.key}"),
+            ("accept", "application/json"),
+            # Nothing else is unpacked: a small answer could hold a huge one.
+            ("accept-encoding", "gzip"),
+            *self.asker,
+        ]
+        content = None
+        if body is not None:
+            headers.append(("content-type", "application/json"))
+            content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         return Request(method, f"{self.base_url.rstrip('/')}/api/v3/{path}", headers, content)
+
+
+def put(place: Place, data: bytes) -> Request:
+    """Put a file where the API said, with the headers that it named and no others."""
+    return Request("PUT", place.url, place.headers, data)
 
 
 def model_fault(model: str) -> Fault | None:
@@ -121,94 +232,20 @@ def model_fault(model: str) -> Fault | None:
     return None
 
 
-def read_submission(answer: Answer, *, model: str, sent_at: float, now: float) -> Prediction:
-    """Read the answer to `Api.submit`.
-
-    Args:
-        answer: as it came.
-        model: the model's id.
-        sent_at: Unix seconds, when the request went out.
-        now: Unix seconds.
-
-    Raises:
-        ApiError: the API refused; nothing was created.
-        SubmissionUnknown: the answer does not tell whether there is a task.
-    """
-    try:
-        data = _data(answer, now)
-    except Unavailable as error:
-        raise SubmissionUnknown(model, sent_at, error.reason, status=error.status) from None
-    except ApiError as error:
-        if _created_nothing(error, answer.body):
-            raise
-        reason = f"HTTP {error.status}, code {error.code}"
-        raise SubmissionUnknown(model, sent_at, reason, status=error.status) from None
-    prediction = Prediction.parse(data)
-    if prediction is None:
-        reason = "the answer names no task"
-        raise SubmissionUnknown(model, sent_at, reason, status=answer.status)
-    return prediction
+def _check(model: str, input: Mapping[str, JSON]) -> None:
+    faults = list(filter(None, [model_fault(model)]))
+    faults += unfit(dict(input))[0]
+    if faults:
+        raise BadInput(faults)
 
 
-def read_prediction(answer: Answer, *, now: float) -> Prediction:
-    """Read the answer to `Api.result`; a failed task is an answer like any other.
-
-    Raises:
-        ApiError: the API refused.
-        Unavailable: worth asking again.
-    """
-    prediction = Prediction.parse(_data(answer, now))
-    if prediction is None:
-        raise ApiError(status=answer.status, advice="the API's answer holds no prediction")
-    return prediction
+def _check_ids(task_ids: Sequence[str]) -> None:
+    advice = "is no task id: letters, digits, `.`, `_`, `-`"
+    faults = [Fault("task_id", advice) for id in task_ids if not TASK_ID.fullmatch(id)]
+    if faults:
+        raise BadInput(faults)
 
 
-def read_secret(answer: Answer, *, now: float) -> str:
-    """Read the answer to `Api.webhook_secret`, in each of the shapes that were seen.
-
-    Raises:
-        ApiError: the API refused, or answered without a secret.
-        Unavailable: worth asking again.
-    """
-    data = _data(answer, now)
-    secret = data.get("secret") if isinstance(data, dict) else data
-    if not (isinstance(secret, str) and re.fullmatch(r"[!-~]{1,512}", secret)):
-        raise ApiError(status=answer.status, advice="the API's answer holds no webhook secret")
-    return secret
-
-
-def _created_nothing(error: ApiError, body: bytes) -> bool:
-    """Whether a refused submission has left no task behind."""
-    data, _ = _json(body)
-    if isinstance(data, dict) and Prediction.parse(data.get("data")):
-        return False
-    if error.status >= 300:
-        return True
-    # Around a 200 only a code that blames the request does; from 1403 on, something ran.
-    return isinstance(error.code, int) and (400 <= error.code < 500 or 1000 <= error.code < 1403)
-
-
-def _data(answer: Answer, now: float) -> JSON:
-    """What the envelope holds, or the whole body where there is no envelope."""
-    body, readable = _json(answer.body)
-    envelope = body if isinstance(body, dict) else {}
-    number = envelope.get("code")
-    code = number if isinstance(number, int) and not isinstance(number, bool) else None
-    if not 200 <= answer.status < 300:
-        raise refusal(answer.status, answer.headers, envelope, code, now)
-    if not readable:
-        raise Unavailable("its answer is no JSON", status=answer.status)
-    if "data" not in envelope and Prediction.parse(body):
-        # A bare prediction: its `code` is about the task, not about the request.
-        return body
-    if code is not None and not 200 <= code < 300 and code != 0:
-        raise refusal(answer.status, answer.headers, envelope, code, now)
-    return envelope.get("data", body)
-
-
-def _json(body: bytes) -> tuple[JSON, bool]:
-    try:
-        return cast("JSON", json.loads(body)), True
-    # RecursionError: depth; ValueError: the rest, also UnicodeError and too long integers.
-    except (ValueError, RecursionError):
-        return None, False
+def _moment(seconds: float) -> str:
+    """RFC 3339 in UTC."""
+    return f"{datetime.fromtimestamp(math.floor(seconds * 1e6) / 1e6, UTC):%Y-%m-%dT%H:%M:%S.%f}Z"

@@ -1,0 +1,190 @@
+"""The thin I/O around `protocol`: how requests reach the API, and what is made of silence."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+import httpx
+import stamina
+
+from submitter.answers import Answer
+from submitter.errors import RateLimited, Unavailable
+from submitter.protocol import Request
+from submitter.quiet_url import quieten
+
+TIMEOUT = 60.0
+"""Seconds for one question and its answer."""
+
+MAX_ANSWER = 64 * 1024 * 1024
+"""Bytes of an answer that are read at most; the list of all models is the longest."""
+
+# An idle connection is kept for less than servers do: one that was closed meanwhile loses the
+# request that is sent on it, and nobody can tell whether it was received.
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=5.0)
+
+_CONNECT = 10.0
+
+# Before a connection stands, and before one is free, nothing of the request can have been sent.
+_NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
+
+_LONGEST_WAIT = 60.0
+
+_CHUNK = 64 * 1024
+_SLOWEST = 64 * 1024
+"""Bytes a second of the slowest line on which an upload may take as long as it takes."""
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Reader(Protocol[T_co]):
+    """Reads an answer, or raises."""
+
+    def __call__(self, answer: Answer, *, now: float) -> T_co:
+        """See `submitter.answers`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """No usable answer came.
+
+    Attributes:
+        reason: a few words.
+        sent: whether the request may have been received; False is certain.
+    """
+
+    reason: str
+    sent: bool
+
+
+class Connection:
+    """The pool of connections; used as a context.
+
+    Args:
+        transport: how requests travel; None for httpx's own.
+        clock: gives Unix seconds.
+    """
+
+    def __init__(
+        self, transport: httpx.AsyncBaseTransport | None, clock: Callable[[], float]
+    ) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._http: httpx.AsyncClient | None = None
+        self._again = stamina.AsyncRetryingCaller(
+            attempts=5, timeout=90.0, wait_initial=0.5, wait_max=10.0, wait_jitter=1.0
+        ).on(_wait)
+
+    async def __aenter__(self) -> Self:
+        # Redirects are not followed: they would send a submission twice, or the key elsewhere.
+        self._http = httpx.AsyncClient(
+            transport=self._transport,
+            limits=_LIMITS,
+            follow_redirects=False,
+            # The query of a submission holds the sealed context.
+            event_hooks={"request": [quieten]},
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
+
+    async def ask(self, request: Request, read: Reader[T]) -> T:
+        """Send what creates nothing, and again where it is worth it.
+
+        Network errors, 429 and 5xx are tried again with growing, jittered waits, or when the API
+        said so.
+
+        Raises:
+            ApiError: the API refused.
+            Unavailable: it did not answer in any of the tries.
+        """
+        return await self._again(self._ask_once, request, read)
+
+    async def _ask_once(self, request: Request, read: Reader[T]) -> T:
+        answer = await self.send(request, timeout=TIMEOUT + len(request.content or b"") / _SLOWEST)
+        if isinstance(answer, Silence):
+            raise Unavailable(answer.reason)
+        return read(answer, now=self._clock())
+
+    async def send(self, request: Request, *, timeout: float) -> Answer | Silence:
+        """Send a request exactly once, whatever happens.
+
+        Args:
+            request: what to send.
+            timeout: seconds for all of it, the answer's body included.
+        """
+        if self._http is None:
+            raise RuntimeError("use the client as `async with WaveSpeed() as wave:`")
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._exchange(self._http, request, timeout)
+        except _NOTHING_SENT as error:
+            return Silence(type(error).__name__, sent=False)
+        except TimeoutError:
+            return Silence(f"no answer in {timeout:g} s", sent=True)
+        # OSError: what httpx passes on of TLS.
+        except (httpx.HTTPError, OSError) as error:
+            return Silence(type(error).__name__, sent=True)
+
+    async def _exchange(
+        self, http: httpx.AsyncClient, request: Request, timeout: float
+    ) -> Answer | Silence:
+        # Whoever waits for a place or a connection has sent nothing, and learns of it in time.
+        quarter = timeout / 4
+        limits = httpx.Timeout(timeout, connect=min(_CONNECT, quarter), pool=quarter)
+        # Not made by the client, which would add headers and cookies of its own.
+        sent = httpx.Request(
+            request.method,
+            request.url,
+            headers=[*request.headers, *_length(request)],
+            content=None if request.content is None else _chunks(request.content),
+            extensions={"timeout": limits.as_dict()},
+        )
+        response = await http.send(sent, stream=True)
+        async with contextlib.aclosing(response):
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            if headers.get("content-encoding", "identity") not in ("identity", "gzip"):
+                return Silence("its answer is packed in an unknown way", sent=True)
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_ANSWER:
+                    return Silence(f"its answer is longer than {MAX_ANSWER} bytes", sent=True)
+            return Answer(response.status_code, headers, bytes(body))
+
+
+def _length(request: Request) -> list[tuple[str, str]]:
+    return [] if request.content is None else [("content-length", str(len(request.content)))]
+
+
+async def _chunks(content: bytes) -> AsyncIterator[bytes]:
+    """In pieces, so that the limit of a write is for one of them."""
+    for start in range(0, len(content), _CHUNK):
+        yield content[start : start + _CHUNK]
+
+
+def _wait(error: Exception) -> bool | float:
+    """Whether to ask again, or after how many seconds where the API said so."""
+    if not isinstance(error, RateLimited | Unavailable):
+        return False
+    if error.retry_after is None:
+        return True
+    if error.retry_after > _LONGEST_WAIT:
+        return False
+    # Many clients are told the same second; they need not all come back in it.
+    return error.retry_after + random.uniform(0.0, 1.0)  # noqa: S311 - no secret
