@@ -10,8 +10,9 @@ from typing import Any, cast
 
 from submitter.catalogue.inputs import check
 from submitter.errors import Fault
+from submitter.offers import Model
 
-__all__ = ["Fault", "builtin", "builtin_models", "check"]
+__all__ = ["Fault", "builtin", "builtin_model", "builtin_models", "check"]
 
 _HERE = Path(__file__).parent
 
@@ -21,6 +22,22 @@ def builtin(model_id: str) -> Mapping[str, Any] | None:
     if model_id not in builtin_models():
         return None
     return cast("dict[str, Any]", json.loads((_HERE / f"{model_id}.json").read_bytes()))
+
+
+def builtin_model(model_id: str) -> Model | None:
+    """A built-in model; None for any other. Its price is the documented one, where there is one."""
+    schema = builtin(model_id)
+    if schema is None:
+        return None
+    about = schema["x-model"]
+    return Model(
+        id=model_id,
+        name=model_id,
+        description=schema["description"],
+        type=about["type"],
+        base_price=about.get("base_price"),
+        schema=schema,
+    )
 
 
 def builtin_models() -> list[str]:
