@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 import structlog
 from starlette.applications import Starlette
 
-from receiver.config import WAVESPEED, Settings, read
+from receiver.config import Settings, read
 from receiver.dispatch import Dispatcher
 from receiver.errors import SettingsError
 from receiver.handlers.base import Installed
 from receiver.intake import Intake, Trusted
-from receiver.sources.base import Source
+from receiver.sources.base import WAVESPEED, Source
 from receiver.sources.header_hmac import HeaderHmac
 from receiver.sources.insecure import Insecure
 from receiver.sources.standard import StandardWebhooks

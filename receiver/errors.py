@@ -11,6 +11,7 @@ WavehookError
 ├── StoreError
 │   ├── StoreUnavailable     503: cannot take it now; carries when to ask again
 │   └── SchemaMismatch       the database was made by another version
+├── ApiUnavailable           503: the API does not say how a task stands
 ├── SettingsError            carries every fault at once
 ├── Refused                  an outbound request that must not be made (safe_http)
 ├── Retry                    raised by a handler: try again
@@ -133,6 +134,18 @@ class SchemaMismatch(StoreError):
         super().__init__(message)
         self.found = found
         self.expected = expected
+
+
+class ApiUnavailable(WavehookError):
+    """The API does not say now how a task stands; whoever told of it must tell again.
+
+    Attributes:
+        retry_after: seconds after which it is worth telling again.
+    """
+
+    def __init__(self, message: str, retry_after: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class SettingsError(WavehookError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from receiver.config.model import REFERENCE, WAVESPEED, Setting, Settings
+from receiver.config.model import REFERENCE, Setting, Settings
 from receiver.config.reading import Reading, load, read
 
 if TYPE_CHECKING:
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "REFERENCE",
-    "WAVESPEED",
     "Reading",
     "Setting",
     "Settings",

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE = "wavehook.toml"
 
-WAVESPEED = "wavespeed"
-"""The source that needs no section: its secret is a setting, or is fetched with the API key."""
-
 _MONTH = 30 * 86400.0
 
 

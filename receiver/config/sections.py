@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from receiver.config.faults import MASK, reason_of, safe, shown
-from receiver.config.model import WAVESPEED, Settings
+from receiver.config.model import Settings
 from receiver.config.references import Resolver
+from receiver.sources.base import WAVESPEED
 from submitter.suggest import suggest
 
 if TYPE_CHECKING:

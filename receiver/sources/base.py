@@ -7,13 +7,18 @@ or raises a Rejected, and does an amount of work that the size of the delivery b
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
 from receiver.errors import Stale
-from receiver.event import PARKED, Delivery, Event
+from receiver.event import PARKED, Delivery, Event, Origin
 from receiver.payload import Unreadable, parse
-from submitter.prediction import JSON, TERMINAL
+from submitter.prediction import JSON, TERMINAL, Prediction
+
+WAVESPEED = "wavespeed"
+"""WaveSpeedAI's own source: it needs no section, and what its API is asked for is its event too."""
 
 MAX_ID = 256
 """The longest id, in characters, that is taken from a body or a header."""
@@ -103,6 +108,33 @@ def read_event(
         occurred_at=occurred_at,
         received_at=delivery.received_at,
     )
+
+
+def terminal_ids(subject: str, source: str = WAVESPEED) -> list[str]:
+    """The ids of all events that can say that a task has ended."""
+    return [f"{source}:{subject}:{status}" for status in sorted(TERMINAL)]
+
+
+def fetched_event(
+    prediction: Prediction, *, context: JSON, now: float, source: str = WAVESPEED
+) -> Event:
+    """Build the event of a result that was asked for.
+
+    Its id is that of the webhook about the same result, so that both are one event (F30).
+
+    Args:
+        prediction: terminal, as the API gave it.
+        context: of its submission.
+        now: Unix seconds.
+        source: whose webhook it stands for.
+    """
+    text = json.dumps(prediction.raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    # A lone surrogate would make it a body that nobody can read, and park the result.
+    body = text.encode(errors="replace")
+    asked = Delivery(source, (), body, received_at=now)
+    message = f"fetched-{hashlib.sha256(body).hexdigest()[:16]}"
+    event = read_event(asked, message, now)
+    return replace(event, context=context, origin=Origin.RECONCILE, webhook_id=None)
 
 
 def timely(event: Event, now: float) -> Event:

@@ -14,6 +14,7 @@ from typing import Any, cast
 from starlette.types import Receive, Scope, Send
 
 from receiver.errors import (
+    ApiUnavailable,
     BodyEncoded,
     BodyTooLarge,
     BodyTooSlow,
@@ -180,10 +181,14 @@ class Ingest:
     ) -> None:
         """Answer 503: what is not stored stays with the sender, whoever is to blame."""
         line: dict[str, Any] = scope[LINE]
-        seconds = error.retry_after if isinstance(error, StoreUnavailable) else RETRY_AFTER
+        seconds = RETRY_AFTER
+        if isinstance(error, StoreUnavailable | ApiUnavailable):
+            seconds = error.retry_after
         if isinstance(error, StoreError):
             line["result"], text = "unavailable", describe(error)
             self._tell("store.failed", line, started, error=text)
+        elif isinstance(error, ApiUnavailable):
+            line["result"], text = "api_unavailable", describe(error)
         else:
             # Its text may quote the body (F16); where it was raised says enough.
             line["result"], text = "error", type(error).__name__

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
 
-from receiver.errors import Stale, StoreUnavailable, UnknownSource, Unverified
+from receiver.errors import ApiUnavailable, Stale, StoreUnavailable, UnknownSource, Unverified
 from receiver.event import PARKED, Delivery, Dispatch, DispatchState, Event, Origin
-from receiver.intake import Intake, Trusted
+from receiver.intake import Accepted, Fetch, Intake, Trusted
 from receiver.routing import Route
+from receiver.sources.base import fetched_event
 from receiver.stores.memory import MemoryStore
-from submitter.prediction import JSON
+from submitter.errors import LedgerUnavailable
+from submitter.ledger.base import Entry, State
+from submitter.prediction import JSON, Prediction
 
 NOW = 1_800_000_000.0
 DELIVERY = Delivery("mine", (), b"{}", received_at=NOW)
@@ -52,6 +55,7 @@ class Held:
 
     context: JSON
     model: str | None = None
+    submission: str | None = None
 
 
 class Tokens:
@@ -215,3 +219,315 @@ async def test_replay_for_named_handlers_waits_only_for_those(store: MemoryStore
 async def test_replay_of_nothing_is_false(store: MemoryStore) -> None:
     """An id that is not stored cannot be replayed."""
     assert not await intake(store).replay("mine:none:completed", NOW)
+
+
+class Known:
+    """A ledger that knows one submission, or fails."""
+
+    def __init__(self, entry: Entry | None = None, error: Exception | None = None) -> None:
+        self.entry = entry
+        self.error = error
+        self.asked: list[Sequence[str]] = []
+
+    async def find(self, keys: Sequence[str]) -> dict[str, Entry]:
+        self.asked.append(keys)
+        if self.error is not None:
+            raise self.error
+        return {} if self.entry is None else {self.entry.key: self.entry}
+
+
+def entry(task_id: str | None, *, guessed: bool = False) -> Entry:
+    return Entry(
+        key="k",
+        model="kwaivgi/kling",
+        input={},
+        digest="d",
+        until=NOW,
+        state=State.ACCEPTED,
+        tries=1,
+        sent_at=NOW,
+        task_id=task_id,
+        guessed=guessed,
+    )
+
+
+def keyed(store: MemoryStore, owners: Known, end: Event | Exception = EVENT) -> Intake:
+    sources = {"mine": Trusted(Says(end), [])}
+    return Intake(sources, ROUTES, store, Tokens(t=Held(1, None, "k")), owners=owners)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [None, entry(None), entry("task-1"), entry("task-2", guessed=True)],
+    ids=["no such key", "no answer yet", "its task", "a guess"],
+)
+async def test_a_token_brings_the_key_of_its_submission(
+    store: MemoryStore, known: Entry | None
+) -> None:
+    """F28: a webhook is taken in before the answer to its submit is known, and names its key."""
+    owners = Known(known)
+
+    accepted = await keyed(store, owners).accept(replace(DELIVERY, token="t"))
+
+    assert accepted.submission == "k"
+    assert owners.asked == [["k"]]
+
+
+async def test_a_token_of_another_task_is_refused() -> None:
+    """F33: swapped for a token of the same model, it is seen by its submission."""
+    with pytest.raises(Unverified) as raised:
+        await keyed(MemoryStore(), Known(entry("task-2"))).accept(replace(DELIVERY, token="t"))
+
+    assert raised.value.reason == "token"
+
+
+async def test_a_parked_event_belongs_to_no_other_task(store: MemoryStore) -> None:
+    """F11: a signed body that nobody can read is kept, whatever its token says."""
+    parked = replace(EVENT, id="mine:m:0", type=PARKED, model=None, subject=None)
+
+    accepted = await keyed(store, Known(entry("task-2")), parked).accept(
+        replace(DELIVERY, token="t")
+    )
+
+    assert accepted.event.parked
+
+
+async def test_a_ledger_that_is_away_leaves_the_event_with_its_sender() -> None:
+    """F20, F33: what cannot be checked is neither stored nor refused for good."""
+    owners = Known(error=LedgerUnavailable("locked"))
+
+    with pytest.raises(StoreUnavailable, match="locked"):
+        await keyed(MemoryStore(), owners).accept(replace(DELIVERY, token="t"))
+
+
+async def test_a_token_without_a_key_does_not_ask_the_ledger(store: MemoryStore) -> None:
+    """A token of an older version, or of a submitter without a ledger, is as good."""
+    owners = Known()
+    sources = {"mine": Trusted(Says(), [])}
+    taken = Intake(sources, ROUTES, store, Tokens(t=Held(1)), owners=owners)
+
+    assert (await taken.accept(replace(DELIVERY, token="t"))).submission is None
+    assert owners.asked == []
+
+
+async def test_observers_are_told_of_new_events_once_they_are_stored(store: MemoryStore) -> None:
+    """However it came in; of a duplicate nobody is told."""
+    first: list[Accepted] = []
+    second: list[Accepted] = []
+    taken = Intake(
+        {"mine": Trusted(Says(), [])}, ROUTES, store, stored=[first.append, second.append]
+    )
+
+    accepted = await taken.accept(DELIVERY)
+    await taken.accept(DELIVERY)
+    other = await taken.store(replace(EVENT, id="other"), "k")
+
+    assert first == second == [accepted, other]
+    assert other.submission == "k"
+
+
+async def test_observers_hear_nothing_of_what_is_not_stored() -> None:
+    """F20: a store that fails has stored nothing."""
+    told: list[Accepted] = []
+
+    with pytest.raises(StoreUnavailable):
+        await Intake(
+            {"mine": Trusted(Says(), [])}, ROUTES, MemoryStore(), stored=[told.append]
+        ).accept(DELIVERY)
+
+    assert told == []
+
+
+LATE = replace(DELIVERY, source="wavespeed")
+RAW: dict[str, JSON] = {"id": "task-1", "status": "completed", "model": "kwaivgi/kling"}
+
+
+class Api:
+    """What the API says of a task."""
+
+    def __init__(self, answer: dict[str, JSON] | Exception | None = None) -> None:
+        self.answer = answer
+        self.asked: list[str] = []
+
+    async def fetch(self, task_id: str) -> Prediction | None:
+        self.asked.append(task_id)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return Prediction.parse(self.answer)
+
+
+def late(
+    store: MemoryStore,
+    fetch: Fetch | None,
+    *,
+    seal: Tokens | None = None,
+    owners: Known | None = None,
+    subject: str | None = "task-1",
+    skew: float = 400.0,
+    source: str = "wavespeed",
+) -> Intake:
+    sources = {source: Trusted(Says(Stale(skew, subject)), [])}
+    return Intake(sources, ROUTES, store, seal, owners=owners, fetch=fetch)
+
+
+@pytest.mark.parametrize("skew", [400.0, -400.0], ids=["old", "of the future"])
+async def test_the_result_of_a_late_delivery_is_fetched(store: MemoryStore, skew: float) -> None:
+    """F7: what the API says goes the way of every event, with the context of the token."""
+    api = Api(RAW | {"outputs": ["https://cdn.example/1.mp4"]})
+    seal = Tokens(t=Held({"job": 7}, "kwaivgi/kling", "k"))
+
+    accepted = await late(store, api.fetch, seal=seal, owners=Known(), skew=skew).accept(
+        replace(LATE, token="t", body=b"not believed")
+    )
+
+    event = accepted.event
+    assert (event.id, event.origin) == ("wavespeed:task-1:completed", Origin.RECONCILE)
+    assert (event.context, event.received_at) == ({"job": 7}, NOW)
+    assert (accepted.receipt.duplicate, accepted.submission) == (False, "k")
+    assert event.prediction is not None
+    assert event.prediction.outputs == ("https://cdn.example/1.mp4",)
+    assert await store.event(event.id) == event
+    assert [each.handler for each in await store.dispatches(event.id)] == ["keep", "show"]
+
+
+async def test_a_late_delivery_without_a_token_has_no_context(store: MemoryStore) -> None:
+    """F7: a plain webhook URL is as good."""
+    accepted = await late(store, Api(RAW).fetch).accept(LATE)
+
+    assert (accepted.event.context, accepted.submission) == (None, None)
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "timeout"])
+async def test_a_late_delivery_of_what_is_stored_asks_nobody(
+    store: MemoryStore, status: str
+) -> None:
+    """F5, F7: the inbox is asked before the API, and a replay costs no question."""
+    event = replace(EVENT, id=f"wavespeed:task-1:{status}", source="wavespeed")
+    await store.add(event, {})
+    api = Api(RAW)
+
+    accepted = await late(store, api.fetch).accept(LATE)
+
+    assert (accepted.receipt.id, accepted.receipt.duplicate) == (event.id, True)
+    assert accepted.event == event
+    assert api.asked == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, RAW | {"status": "processing"}, RAW | {"id": "task-2"}],
+    ids=["unknown", "running", "another task"],
+)
+async def test_a_late_delivery_that_the_api_does_not_confirm_is_refused(
+    store: MemoryStore, answer: dict[str, JSON] | None
+) -> None:
+    """F7: the body alone is never believed."""
+    with pytest.raises(Stale):
+        await late(store, Api(answer).fetch).accept(LATE)
+
+    assert await store.events() == []
+
+
+async def test_a_late_delivery_is_the_senders_to_try_again_where_the_api_is_away(
+    store: MemoryStore,
+) -> None:
+    """F7: a signed event is never lost."""
+    with pytest.raises(ApiUnavailable):
+        await late(store, Api(ApiUnavailable("away", 30)).fetch).accept(LATE)
+
+
+@pytest.mark.parametrize(
+    ("seal", "owners"),
+    [
+        (None, None),
+        (Tokens(), None),
+        (Tokens(t=Held(1, None, "k")), Known(entry("task-2"))),
+    ],
+    ids=["no keys", "not ours", "another task's"],
+)
+async def test_the_token_of_a_late_delivery_opens_first(
+    seal: Tokens | None, owners: Known | None
+) -> None:
+    """F33: before the store, here closed, and the API are asked."""
+    api = Api(RAW)
+
+    with pytest.raises(Unverified) as raised:
+        await late(MemoryStore(), api.fetch, seal=seal, owners=owners).accept(
+            replace(LATE, token="t")
+        )
+
+    assert (raised.value.reason, api.asked) == ("token", [])
+
+
+async def test_the_token_of_a_late_delivery_belongs_to_its_model(store: MemoryStore) -> None:
+    """F33: the model is the one that the API names."""
+    seal = Tokens(t=Held(1, "another/model"))
+
+    with pytest.raises(Unverified):
+        await late(store, Api(RAW).fetch, seal=seal).accept(replace(LATE, token="t"))
+
+    assert await store.events() == []
+
+
+def _none(_: Api) -> Fetch | None:
+    return None
+
+
+def _ask(api: Api) -> Fetch | None:
+    return api.fetch
+
+
+@pytest.mark.parametrize(
+    ("fetch", "subject", "source"),
+    [(_none, "task-1", "wavespeed"), (_ask, None, "wavespeed"), (_ask, "task-1", "other")],
+    ids=["no API key", "no task id", "another source"],
+)
+async def test_a_late_delivery_that_cannot_be_asked_about_is_refused(
+    fetch: Callable[[Api], Fetch | None], subject: str | None, source: str
+) -> None:
+    """F4, F5: as ever; nothing is read or written."""
+    api = Api(RAW)
+
+    with pytest.raises(Stale):
+        await late(MemoryStore(), fetch(api), subject=subject, source=source).accept(
+            replace(LATE, source=source)
+        )
+
+    assert api.asked == []
+
+
+async def test_webhook_retry_reconcile_and_replay_are_one_event(store: MemoryStore) -> None:
+    """F30: one event, each handler once."""
+    event = replace(EVENT, id="wavespeed:task-1:completed", source="wavespeed")
+    taken = Intake({"wavespeed": Trusted(Says(event), [])}, ROUTES, store)
+    asked = Prediction.parse(RAW | {"outputs": []})
+    assert asked is not None
+
+    receipts = [
+        (await taken.accept(LATE)).receipt,
+        (await taken.accept(LATE)).receipt,
+        (await taken.store(fetched_event(asked, context=None, now=NOW + 9))).receipt,
+        (await late(store, Api(RAW).fetch).accept(LATE)).receipt,
+    ]
+    dispatches = await store.dispatches(event.id)
+    assert await taken.replay(event.id, NOW)
+
+    assert [receipt.duplicate for receipt in receipts] == [False, True, True, True]
+    assert {receipt.id for receipt in receipts} == {event.id}
+    assert await store.dispatches(event.id) == dispatches
+    assert len(dispatches) == 2
+
+
+def test_a_fetched_result_reads_as_its_webhook_would() -> None:
+    """F11, F30: also where the API's text would park a webhook; nothing is lost over a letter."""
+    raw = RAW | {"status": "failed", "error": "half a letter \ud800, é"}
+    asked = Prediction.parse(raw)
+    assert asked is not None
+
+    event = fetched_event(asked, context=["c"], now=NOW)
+
+    assert (event.id, event.type) == ("wavespeed:task-1:failed", "prediction.failed")
+    assert (event.subject, event.model, event.context) == ("task-1", "kwaivgi/kling", ["c"])
+    assert (event.occurred_at, event.received_at, event.webhook_id) == (NOW, NOW, None)
+    assert event.prediction is not None
+    assert event.prediction.error == "half a letter ?, é"
