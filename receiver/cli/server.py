@@ -21,6 +21,7 @@ from receiver.telemetry.log import logger
 
 if TYPE_CHECKING:
     from receiver.build import Parts
+    from receiver.results import Results
 
 GC_OBJECTS = 20_000
 """New containers between two looks for cycles."""
@@ -81,6 +82,16 @@ class Server(uvicorn.Server):
             dispatch=settings.dispatch,
             database=settings.database,
         )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the long polls, then the rest.
+
+        Upstream waits for open requests up to the grace time, and ends the lifespan only then.
+        """
+        results: Results | None = getattr(self._parts.app.state, "results", None)
+        if results is not None:
+            results.close()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

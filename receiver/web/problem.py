@@ -18,6 +18,7 @@ LINGER = 2.0
 
 _TYPES: Mapping[int, str] = MappingProxyType(
     {
+        400: "bad-request",
         401: "unverified",
         404: "not-found",
         405: "method-not-allowed",
