@@ -113,7 +113,7 @@ SECRET = "the prompt nobody may see"
         {"properties": {"a": {"maxLength": 3}}},
         {"properties": {"a": {"enum": ["x"]}}},
         {"properties": {"a": {"const": "x"}}},
-        {"properties": {"a": {"pattern": "^x$"}}},
+        {"properties": {"a": {"contentEncoding": "base64", "allOf": [{"maxLength": 1}]}}},
         {"properties": {"a": {"type": ["integer", "null"]}}},
         {"properties": {"a": {"format": "uri"}}},
         {"properties": {"a": {"not": {}}}},
