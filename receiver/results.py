@@ -12,11 +12,9 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 from receiver.event import Event
-from receiver.sources.base import event_id
+from receiver.sources.base import terminal_ids
 from receiver.stores.base import Store
-from submitter.prediction import TERMINAL
 
-_TYPES = frozenset(f"prediction.{status}" for status in TERMINAL)
 _Told: TypeAlias = "asyncio.Future[Event | None]"
 
 
@@ -28,12 +26,10 @@ class Results:
     Args:
         store: the inbox; somebody else opens and closes it.
         poll: seconds between two looks for what other processes have stored.
-        source: the name of the source whose events end tasks.
     """
 
-    def __init__(self, store: Store, *, poll: float = 1.0, source: str = "wavespeed") -> None:
+    def __init__(self, store: Store, *, poll: float = 1.0) -> None:
         self._store = store
-        self._source = source
         self._poll = poll
         self._closed = False
         self._tasks: dict[str, set[_Told]] = {}
@@ -55,7 +51,7 @@ class Results:
         """Tell the waiting of an event that this process has stored, and that is new."""
         for told in self._tasks.get(event.id, ()):
             _tell(told, event)
-        if self._readers and self._ends_a_task(event):
+        if self._readers and _ends_a_task(event):
             for told in self._readers:
                 _tell(told, None)
 
@@ -72,7 +68,7 @@ class Results:
         Raises:
             StoreUnavailable: it cannot be known now.
         """
-        ids = [event_id(self._source, task_id, status, "", b"") for status in sorted(TERMINAL)]
+        ids = terminal_ids(task_id)
         # Registered before the look, so that nothing falls between.
         with self._told(ids) as told:
             found = min((await self._store.find(ids)).values(), key=_order, default=None)
@@ -117,7 +113,7 @@ class Results:
         found: list[Event] = []
         while not found and (listed := await self._store.since(seq, limit=limit)):
             seq = listed[-1].seq
-            found = [each.event for each in listed if self._ends_a_task(each.event)]
+            found = [each.event for each in listed if _ends_a_task(each.event)]
         return seq, found
 
     @contextmanager
@@ -167,11 +163,12 @@ class Results:
             for told in self._tasks.get(event.id, ()):
                 _tell(told, event)
 
-    def _ends_a_task(self, event: Event) -> bool:
-        return event.source == self._source and event.type in _TYPES and event.subject is not None
-
     def _all(self) -> set[_Told]:
         return self._readers.union(*self._tasks.values())
+
+
+def _ends_a_task(event: Event) -> bool:
+    return event.subject is not None and event.id in terminal_ids(event.subject)
 
 
 def _order(event: Event) -> tuple[float, str]:
