@@ -16,7 +16,10 @@ class Details(NamedTuple):
     Attributes:
         name: a dotted name in the past tense: `delivery.accepted`, `delivery.rejected`,
             `delivery.failed`, `dispatch.settled`, `dispatch.lost` (another owns it by now),
-            `dispatcher.failed`, `handler.paused`, `handler.failed` (to close), `store.failed`.
+            `dispatcher.failed`, `handler.paused`, `handler.failed` (to close), `store.failed`,
+            `prediction.contradicted`, `follower.failed` (the ledger does not know of results),
+            `reconcile.asked`, `reconcile.stored` (in the inbox), `reconcile.found`,
+            `reconcile.failed`, `submission.settled`, `submission.rejected` (nothing was created).
         source: the source's name.
         event_id: the event's id.
         type: the event's type.
@@ -30,6 +33,10 @@ class Details(NamedTuple):
         request_id: of the request.
         until: Unix seconds, of a pause or a retry.
         skew: seconds between our clock and the sender's, of a stale delivery.
+        task_id: the API's id of a task.
+        submission: the key of a submission.
+        other: the type of the event that an event contradicts.
+        number: of results, where several are meant.
     """
 
     name: str
@@ -46,6 +53,10 @@ class Details(NamedTuple):
     request_id: str | None = None
     until: float | None = None
     skew: float | None = None
+    task_id: str | None = None
+    submission: str | None = None
+    other: str | None = None
+    number: int | None = None
 
 
 Hook = Callable[[Details], None]

@@ -187,8 +187,12 @@ _LEVELS = {
     "dispatch.started": logging.DEBUG,
     "dispatch.lost": logging.WARNING,
     "dispatcher.failed": logging.ERROR,
+    "follower.failed": logging.ERROR,
     "handler.failed": logging.ERROR,
     "handler.paused": logging.WARNING,
+    "prediction.contradicted": logging.WARNING,
+    "reconcile.asked": logging.DEBUG,
+    "reconcile.failed": logging.WARNING,
     "store.failed": logging.ERROR,
 }
 _OUTCOMES = {"retry": logging.WARNING, "dead": logging.ERROR}

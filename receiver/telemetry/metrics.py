@@ -61,10 +61,20 @@ class Metrics:
             registry=self._registry,
         )
         self._handled = _Children(handled)
-        self._store_errors = Counter(
-            "wavehook_store_errors_total",
-            "Times that the store could not do what it was asked.",
-            registry=self._registry,
+        self._store_errors = self._plain(
+            "wavehook_store_errors_total", "Times that the store could not do what it was asked."
+        )
+        self._contradictions = self._plain(
+            "wavehook_contradictions_total", "Tasks that ended in two ways."
+        )
+        self._untold = self._plain(
+            "wavehook_follower_errors_total", "Times that the ledger could not be told of results."
+        )
+        self._asked = self._plain(
+            "wavehook_reconcile_asked_total", "Questions to the API about overdue tasks."
+        )
+        self._found = self._plain(
+            "wavehook_reconcile_found_total", "Results that were found without their webhook."
         )
         self._on: dict[str, Callable[[Details], None]] = {
             "delivery.accepted": self._accepted,
@@ -72,7 +82,12 @@ class Metrics:
             "delivery.failed": self._refused,
             "dispatch.settled": self._settled,
             "dispatch.lost": self._lost,
-            "store.failed": self._failed,
+            "store.failed": lambda _: self._store_errors.inc(),
+            "follower.failed": lambda _: self._untold.inc(),
+            "prediction.contradicted": lambda _: self._contradictions.inc(),
+            "reconcile.asked": lambda _: self._asked.inc(),
+            "reconcile.stored": self._stored,
+            "reconcile.found": lambda _: self._found.inc(),
         }
 
     def __call__(self, details: Details) -> None:
@@ -81,16 +96,20 @@ class Metrics:
         if count is not None:
             count(details)
 
-    def render(self, stats: Stats | None, now: float) -> bytes:
+    def render(self, stats: Stats | None, now: float, *, overdue: int | None = None) -> bytes:
         """Everything in Prometheus' text format.
 
         Args:
             stats: how the queue stands; None where the store did not say: its gauges are left out
                 then, because a stale or empty figure would look like health.
             now: Unix seconds.
+            overdue: submissions past the time of their result; None where nobody knows.
         """
-        self._queue.stats, self._queue.now = stats, now
+        self._queue.stats, self._queue.now, self._queue.overdue = stats, now, overdue
         return generate_latest(self._registry)
+
+    def _plain(self, name: str, text: str) -> Counter:
+        return Counter(name, text, registry=self._registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> _Children[Counter]:
         return _Children(Counter(name, text, labels, registry=self._registry))
@@ -101,7 +120,11 @@ class Metrics:
         if details.seconds is not None:
             self._ack.observe(details.seconds)
         if result == "new":
-            self._events[source, details.type if details.type in _TYPES else "other"].inc()
+            self._stored(details)
+
+    def _stored(self, details: Details) -> None:
+        type = details.type if details.type in _TYPES else "other"
+        self._events[details.source or "unknown", type].inc()
 
     def _refused(self, details: Details) -> None:
         self._deliveries[details.source or "unknown", details.result or "error"].inc()
@@ -118,9 +141,6 @@ class Metrics:
 
     def _lost(self, details: Details) -> None:
         self._dispatches[details.handler or "unknown", "lost"].inc()
-
-    def _failed(self, _: Details) -> None:
-        self._store_errors.inc()
 
 
 M = TypeVar("M", bound=MetricWrapperBase)
@@ -139,13 +159,20 @@ class _Children(dict[tuple[str, ...], M]):
 
 
 class _Queue:
-    """The gauges that are read from the store at every scrape."""
+    """The gauges that are read from the store and the ledger at every scrape."""
 
     stats: Stats | None = None
     now = 0.0
+    overdue: int | None = None
 
     def collect(self) -> Iterator[Metric]:
         """See `prometheus_client.registry.Collector`."""
+        if self.overdue is not None:
+            yield GaugeMetricFamily(
+                "wavehook_reconcile_overdue",
+                "Submissions whose result was expected by now.",
+                value=self.overdue,
+            )
         if self.stats is None:
             return
         depth = GaugeMetricFamily(

@@ -35,8 +35,38 @@ def test_a_fresh_registry_shows_the_unlabelled_ones() -> None:
         "wavehook_ack_seconds_count": 0.0,
         "wavehook_ack_seconds_sum": 0.0,
         "wavehook_store_errors_total": 0.0,
+        "wavehook_contradictions_total": 0.0,
+        "wavehook_follower_errors_total": 0.0,
+        "wavehook_reconcile_asked_total": 0.0,
+        "wavehook_reconcile_found_total": 0.0,
         "wavehook_oldest_unhandled_age_seconds": 0.0,
     }
+
+
+def test_what_a_reconcile_did() -> None:
+    """F29, F31: questions, finds and contradictions count; what it stored counts as events."""
+    metrics = Metrics()
+    for name in ("asked", "asked", "found", "failed"):
+        metrics(Details(f"reconcile.{name}", task_id="t"))
+    metrics(Details("reconcile.stored", source="wavespeed", type="prediction.failed"))
+    metrics(Details("prediction.contradicted", type="prediction.failed"))
+    metrics(Details("follower.failed"))
+
+    found = samples(metrics)
+
+    assert found["wavehook_reconcile_asked_total"] == 2
+    assert found["wavehook_reconcile_found_total"] == 1
+    assert found["wavehook_events_total{source=wavespeed,type=prediction.failed}"] == 1
+    assert found["wavehook_contradictions_total"] == 1
+    assert found["wavehook_follower_errors_total"] == 1
+
+
+def test_overdue_submissions_are_there_where_somebody_knows() -> None:
+    """A figure that is not known is left out, because 0 would look like health."""
+    metrics = Metrics()
+
+    assert b"wavehook_reconcile_overdue 3.0" in metrics.render(None, 0.0, overdue=3)
+    assert b"overdue" not in metrics.render(None, 0.0)
 
 
 def test_deliveries_and_events() -> None:
