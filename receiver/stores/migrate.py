@@ -11,6 +11,9 @@ from receiver.errors import SchemaMismatch
 STRICT_SINCE = (3, 37)
 """The first SQLite with STRICT tables."""
 
+_STRANGERS = "SELECT count(*) FROM sqlite_schema WHERE tbl_name NOT GLOB 'ledger_*'"
+"""The submitter's ledger may be in the file before the inbox."""
+
 
 def migrations(engine: str) -> list[tuple[int, str]]:
     """All migrations of one engine as (number, SQL), in order."""
@@ -48,7 +51,7 @@ def migrate_sqlite(connection: sqlite3.Connection) -> int:
     connection.execute("BEGIN IMMEDIATE")
     try:
         found = _version(connection, newest)
-        if found == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        if found == 0 and connection.execute(_STRANGERS).fetchone()[0]:
             raise SchemaMismatch(
                 "the file is a SQLite database of something else; name another file in "
                 "WAVEHOOK_DATABASE",

@@ -39,7 +39,7 @@ class State(enum.StrEnum):
     INTENDED = "intended"
     #: The answer was lost: the task may exist and be billed. To ACCEPTED, REJECTED, FINISHED.
     UNKNOWN = "unknown"
-    #: The API named a task. To FINISHED.
+    #: The API named a task. To FINISHED; a guess that took another submission's task, to UNKNOWN.
     ACCEPTED = "accepted"
     #: Nothing was created; it may be intended again. To INTENDED, ACCEPTED, FINISHED: word of a
     #: task goes over the belief that there is none.
@@ -93,7 +93,8 @@ class Entry:
             the key knows better.
         accepted_at: Unix seconds.
         expected_at: Unix seconds when the result is overdue.
-        ask_at: Unix seconds of the next question to the API; None where there is none to ask.
+        ask_at: Unix seconds of the next question to the API, of an INTENDED entry at first
+            `until`; None where there is none to ask.
         asks: how often it was asked.
         reason: why it is UNKNOWN or REJECTED; never repeats an input.
         status: of the task, as far as it is known.
@@ -210,7 +211,8 @@ class Ledger(ABC):
 
         A key that is there and not REJECTED is left alone, whatever the limits say. One that is
         REJECTED is intended again, with all fields of `intent`. `Limits.rate` counts entries by
-        `sent_at`, whatever came of them.
+        `sent_at`, whatever came of them. `Full.until` is None where as many tasks are open as may
+        be; else it is when the rate allows the next, or the pause ends.
         """
 
     @abstractmethod
@@ -225,7 +227,9 @@ class Ledger(ABC):
     ) -> Entry:
         """Record the task that the API named; the first question is due at `expected_at`.
 
-        A FINISHED entry stays as it is, as does one that is ACCEPTED where this is a guess.
+        A FINISHED entry stays as it is, as does one that is ACCEPTED where this is a guess. A
+        guess changes nothing either where another entry has this task; a word that is none takes
+        the task from whoever guessed it, who is UNKNOWN again.
 
         Raises:
             KeyError: there is no such entry.
@@ -237,8 +241,9 @@ class Ledger(ABC):
     ) -> Entry:
         """Take in a task that something else submitted, under the key `task:<task id>`.
 
-        Where an entry has this task id already, that one is left alone and returned. The
-        prediction need not have ended; one that has is for `finish`.
+        Where an entry has this task id already, that one is left alone and returned. It counts as
+        sent and accepted when the API says that it was created. The prediction need not have
+        ended; one that has is for `finish`.
         """
 
     @abstractmethod
@@ -253,9 +258,10 @@ class Ledger(ABC):
     async def finish(self, results: Sequence[Result], now: float) -> list[Entry]:
         """Record results of tasks.
 
-        Each goes to the entry of its key, whose task id it sets; else to the entry with its task
-        id; else to none. An entry that is FINISHED keeps its first result; `delivered` is kept
-        wherever it is True.
+        Each goes to the entry of its key, whose task id it sets, and which takes the task from
+        whoever guessed it, as in `accept`; else to the entry with its task id; else to none.
+        Where a task was adopted beside its entry, both are finished. An entry that is FINISHED
+        keeps its first result; `delivered` of the same task is kept wherever it is True.
 
         Returns:
             The entries that this call has finished, in order.
@@ -279,7 +285,7 @@ class Ledger(ABC):
 
     @abstractmethod
     async def last_place(self) -> int:
-        """The place of the entry that was finished last; 0 where there is none."""
+        """The place of the entry that was finished last; 0 where there was none."""
 
     @abstractmethod
     async def due(
@@ -287,8 +293,8 @@ class Ledger(ABC):
     ) -> list[Entry]:
         """Take open entries whose `ask_at` has come, the longest due first.
 
-        INTENDED ones count from `until` on. Nobody else is given them for `hold` seconds; whoever
-        takes them calls `postpone`, or finishes, accepts or rejects them.
+        Nobody else is given them for `hold` seconds, of which their `ask_at` tells; whoever takes
+        them calls `postpone`, or finishes, accepts, doubts or rejects them.
 
         Args:
             now: Unix seconds.
@@ -311,7 +317,7 @@ class Ledger(ABC):
 
     @abstractmethod
     async def durations(self, model: str, *, limit: int = 200) -> list[float]:
-        """Seconds from accepted to finished of a model's latest completed tasks."""
+        """Seconds from accepted to finished of a model's latest completed tasks, latest first."""
 
     @abstractmethod
     async def overdue(self, now: float) -> int:

@@ -1,0 +1,152 @@
+"""The SQLite file: made, recognised, and brought up to date by numbered, additive migrations.
+
+By default it is the receiver's own file, which either of the two may make first. All tables of
+the ledger begin with `ledger_`, and each of the two leaves the other's alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sqlite3
+import time
+from importlib.resources import files
+from pathlib import Path
+
+from submitter.errors import LedgerUnavailable
+
+BUSY = 10.0
+"""Seconds to wait for another process's write."""
+
+STRICT_SINCE = (3, 37)
+"""The first SQLite with STRICT tables."""
+
+_INBOX = {"event", "dispatch", "attempt"}
+
+
+def _scripts() -> list[tuple[int, str]]:
+    """All migrations as (number, SQL), in order."""
+    return sorted(
+        (int(entry.name[:4]), entry.read_text("utf-8"))
+        for entry in (files("submitter.ledger") / "sql" / "sqlite").iterdir()
+        if entry.name[:4].isdigit()
+    )
+
+
+def statements() -> dict[str, str]:
+    """The named statements."""
+    text = (files("submitter.ledger") / "sql" / "sqlite" / "queries.sql").read_text("utf-8")
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+    return {
+        name: sql.strip().removesuffix(";")
+        for name, sql in zip(parts[1::2], parts[2::2], strict=True)
+    }
+
+
+def prepare(path: Path) -> None:
+    """Make the file where there is none, and bring its schema up to date.
+
+    Raises:
+        LedgerUnavailable: it belongs to something else, or a newer version made it.
+        sqlite3.Error: it cannot be opened, or is no database.
+    """
+    # Inputs hold prompts: a new file, and with it its log, is for its owner alone.
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+    with contextlib.closing(_connect(path)) as connection:
+        # What is not ours is left as it is, so this stands before the switch to WAL.
+        newest = _scripts()[-1][0]
+        if _version(connection, newest) == newest:
+            return
+        _use_wal(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        # Left by an error, the transaction ends with the connection.
+        _migrate(connection, newest)
+        connection.execute("COMMIT")
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection in autocommit mode, to a file that is prepared; for use on any thread."""
+    connection = _connect(path)
+    try:
+        _use_wal(connection)
+        connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # `mode=rw`: a file that somebody removed is not made anew, empty and for all to read.
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=BUSY,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL; two processes that do it at once get no help from the busy handler."""
+    deadline = time.monotonic() + BUSY
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _migrate(connection: sqlite3.Connection, newest: int) -> None:
+    found = _version(connection, newest)
+    for number, sql in _scripts():
+        if number > found:
+            for statement in _split(sql):
+                connection.execute(statement)
+    connection.execute(
+        "INSERT OR REPLACE INTO ledger_schema (one, version) VALUES (1, ?)", [newest]
+    )
+
+
+def _version(connection: sqlite3.Connection, newest: int) -> int:
+    """The number of the last migration that was applied; 0 before the first."""
+    tables = {
+        name
+        for (name,) in connection.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT GLOB 'sqlite_*'"
+        )
+    }
+    if "ledger_schema" in tables:
+        (found,) = connection.execute("SELECT version FROM ledger_schema").fetchone()
+        if found > newest:
+            raise LedgerUnavailable(
+                f"the ledger has schema version {found}, this program works with {newest}: it "
+                "was made by a newer Wavehook; upgrade this one, or name another database"
+            )
+        return int(found)
+    (inbox,) = connection.execute("PRAGMA user_version").fetchone()
+    if tables and not (inbox and tables >= _INBOX):
+        raise LedgerUnavailable(
+            "the file is a SQLite database of something else; name another file in "
+            "WAVEHOOK_DATABASE"
+        )
+    return 0
+
+
+def _split(sql: str) -> list[str]:
+    """Statements of a script; `executescript` would commit the transaction around them."""
+    if sqlite3.sqlite_version_info < STRICT_SINCE:
+        sql = sql.replace(") STRICT, WITHOUT ROWID", ") WITHOUT ROWID").replace(") STRICT", ")")
+    found, rest = [], ""
+    for line in sql.splitlines(keepends=True):
+        rest += line
+        if sqlite3.complete_statement(rest):
+            found.append(rest)
+            rest = ""
+    return found
