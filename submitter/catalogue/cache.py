@@ -76,7 +76,7 @@ class Cache:
     """
 
     def __init__(self, name: str, folder: Path | None) -> None:
-        self._name = f"models-{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
+        self._name = f"models-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:16]}.json"
         self._folder = folder
 
     def read(self) -> Listing | None:

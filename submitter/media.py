@@ -1,0 +1,287 @@
+"""Local files in an input: found, read and checked before anything is sent or paid for.
+
+What is sent instead of a file is its URL after the upload. Until then a placeholder with the
+file's digest stands in its place, so that the rest of the input can be checked too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from submitter.content import JPEG, PNG, UNKNOWN, kind, pixels
+from submitter.errors import Fault
+from submitter.prediction import JSON
+from submitter.strict import unfit, within
+
+MAX_FILE = 200 * 2**20
+"""Bytes of one upload (wavespeed-api.md)."""
+
+MAX_TOGETHER = 2**30
+"""Bytes of all files of one input, which are held in memory until they are sent."""
+
+_PLACE = "https://upload.invalid/"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to be uploaded.
+
+    Attributes:
+        path: where it stands in the input, such as `image`; the first place of several.
+        data: its content.
+        digest: SHA-256 in hex.
+        filename: made from the digest: the user's own names stay on this machine.
+        content_type: by content.
+    """
+
+    path: str
+    data: bytes = field(repr=False)
+    digest: str
+    filename: str
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An input whose local files have been read.
+
+    Attributes:
+        input: with a placeholder URL for each file, which depends on its content alone.
+        files: each content once.
+        faults: of the files.
+    """
+
+    input: dict[str, Any] = field(repr=False)
+    files: tuple[File, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+    def filled(self, urls: Mapping[str, str]) -> dict[str, JSON]:
+        """The input as it is sent.
+
+        Args:
+            urls: of the uploaded files, by digest.
+
+        Raises:
+            KeyError: one is missing.
+        """
+        places = {_PLACE + file.digest: urls[file.digest] for file in self.files}
+
+        def fill(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: fill(member) for name, member in value.items()}
+            if isinstance(value, list):
+                return [fill(member) for member in value]
+            return places.get(value, value) if isinstance(value, str) else value
+
+        return {name: fill(member) for name, member in self.input.items()}
+
+
+def prepare(input: Mapping[str, object], schema: Mapping[str, JSON]) -> Prepared:
+    """Read and check the local files of an input; blocks while it reads.
+
+    Local files are bytes and paths, and texts that are no URL where the model takes media: in
+    the fields that a built-in schema marks with `x-media`, else where format, hint or name of a
+    field say so. Paths are taken as they are: `~` has no meaning.
+
+    Args:
+        input: as it was given.
+        schema: of the model's input; empty where nobody knows it.
+
+    Returns:
+        The input without files, the files, and all of their faults.
+    """
+    whole: dict[str, Any] = dict(input)
+    _, sound = unfit(whole)
+    if not sound:
+        return Prepared(whole)  # the check of the input says why
+    reading = _Reading()
+    filled = reading.walk(whole, dict(schema), _Place(""))
+    return Prepared(filled, tuple(reading.files.values()), tuple(reading.faults))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What a field takes."""
+
+    formats: tuple[str, ...] = ()
+    max_bytes: int = MAX_FILE
+    min_pixels: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a value stands, and what is known of it.
+
+    Attributes:
+        path: in the input.
+        rule: for texts that name files; None where texts are texts.
+        declared: whether the schema has this field.
+    """
+
+    path: str
+    rule: _Rule | None = None
+    declared: bool = False
+
+
+class _Refused(Exception):
+    """The words of a fault."""
+
+
+class _Reading:
+    def __init__(self) -> None:
+        self.files: dict[str, File] = {}
+        self.faults: list[Fault] = []
+        self._size = 0
+
+    def walk(self, value: Any, schema: JSON, place: _Place) -> Any:
+        """Put placeholders where files stand."""
+        known = schema if isinstance(schema, dict) else {}
+        if isinstance(value, dict):
+            fields = known.get("properties")
+            fields = fields if isinstance(fields, dict) else {}
+            filled: dict[str, Any] = {}
+            for name, member in value.items():
+                about = fields.get(name)
+                inside = _Place(within(place.path, name), _rule(name, about), about is not None)
+                filled[name] = self.walk(member, about, inside)
+            return filled
+        if isinstance(value, list):
+            return [
+                self.walk(member, known.get("items"), replace(place, path=within(place.path, i)))
+                for i, member in enumerate(value)
+            ]
+        if isinstance(value, bytes | Path):
+            return self._take(value, place)
+        if isinstance(value, str) and place.rule and not _is_url(value):
+            return self._take(value, place)
+        return value
+
+    def _take(self, given: bytes | Path | str, place: _Place) -> str:
+        try:
+            # Bytes and paths in a field that nobody has described can be nothing but files.
+            rule = place.rule or (None if place.declared else _Rule())
+            if rule is None:
+                raise _Refused("takes no file, as far as this model's schema tells")
+            data = given if isinstance(given, bytes) else _read(given, rule.max_bytes)
+            file = _checked(data, rule, place.path)
+            if file.digest not in self.files:
+                self._size += len(data)
+                if self._size > MAX_TOGETHER:
+                    raise _Refused(f"is too much: together files may have {MAX_TOGETHER} bytes")
+                self.files[file.digest] = file
+            return _PLACE + file.digest
+        except _Refused as refused:
+            self.faults.append(Fault(place.path, str(refused)))
+            return f"{_PLACE}refused"
+
+
+def _rule(name: str, schema: JSON) -> _Rule | None:
+    """What files a field takes; None where it takes none, as far as is known."""
+    if not isinstance(schema, dict):
+        return _Rule() if _MEDIA.search(name) else None
+    marker = schema.get("x-media")
+    if isinstance(marker, dict):
+        return _marked(marker)
+    types = schema.get("type", "string")
+    listed = types if isinstance(types, list) else [types]
+    takes_text = "string" in listed or "array" in listed
+    if "enum" in schema or "const" in schema or not takes_text:
+        return None
+    hint = str(schema.get("x-ui-component")).startswith("uploader")
+    items = schema.get("items")
+    is_link = any(
+        isinstance(each, dict) and each.get("format") in ("uri", "url") for each in (schema, items)
+    )
+    return _Rule() if hint or is_link or _MEDIA.search(name) else None
+
+
+_MEDIA = re.compile(r"(?:image|video|audio)s?(?:_ur[il]s?)?\Z")
+
+
+def _marked(marker: Mapping[str, JSON]) -> _Rule:
+    formats, most, least = (marker.get(name) for name in ("formats", "max_bytes", "min_pixels"))
+    listed = formats if isinstance(formats, list) else []
+    return _Rule(
+        tuple(f for f in listed if isinstance(f, str) and f.isalnum()),
+        min(most, MAX_FILE) if isinstance(most, int) else MAX_FILE,
+        least if isinstance(least, int) else 0,
+    )
+
+
+def _is_url(text: str) -> bool:
+    return text[:8].lower().startswith(("http://", "https://"))
+
+
+def _checked(data: bytes, rule: _Rule, path: str) -> File:
+    """Hold a file's content against what its field takes."""
+    if not data:
+        raise _Refused("is empty")
+    if len(data) > rule.max_bytes:
+        raise _Refused(_too_large(len(data), rule.max_bytes))
+    found = kind(data)
+    if rule.formats and found.name not in rule.formats:
+        wanted = " or ".join(each.upper() for each in rule.formats)
+        seen = "of no known kind" if found == UNKNOWN else found.name.upper()
+        raise _Refused(f"must be {wanted}, is {seen} by its content")
+    if rule.min_pixels and found in (JPEG, PNG):
+        size = pixels(data)
+        if size is None:
+            raise _Refused(f"is damaged: a {found.name.upper()} whose size cannot be read")
+        if min(size) < rule.min_pixels:
+            least = f"{rule.min_pixels} x {rule.min_pixels}"
+            raise _Refused(f"must have at least {least} pixels, has {size[0]} x {size[1]}")
+    digest = hashlib.sha256(data).hexdigest()
+    return File(path, data, digest, f"{digest[:16]}.{found.name}", found.content_type)
+
+
+def _read(given: Path | str, most: int) -> bytes:
+    """Read a regular file; nothing else is waited for."""
+    what = "cannot be read"
+    if isinstance(given, str):
+        what = _no_path(given)
+    try:
+        about = Path(given).stat()
+        if stat.S_ISDIR(about.st_mode):
+            raise _Refused("must be a file, is a folder")
+        if not stat.S_ISREG(about.st_mode):
+            raise _Refused("must be a regular file, is a pipe, a device or the like")
+        if about.st_size > most:
+            raise _Refused(_too_large(about.st_size, most))
+        with open(given, "rb", opener=_open) as file:
+            # It may have grown, and some of the system's own files say that they are empty.
+            return file.read(most + 1)
+    except OSError as error:
+        raise _Refused(f"{what}: {error.strerror or type(error).__name__}") from None
+    except ValueError:  # such as NUL
+        raise _Refused(f"{what}: no file has such a name") from None
+
+
+def _no_path(text: str) -> str:
+    """How to begin what is wrong with a path; refuses what cannot be one."""
+    if not text:
+        raise _Refused("is empty; give an http(s) URL or a local file")
+    if text[:5].lower() == "data:":
+        raise _Refused(
+            "must be an http(s) URL or a local file; whether the API takes data: URIs is not "
+            "documented"
+        )
+    if "://" in text:
+        raise _Refused("must be an http(s) URL or a local file")
+    home = ", in which `~` has no meaning" if text[0] == "~" else ""
+    return f"is no http(s) URL, and cannot be read as a local file{home}"
+
+
+def _open(path: str, flags: int) -> int:
+    # Should a pipe have taken the file's place by now, nobody waits for its other end.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _too_large(size: int, most: int) -> str:
+    return f"must have at most {most} bytes, has {size}"
