@@ -106,6 +106,11 @@ def prepare(input: Mapping[str, object], schema: Mapping[str, JSON]) -> Prepared
     return Prepared(filled, tuple(reading.files.values()), tuple(reading.faults))
 
 
+def takes_files(name: str, schema: JSON) -> bool:
+    """Whether a field takes the path of a local file, as far as its name and schema tell."""
+    return _rule(name, schema) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class _Rule:
     """What a field takes."""
