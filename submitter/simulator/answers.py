@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from starlette.responses import JSONResponse
 
-from submitter.prediction import JSON, Status
+from submitter.prediction import JSON, TERMINAL, Status
+from submitter.simulator.faults import Fault
 from submitter.simulator.tasks import Task
 
 API = "/api/v3"
+
+UNKNOWN_STATUS = "warming_up"
+"""A status that no document names."""
 
 
 def success(data: JSON) -> JSONResponse:
@@ -57,14 +61,42 @@ def past(task: Task, now: float, url: str) -> dict[str, JSON]:
     return {**prediction(task, now, url), name: dict(task.input)}
 
 
-def webhook(task: Task, now: float, url: str) -> bytes:
-    """The body of a webhook: flat, in one of the two documented shapes by turns."""
+def webhook(task: Task, now: float, url: str, hits: Callable[[Fault], bool]) -> bytes:
+    """The body of a webhook: flat, in one of the two documented shapes by turns.
+
+    Args:
+        task: the task, ended.
+        now: Unix seconds.
+        url: where the simulator is reached.
+        hits: whether a fault happens to it.
+    """
     body = prediction(task, now, url)
     if task.number % 2:
         body["executionTime"] = _inference(task)
     else:
         body["input"] = dict(task.input)
+    body = spoiled(body, hits)
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def spoiled(body: dict[str, JSON], hits: Callable[[Fault], bool]) -> dict[str, JSON]:
+    """A prediction as it is on a bad day; whether the task has ended is never told wrongly.
+
+    Args:
+        body: whole.
+        hits: whether a fault happens to it.
+    """
+    done, outputs = body["status"] == Status.COMPLETED, body["outputs"]
+    if done and hits(Fault.NULL_NSFW):
+        body = {**body, "has_nsfw_contents": None}
+    if done and isinstance(outputs, list) and hits(Fault.OBJECT_OUTPUTS):
+        body = {**body, "outputs": [{"url": url} for url in outputs]}
+    if body["status"] not in TERMINAL and hits(Fault.UNKNOWN_STATUS):
+        body = {**body, "status": UNKNOWN_STATUS}
+    if hits(Fault.MISSING_FIELDS):
+        kept = ("id", "status", "outputs") if done else ("id", "status")
+        body = {name: body[name] for name in kept}
+    return body
 
 
 def model(id: str, schema: Mapping[str, JSON], price: float) -> dict[str, JSON]:

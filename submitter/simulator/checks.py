@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
 
 import httpx
 import jsonschema
 
+from submitter import catalogue
 from submitter.prediction import JSON
 from submitter.strict import unfit
 
@@ -39,16 +41,21 @@ def read_object(body: bytes) -> dict[str, JSON]:
     return value
 
 
-def check_input(input: Mapping[str, JSON], schema: Mapping[str, Any]) -> None:
-    """Hold an input against its model's JSON Schema.
+def check_input(input: Mapping[str, JSON], model: str) -> None:
+    """Hold an input against the JSON Schema of a built-in model.
 
     Raises:
         BadRequest: it does not fit.
     """
-    first = next(jsonschema.Draft202012Validator(schema).iter_errors(dict(input)), None)
+    first = next(_validator(model).iter_errors(dict(input)), None)
     if first is not None:
         where = ".".join(map(str, first.absolute_path)) or "input"
         raise BadRequest(f"{where}: {first.message}"[:MAX_WORDS])
+
+
+@functools.cache
+def _validator(model: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(catalogue.builtin(model) or {})
 
 
 def check_webhook(url: str) -> None:
@@ -79,7 +86,7 @@ def _loopback(host: str) -> bool:
 
 
 def whole(query: Mapping[str, JSON], name: str, most: int) -> int:
-    """A whole number from 1 to `most`, from the query of the history.
+    """A whole number from 1 to `most`.
 
     Raises:
         BadRequest: it is none.
@@ -88,3 +95,31 @@ def whole(query: Mapping[str, JSON], name: str, most: int) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
         return value
     raise BadRequest(f"{name}: must be a whole number from 1 to {most}")
+
+
+def text(query: Mapping[str, JSON], name: str) -> str:
+    """A text that is not empty.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    value = query.get(name)
+    if isinstance(value, str) and value:
+        return value
+    raise BadRequest(f"{name}: must be a text")
+
+
+def moment(query: Mapping[str, JSON], name: str) -> float | None:
+    """Unix seconds of an RFC 3339 time; None where it is left out or empty.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    value = query.get(name)
+    if value in (None, ""):
+        return None
+    try:
+        return datetime.fromisoformat(str(value)).timestamp()
+    # OverflowError: a time that is out of the platform's range.
+    except (ValueError, OverflowError):
+        raise BadRequest(f"{name}: must be a time such as 2026-03-01T09:12:48Z") from None

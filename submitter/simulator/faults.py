@@ -1,7 +1,7 @@
 """What goes wrong on purpose: the words of `--faults`, and seeded decisions.
 
-`duplicate=0.1,drop=0.05` gives each fault its probability for a task; a bare name means always;
-`all` means every fault, at 0.1 unless a number says otherwise. Later words go over earlier ones:
+`duplicate=0.1,drop=0.05` gives each fault its probability; a bare name means always; `all` means
+every fault, at 0.1 unless a number says otherwise. Later words go over earlier ones:
 `all=0.2,drop=0`.
 """
 
@@ -31,10 +31,61 @@ class Fault(enum.StrEnum):
     BAD_SIGNATURE = "bad-signature"
     #: Every attempt carries a time 10 minutes ago, rightly signed.
     STALE = "stale"
-    #: The submit's answer comes 20 seconds of life late.
-    SLOW_ANSWER = "slow-answer"
     #: The webhook comes before the submit's answer.
     EARLY_WEBHOOK = "early-webhook"
+
+    #: The connection of a submit is closed before anything was created.
+    LOST_REQUEST = "lost-request"
+    #: The submit created the task, and the connection is closed without an answer.
+    LOST_ANSWER = "lost-answer"
+    #: The submit created the task, and the connection is reset (RST).
+    RESET = "reset"
+
+    #: The call is answered 429, every second time with Retry-After; nothing was created.
+    RATE_LIMIT = "rate-limit"
+    #: The call is answered 500, with the API's kinds of bodies by turns; every second submit that
+    #: is answered so has created its task.
+    ERROR_500 = "error-500"
+    #: The call is answered 502 with HTML; every second submit that is answered so has created its
+    #: task.
+    ERROR_502 = "error-502"
+    #: The call's answer comes 20 seconds of life late.
+    SLOW_ANSWER = "slow-answer"
+
+    #: A history answer leaves out a task that it should hold; the next query may hold it.
+    MISSING_HISTORY = "missing-history"
+    #: `has_nsfw_contents` of a completed task is null.
+    NULL_NSFW = "null-nsfw"
+    #: Outputs are objects with a `url`, not texts.
+    OBJECT_OUTPUTS = "object-outputs"
+    #: A task that has not ended has a status that nobody knows.
+    UNKNOWN_STATUS = "unknown-status"
+    #: A prediction has nothing but `id`, `status` and, once completed, `outputs`; in the history,
+    #: every second such item lacks its input only.
+    MISSING_FIELDS = "missing-fields"
+
+
+GROUPS: Mapping[str, tuple[Fault, ...]] = {
+    "of each task's webhook": (
+        Fault.DUPLICATE,
+        Fault.DELAY,
+        Fault.REORDER,
+        Fault.DROP,
+        Fault.BAD_SIGNATURE,
+        Fault.STALE,
+        Fault.EARLY_WEBHOOK,
+    ),
+    "of each submit": (Fault.LOST_REQUEST, Fault.LOST_ANSWER, Fault.RESET),
+    "of each call": (Fault.RATE_LIMIT, Fault.ERROR_500, Fault.ERROR_502, Fault.SLOW_ANSWER),
+    "of what answers hold": (
+        Fault.MISSING_HISTORY,
+        Fault.NULL_NSFW,
+        Fault.OBJECT_OUTPUTS,
+        Fault.UNKNOWN_STATUS,
+        Fault.MISSING_FIELDS,
+    ),
+}
+"""All faults, by what they are decided for."""
 
 
 class FaultsError(ValueError):
@@ -47,7 +98,7 @@ class Faults:
 
     Attributes:
         rates: probability by fault, from 0 to 1; a fault that is not named never happens.
-        seed: the same seed gives the same faults to the same tasks, in order of submission.
+        seed: the same seed gives the same faults to the same tasks and calls, in their order.
     """
 
     rates: Mapping[Fault, float] = field(default_factory=dict)
@@ -70,15 +121,19 @@ class Faults:
                 rates[_fault(name)] = rate
         return cls(rates, seed)
 
-    def hits(self, fault: Fault, number: int) -> bool:
-        """Whether a fault happens to a task, whatever the order in which tasks end.
+    def hits(self, fault: Fault, *key: str | int) -> bool:
+        """Whether a fault happens, whatever happened before.
 
         Args:
             fault: which.
-            number: the task's, in order of submission.
+            *key: what it may happen to: the number of a task, in order of submission; or a call's
+                kind and its number among those, and for an item of a history its task's too.
         """
         rate = self.rates.get(fault, 0.0)
-        digest = hashlib.sha256(f"{self.seed}:{fault}:{number}".encode()).digest()
+        if not rate:
+            return False
+        text = ":".join(map(str, (self.seed, fault, *key)))
+        digest = hashlib.sha256(text.encode()).digest()
         return int.from_bytes(digest[:8]) / 2**64 < rate
 
 

@@ -3,26 +3,92 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from submitter.simulator.timeline import Moment, Timeline
+
+
+@dataclass(slots=True)
+class _Wait:
+    """One wait: what ends it is a timer of its own, so that thousands cost nothing."""
+
+    since: Moment
+    seconds: float
+    timer: asyncio.TimerHandle | None = None
 
 
 class Pace:
-    """How fast life goes; made in the running loop.
+    """Waits for seconds of life; made in the running loop.
 
     Args:
-        speed: how many times faster than life.
+        timeline: of life.
+        clock: Unix seconds.
     """
 
-    def __init__(self, speed: float) -> None:
-        self.speed = speed
-        self._stopping = asyncio.get_running_loop().create_future()
+    def __init__(self, timeline: Timeline, clock: Callable[[], float]) -> None:
+        self.timeline = timeline
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._waits: dict[asyncio.Future[None], _Wait] = {}
+        self._stopped = False
 
-    async def sleep(self, seconds: float, *, until: asyncio.Future[None] | None = None) -> None:
-        """Wait for some seconds of life, or until the simulator stops, or a future is done."""
-        awaited = [self._stopping, *([until] if until else [])]
-        await asyncio.wait(
-            awaited, timeout=seconds / self.speed, return_when=asyncio.FIRST_COMPLETED
-        )
+    @property
+    def now(self) -> Moment:
+        """The present moment."""
+        return self.timeline.moment(self._clock())
+
+    async def sleep(
+        self,
+        seconds: float,
+        *,
+        since: Moment | None = None,
+        until: asyncio.Future[None] | None = None,
+    ) -> None:
+        """Wait for some seconds of life, or until the simulator stops, or a future is done.
+
+        Args:
+            seconds: of life.
+            since: from when they count; by default, from now.
+            until: what ends the wait early.
+        """
+        if self._stopped:
+            return
+        waiter = self._loop.create_future()
+        wait = self._waits[waiter] = _Wait(since or self.now, seconds)
+        self._arm(waiter, wait)
+        if until:
+            until.add_done_callback(lambda _: _end(waiter))
+        try:
+            await waiter
+        finally:
+            del self._waits[waiter]
+            if wait.timer:
+                wait.timer.cancel()
+
+    def forward(self, seconds: float) -> None:
+        """Let life jump ahead, and end the waits that are over by it.
+
+        Args:
+            seconds: of life.
+        """
+        self.timeline.forward(seconds, self._clock())
+        for waiter, wait in self._waits.items():
+            self._arm(waiter, wait)
 
     def stop(self) -> None:
         """End every wait."""
-        self._stopping.set_result(None)
+        self._stopped = True
+        for waiter in self._waits:
+            _end(waiter)
+
+    def _arm(self, waiter: asyncio.Future[None], wait: _Wait) -> None:
+        if wait.timer:
+            wait.timer.cancel()
+        due = self.timeline.after(wait.since, wait.seconds) - self._clock()
+        wait.timer = self._loop.call_later(max(due, 0.0), _end, waiter)
+
+
+def _end(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -14,8 +14,9 @@ import structlog
 from cryptography.hazmat.primitives import hashes, hmac
 
 from submitter.prediction import JSON
-from submitter.simulator.faults import Fault, Faults
+from submitter.simulator.faults import Fault
 from submitter.simulator.pace import Pace
+from submitter.simulator.plan import Plan
 from submitter.simulator.tasks import Task
 
 BACKOFF = (5.0, 10.0, 20.0)
@@ -29,6 +30,20 @@ LATE = 30.0
 
 OLD = 600
 """Seconds by which `stale` is too old."""
+
+AT_ONCE = 50
+"""Webhooks that are under way at one time; the others wait for their turn."""
+
+_LASTING = (
+    Fault.STALE,
+    Fault.DELAY,
+    Fault.REORDER,
+    Fault.EARLY_WEBHOOK,
+    Fault.NULL_NSFW,
+    Fault.OBJECT_OUTPUTS,
+    Fault.MISSING_FIELDS,
+)
+"""What is wrong with every attempt of one task."""
 
 
 def sign(secret: str, message: str, timestamp: int, body: bytes) -> str:
@@ -93,7 +108,7 @@ class Sender:
     Args:
         client: sends them.
         secret: signs them.
-        faults: spoils them.
+        plan: spoils them.
         pace: of waits and retries.
         clock: Unix seconds.
         render: the body for a task at a time.
@@ -104,7 +119,7 @@ class Sender:
         client: httpx.AsyncClient,
         *,
         secret: str,
-        faults: Faults,
+        plan: Plan,
         pace: Pace,
         clock: Callable[[], float],
         render: Callable[[Task, float], bytes],
@@ -112,10 +127,11 @@ class Sender:
         self.attempts: list[Attempt] = []
         self._client = client
         self._secret = secret
-        self._faults = faults
+        self._plan = plan
         self._pace = pace
         self._clock = clock
         self._render = render
+        self._sending = asyncio.Semaphore(AT_ONCE)
         self._running: set[asyncio.Task[None]] = set()
         self._held: asyncio.Future[None] | None = None
 
@@ -146,18 +162,18 @@ class Sender:
 
     async def _deliver(self, task: Task, url: httpx.URL, first: asyncio.Event) -> None:
         await self._wait(task)
-        if self._faults.hits(Fault.DROP, task.number):
+        if self._plan.hits(Fault.DROP, task.number):
             self._note(task, 0, url, faults=(Fault.DROP,))
         else:
             await self._send(task, self._message(task, url), first)
 
     async def _wait(self, task: Task) -> None:
-        await self._pace.sleep((task.ended_at - self._clock()) * self._pace.speed)
-        if self._faults.hits(Fault.EARLY_WEBHOOK, task.number):
+        await self._pace.sleep(task.life, since=task.created)
+        if self._plan.hits(Fault.EARLY_WEBHOOK, task.number):
             return
-        if self._faults.hits(Fault.DELAY, task.number):
-            await self._pace.sleep(LATE)
-        if self._faults.hits(Fault.REORDER, task.number) and self._held is None:
+        if self._plan.hits(Fault.DELAY, task.number):
+            await self._pace.sleep(task.life + LATE, since=task.created)
+        if self._plan.hits(Fault.REORDER, task.number) and self._held is None:
             held = self._held = asyncio.get_running_loop().create_future()
             await self._pace.sleep(LATE, until=held)
             if self._held is held:  # No other webhook came by.
@@ -179,11 +195,11 @@ class Sender:
                 return
             await self._pace.sleep(wait)
             number += 1
-        if self._faults.hits(Fault.DUPLICATE, task.number):
+        if self._plan.hits(Fault.DUPLICATE, task.number):
             await self._attempt(task, message, number + 1, (Fault.DUPLICATE,))
 
     def _message(self, task: Task, url: httpx.URL) -> _Message:
-        stale = OLD if self._faults.hits(Fault.STALE, task.number) else 0
+        stale = OLD if self._plan.hits(Fault.STALE, task.number) else 0
         timestamp = int(task.ended_at) - stale
         body = self._render(task, max(self._clock(), task.ended_at))
         headers = {
@@ -200,14 +216,14 @@ class Sender:
         self, task: Task, message: _Message, number: int, more: tuple[str, ...] = ()
     ) -> Attempt:
         headers = dict(message.headers)
-        if number == 1 and self._faults.hits(Fault.BAD_SIGNATURE, task.number):
+        if number == 1 and self._plan.hits(Fault.BAD_SIGNATURE, task.number):
             headers["webhook-signature"] = sign("whsec_wrong", task.id, 0, message.body)
             more = (*more, Fault.BAD_SIGNATURE)
-        lasting = (Fault.STALE, Fault.DELAY, Fault.REORDER, Fault.EARLY_WEBHOOK)
-        hit = (fault for fault in lasting if self._faults.hits(fault, task.number))
+        hit = (fault for fault in _LASTING if self._plan.hits(fault, task.number))
         faults = (*hit, *more)
         try:
-            answer = await self._client.post(message.url, content=message.body, headers=headers)
+            async with self._sending:
+                answer = await self._client.post(message.url, content=message.body, headers=headers)
         # UnicodeError: a host that no name service could be asked for.
         except (httpx.HTTPError, UnicodeError) as error:
             kind = type(error).__name__

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
 import httpx
 
 from submitter.simulator import answers, media
-from submitter.simulator.app import World, create_app
+from submitter.simulator.app import create_app
+from submitter.simulator.calls import Calls
 from submitter.simulator.faults import Faults
 from submitter.simulator.pace import Pace
+from submitter.simulator.plan import Plan
 from submitter.simulator.sender import TIMEOUT, Attempt, Sender
 from submitter.simulator.serving import serving
-from submitter.simulator.tasks import Book, Task
+from submitter.simulator.tasks import KEPT, Book, Task
+from submitter.simulator.timeline import Timeline
+from submitter.simulator.uploads import Uploads
+from submitter.simulator.world import World
 
 
 class Simulator:
@@ -29,6 +35,7 @@ class Simulator:
         port: where to listen; 0 for a free one.
         speed: how many times faster than life.
         faults: what goes wrong on purpose.
+        expire: seconds of life for which a task and its outputs are there after the task's end.
         secret: signs the webhooks; made up where there is none.
         api_key: the one that is accepted; None accepts any.
         clock: Unix seconds.
@@ -44,6 +51,7 @@ class Simulator:
         port: int = 0,
         speed: float = 1.0,
         faults: Faults | None = None,
+        expire: float = KEPT,
         secret: str | None = None,
         api_key: str | None = None,
         clock: Callable[[], float] = time.time,
@@ -51,7 +59,9 @@ class Simulator:
         self.secret = secret or make_secret()
         self.url = ""
         self._host, self._port, self._speed = host, port, speed
-        self._faults = faults or Faults()
+        self._expire = expire
+        self._plan = Plan(faults or Faults())
+        self._calls = Calls()
         self._api_key = api_key
         self._clock = clock
         self._world: World | None = None
@@ -63,24 +73,30 @@ class Simulator:
             client = await exits.enter_async_context(
                 httpx.AsyncClient(timeout=TIMEOUT, trust_env=False)
             )
-            pace = Pace(self._speed)
+            timeline = Timeline(self._speed)
+            pace, plan = Pace(timeline, self._clock), self._plan
             sender = Sender(
                 client,
                 secret=self.secret,
-                faults=self._faults,
+                plan=plan,
                 pace=pace,
                 clock=self._clock,
-                render=lambda task, now: answers.webhook(task, now, self.url),
+                render=lambda task, now: answers.webhook(
+                    task, now, self.url, lambda fault: plan.hits(fault, task.number)
+                ),
             )
             world = World(
-                book=Book(self._speed),
+                book=Book(timeline, self._expire),
                 sender=sender,
-                faults=self._faults,
+                plan=plan,
                 pace=pace,
                 clock=self._clock,
                 secret=self.secret,
                 api_key=self._api_key,
+                calls=self._calls,
+                uploads=Uploads(timeline),
             )
+            exits.callback(world.uploads.close)
             app = create_app(world)
             self.url = await exits.enter_async_context(
                 serving(app, host=self._host, port=self._port)
@@ -114,6 +130,31 @@ class Simulator:
     def attempts(self) -> list[Attempt]:
         """Every attempt at a webhook, in order."""
         return list(self._world.sender.attempts) if self._world else []
+
+    @property
+    def calls(self) -> Mapping[str, int]:
+        """How many calls came, by kind (`submitter.simulator.calls.Kind`)."""
+        return self._calls.counts()
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong on purpose."""
+        return self._plan.faults
+
+    def set_faults(self, faults: Faults) -> None:
+        """Replace what goes wrong; tasks and calls go on being numbered."""
+        self._plan.faults = faults
+
+    async def forward(self, seconds: float) -> None:
+        """Let life jump ahead, and start what is due by it, such as webhooks.
+
+        Args:
+            seconds: of life.
+        """
+        if self._world is None:
+            raise RuntimeError("use the simulator as `async with Simulator() as sim:`")
+        self._world.pace.forward(seconds)
+        await asyncio.sleep(0)
 
 
 def make_secret() -> str:

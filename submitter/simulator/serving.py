@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from submitter.simulator.connection import losable
 
 ASGIApp = Any
 """uvicorn and Starlette type the same interface in two ways."""
@@ -45,7 +48,12 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0, lifespan: bool = False
+    app: ASGIApp,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    lifespan: bool = False,
+    protocol: type[asyncio.Protocol] = AutoHTTPProtocol,
 ) -> AsyncIterator[str]:
     """Serve an app; gives the URL where it is reached.
 
@@ -54,6 +62,7 @@ async def serving(
         host: where to listen.
         port: where to listen; 0 for a free one.
         lifespan: whether the app wants to be told of start and stop.
+        protocol: uvicorn's over h11 or httptools; by default, the faster one that is installed.
 
     Raises:
         OSError: the port is taken, or the host is not ours.
@@ -61,6 +70,7 @@ async def serving(
     listener = _listen(host, port)
     config = uvicorn.Config(
         app,
+        http=losable(protocol),
         log_config=None,
         access_log=False,
         lifespan="on" if lifespan else "off",

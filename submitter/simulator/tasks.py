@@ -5,14 +5,16 @@ A prompt may ask for an end: see `ENDINGS`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from uuid import uuid4
 
 from submitter.prediction import JSON, Status
+from submitter.simulator.timeline import Moment, Timeline
 
 KEPT = 7 * 24 * 3600.0
-"""Seconds for which the API knows a task."""
+"""Seconds of life for which the API knows a task after its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,10 @@ class Task:
         model: the model's id.
         input: what was asked for.
         webhook: where the result is to be sent.
-        created_at: Unix seconds.
+        created: when it was submitted.
         ending: what it comes to.
         life: seconds that it would take at the API.
-        speed: how many times faster than that it runs here.
+        timeline: of life.
         cost: USD.
     """
 
@@ -69,37 +71,54 @@ class Task:
     model: str
     input: Mapping[str, JSON] = field(repr=False)
     webhook: str | None = field(repr=False)
-    created_at: float
+    created: Moment
     ending: Ending
     life: float
-    speed: float
+    timeline: Timeline = field(repr=False)
     cost: float
+
+    @property
+    def created_at(self) -> float:
+        """Unix seconds."""
+        return self.created.at
 
     @property
     def ended_at(self) -> float:
         """Unix seconds."""
-        return self.created_at + self.life / self.speed
+        return self.reaches(self.life)
+
+    def reaches(self, age: float) -> float:
+        """When it is so many seconds of life old (Unix seconds)."""
+        return self.timeline.after(self.created, age)
 
     def status(self, now: float) -> Status:
         """How far it is at a time (Unix seconds)."""
         if now >= self.ended_at:
             return self.ending.status
-        if now >= self.created_at + QUEUED / self.speed:
+        if now >= self.reaches(QUEUED):
             return Status.PROCESSING
         return Status.CREATED
 
 
-@dataclass(slots=True)
 class Book:
     """All tasks that were submitted; also the bill, for every submit is one.
 
     Attributes:
-        speed: how many times faster than life tasks run.
         tasks: by id, in order of submission.
+        spent: USD.
+
+    Args:
+        timeline: of life.
+        kept: seconds of life for which a task and its outputs are known after the task's end.
     """
 
-    speed: float = 1.0
-    tasks: dict[str, Task] = field(default_factory=dict)
+    def __init__(self, timeline: Timeline | None = None, kept: float = KEPT) -> None:
+        self.tasks: dict[str, Task] = {}
+        self.spent = 0.0
+        self._timeline = timeline or Timeline()
+        self._kept = kept
+        # Those that the API still knows, oldest first.
+        self._known: OrderedDict[str, Task] = OrderedDict()
 
     def submit(
         self,
@@ -131,23 +150,46 @@ class Book:
             model=model,
             input=input,
             webhook=webhook,
-            created_at=now,
+            created=self._timeline.moment(now),
             ending=ending,
             life=0.0 if at_once else life,
-            speed=self.speed,
+            timeline=self._timeline,
             cost=cost,
         )
-        self.tasks[task.id] = task
+        self.tasks[task.id] = self._known[task.id] = task
+        self.spent += cost
         return task
 
     def find(self, id: str, now: float) -> Task | None:
-        """A task of the last 7 days."""
-        task = self.tasks.get(id)
-        return task if task and now - task.created_at < KEPT else None
+        """A task that the API still knows."""
+        task = self._known.get(id)
+        return task if task and not self._forgotten(task, now) else None
 
-    def history(self, now: float) -> list[Task]:
-        """The tasks of the last 7 days, newest first."""
-        return [task for task in reversed(self.tasks.values()) if now - task.created_at < KEPT]
+    def history(
+        self, now: float, *, after: float | None = None, before: float | None = None
+    ) -> Iterator[Task]:
+        """The tasks that the API still knows, newest first.
+
+        Args:
+            now: Unix seconds.
+            after: only tasks created then or later.
+            before: only tasks created earlier than then.
+        """
+        while self._known and self._forgotten(oldest := next(iter(self._known.values())), now):
+            del self._known[oldest.id]
+        for task in reversed(self._known.values()):
+            if after is not None and task.created_at < after:
+                return
+            if (before is None or task.created_at < before) and not self._forgotten(task, now):
+                yield task
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Forget tasks for good; those that are not known are passed over. The bill stays."""
+        for id in ids:
+            self._known.pop(id, None)
+
+    def _forgotten(self, task: Task, now: float) -> bool:
+        return now >= task.reaches(task.life + self._kept)
 
 
 def ending_for(prompt: str) -> Ending:

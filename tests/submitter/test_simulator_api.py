@@ -9,11 +9,14 @@ import httpx
 import pytest
 
 from submitter.prediction import Prediction
-from submitter.simulator.app import World, create_app
+from submitter.simulator.app import create_app
 from submitter.simulator.faults import Faults
 from submitter.simulator.pace import Pace
+from submitter.simulator.plan import Plan
 from submitter.simulator.sender import Sender
 from submitter.simulator.tasks import Book
+from submitter.simulator.timeline import Timeline
+from submitter.simulator.world import World
 
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"
 INPUT = {"prompt": "a lighthouse at dusk", "image": "https://example.com/first.png"}
@@ -35,12 +38,13 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def world(clock: Clock) -> AsyncIterator[World]:
-    pace = Pace(1.0)
+    timeline, plan = Timeline(), Plan(Faults())
+    pace = Pace(timeline, clock)
     async with httpx.AsyncClient() as client:
         sender = Sender(
-            client, secret="whsec_k", faults=Faults(), pace=pace, clock=clock, render=lambda *_: b""
+            client, secret="whsec_k", plan=plan, pace=pace, clock=clock, render=lambda *_: b""
         )
-        yield World(Book(), sender, Faults(), pace, clock, "whsec_k", None, "http://sim")
+        yield World(Book(timeline), sender, plan, pace, clock, "whsec_k", None, "http://sim")
         await sender.stop()
 
 

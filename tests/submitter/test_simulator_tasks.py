@@ -6,6 +6,7 @@ import pytest
 
 from submitter.prediction import Status
 from submitter.simulator.tasks import ENDINGS, KEPT, Book, Task
+from submitter.simulator.timeline import Timeline
 
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"
 
@@ -18,7 +19,7 @@ def submit(book: Book, prompt: str = "a lighthouse", *, at_once: bool = False) -
 @pytest.mark.parametrize("speed", [1.0, 10.0])
 def test_a_task_goes_from_created_over_processing_to_completed(speed: float) -> None:
     """Ten times faster, the same life takes a tenth of the time."""
-    task = submit(Book(speed))
+    task = submit(Book(Timeline(speed)))
     assert task.ended_at == 1000.0 + 40.0 / speed
     assert task.status(1000.0) == Status.CREATED
     assert task.status(1000.0 + 3 / speed) == Status.PROCESSING
@@ -49,20 +50,21 @@ def test_a_task_can_end_the_moment_it_is_created() -> None:
 
 
 def test_a_task_is_known_for_7_days() -> None:
-    """Results and history forget a task, the bill does not."""
-    book = Book()
+    """Of life, after its end; results and history forget a task, the bill does not."""
+    book = Book(Timeline(2.0))
     task = submit(book)
-    assert book.find(task.id, 1000.0 + KEPT - 1) is task
-    assert book.find(task.id, 1000.0 + KEPT) is None
-    assert book.history(1000.0 + KEPT) == []
+    assert book.find(task.id, task.ended_at + KEPT / 2 - 1) is task
+    assert book.find(task.id, task.ended_at + KEPT / 2) is None
+    assert list(book.history(task.ended_at + KEPT / 2)) == []
     assert list(book.tasks) == [task.id]
+    assert book.spent == 0.25
 
 
 def test_the_history_is_newest_first() -> None:
     """The last task submitted leads."""
     book = Book()
     first, second = submit(book), submit(book)
-    assert book.history(1000.0) == [second, first]
+    assert list(book.history(1000.0)) == [second, first]
     assert book.find("nobody", 1000.0) is None
 
 
