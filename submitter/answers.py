@@ -98,7 +98,7 @@ def read_submission(answer: Answer, *, model: str, sent_at: float, now: float) -
     return prediction
 
 
-def read_prediction(answer: Answer, *, now: float, task_id: str | None = None) -> Prediction:
+def read_prediction(answer: Answer, *, task_id: str, now: float) -> Prediction:
     """Read the answer to `Api.result`; a failed task is an answer like any other.
 
     Raises:
@@ -108,7 +108,7 @@ def read_prediction(answer: Answer, *, now: float, task_id: str | None = None) -
     prediction = _prediction(_data(answer, now))
     if prediction is None:
         raise _nothing(answer, "prediction")
-    if task_id not in (None, prediction.id):
+    if prediction.id != task_id:
         raise ApiError(status=answer.status, advice="the API's answer is about another task")
     return prediction
 
@@ -277,7 +277,7 @@ def _nothing(answer: Answer, what: str) -> ApiError:
 def _created_nothing(error: ApiError, body: bytes) -> bool:
     """Whether a refused submission has left no task behind."""
     data, _ = _json(body)
-    if isinstance(data, dict) and Prediction.parse(data.get("data")):
+    if isinstance(data, dict) and (Prediction.parse(data.get("data")) or Prediction.parse(data)):
         return False
     if error.status >= 300:
         return True
@@ -290,7 +290,9 @@ def _data(answer: Answer, now: float) -> JSON:
     body, readable = _json(answer.body)
     envelope = body if isinstance(body, dict) else {}
     number = envelope.get("code")
-    code = number if isinstance(number, int) and not isinstance(number, bool) else None
+    # A longer one would be shown whole.
+    usable = isinstance(number, int) and not isinstance(number, bool) and abs(number) < 10**9
+    code = number if isinstance(number, int) and usable else None
     if not 200 <= answer.status < 300:
         raise refusal(answer.status, answer.headers, envelope, code, now)
     if not readable:

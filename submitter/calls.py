@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -122,7 +123,9 @@ class Calls:
     ) -> AsyncIterator[Prediction]:
         """Go through the tasks of the last 7 days, newest first; each is given once.
 
-        Pages are asked for as they are needed.
+        Pages are asked for as they are needed. Tasks that are created meanwhile push others to a
+        later page, and a page may hold fewer than was asked for though others follow; so the end
+        is a page that is short and has nothing new.
 
         Args:
             model: only this model's.
@@ -138,20 +141,20 @@ class Calls:
         """
         filters = Filters(model, status, created_after, created_before)
         seen: set[str] = set()
-        before: tuple[Prediction, ...] = ()
+        before: tuple[Prediction, ...] | None = None
         for number in range(1, MAX_PAGES + 1):
             request = self._api.history(number, page_size, filters)
             page = await self._connection.ask(request, answers.read_page)
-            for prediction in page.predictions:
-                if prediction.id not in seen:
-                    seen.add(prediction.id)
-                    yield prediction
-            if page.size < page_size:
+            new = {task.id: task for task in page.predictions if task.id not in seen}
+            seen.update(new)
+            for prediction in new.values():
+                yield prediction
+            if page.size < page_size and not new:
                 return
-            if page.predictions and page.predictions == before:
+            if page.predictions == before:
                 break
             before = page.predictions
-        raise Unavailable("its history has no end")
+        raise Unavailable("its history has no end; ask for less of it")
 
     async def delete(self, *task_ids: str) -> None:
         """Remove tasks and their outputs from the API, for good. It does not cancel them.
@@ -235,13 +238,14 @@ def _asker() -> tuple[tuple[str, str], ...]:
     """Headers that tell the API who asks."""
     from importlib import metadata  # not needed to import this module
 
-    try:
+    version = None
+    with contextlib.suppress(metadata.PackageNotFoundError):
         version = metadata.version("wavehook")
-    except metadata.PackageNotFoundError:
-        version = "unknown"
+    # It is None where the distribution's own record is damaged, whatever its type says.
+    version = version or "unknown"
     return (
         ("user-agent", f"wavehook/{version}"),
         ("x-client-name", "wavehook"),
         ("x-client-version", version),
-        ("x-client-os", sys.platform),
+        ("x-client-os", "windows" if sys.platform == "win32" else sys.platform),
     )

@@ -31,7 +31,7 @@ _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepal
 _CONNECT = 10.0
 
 # Before a connection stands, and before one is free, nothing of the request can have been sent.
-_NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
+_NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 _LONGEST_WAIT = 60.0
 
@@ -116,66 +116,78 @@ class Connection:
         return await self._again(self._ask_once, request, read)
 
     async def _ask_once(self, request: Request, read: Reader[T]) -> T:
-        answer = await self.send(request, timeout=TIMEOUT + len(request.content or b"") / _SLOWEST)
+        answer = await self.send(
+            request, timeout=TIMEOUT, longer=len(request.content or b"") / _SLOWEST
+        )
         if isinstance(answer, Silence):
             raise Unavailable(answer.reason)
         return read(answer, now=self._clock())
 
-    async def send(self, request: Request, *, timeout: float) -> Answer | Silence:
+    async def send(
+        self, request: Request, *, timeout: float, longer: float = 0.0
+    ) -> Answer | Silence:
         """Send a request exactly once, whatever happens.
 
         Args:
             request: what to send.
             timeout: seconds for all of it, the answer's body included.
+            longer: seconds more, for a long content that goes out without a halt.
         """
         if self._http is None:
             raise RuntimeError("use the client as `async with WaveSpeed() as wave:`")
         try:
-            async with asyncio.timeout(timeout):
-                return await self._exchange(self._http, request, timeout)
+            made = _made(request, timeout)
+        except (httpx.InvalidURL, UnicodeError):
+            return Silence("its address cannot be used", sent=False)
+        try:
+            async with asyncio.timeout(timeout + longer):
+                return await _exchange(self._http, made)
         except _NOTHING_SENT as error:
             return Silence(type(error).__name__, sent=False)
         except TimeoutError:
-            return Silence(f"no answer in {timeout:g} s", sent=True)
-        # OSError: what httpx passes on of TLS.
-        except (httpx.HTTPError, OSError) as error:
+            return Silence(f"no answer in {timeout + longer:g} s", sent=True)
+        # OSError: what httpx passes on of TLS; the others: an address that an answer points to.
+        except (httpx.HTTPError, OSError, httpx.InvalidURL, UnicodeError) as error:
             return Silence(type(error).__name__, sent=True)
 
-    async def _exchange(
-        self, http: httpx.AsyncClient, request: Request, timeout: float
-    ) -> Answer | Silence:
-        # Whoever waits for a place or a connection has sent nothing, and learns of it in time.
-        quarter = timeout / 4
-        limits = httpx.Timeout(timeout, connect=min(_CONNECT, quarter), pool=quarter)
-        # Not made by the client, which would add headers and cookies of its own.
-        sent = httpx.Request(
-            request.method,
-            request.url,
-            headers=[*request.headers, *_length(request)],
-            content=None if request.content is None else _chunks(request.content),
-            extensions={"timeout": limits.as_dict()},
-        )
-        response = await http.send(sent, stream=True)
-        async with contextlib.aclosing(response):
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            if headers.get("content-encoding", "identity") not in ("identity", "gzip"):
-                return Silence("its answer is packed in an unknown way", sent=True)
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_ANSWER:
-                    return Silence(f"its answer is longer than {MAX_ANSWER} bytes", sent=True)
-            return Answer(response.status_code, headers, bytes(body))
 
-
-def _length(request: Request) -> list[tuple[str, str]]:
-    return [] if request.content is None else [("content-length", str(len(request.content)))]
+def _made(request: Request, timeout: float) -> httpx.Request:
+    """Not made by the client, which would add headers and cookies of its own."""
+    headers, content = list(request.headers), None
+    if request.content is not None:
+        headers.append(("content-length", str(len(request.content))))
+        content = _chunks(request.content)
+    # Whoever waits for a place or a connection has sent nothing, and learns of it in time.
+    quarter = timeout / 4
+    limits = httpx.Timeout(timeout, connect=min(_CONNECT, quarter), pool=quarter)
+    return httpx.Request(
+        request.method,
+        request.url,
+        headers=headers,
+        content=content,
+        extensions={"timeout": limits.as_dict()},
+    )
 
 
 async def _chunks(content: bytes) -> AsyncIterator[bytes]:
     """In pieces, so that the limit of a write is for one of them."""
     for start in range(0, len(content), _CHUNK):
         yield content[start : start + _CHUNK]
+
+
+async def _exchange(http: httpx.AsyncClient, request: httpx.Request) -> Answer | Silence:
+    response = await http.send(request, stream=True)
+    async with contextlib.aclosing(response):
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        packed = headers.get("content-encoding", "").lower()
+        if packed not in ("", "identity", "gzip"):
+            return Silence("its answer is compressed in a way nobody asked for", sent=True)
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > MAX_ANSWER:
+                return Silence(f"its answer is longer than {MAX_ANSWER} bytes", sent=True)
+        return Answer(response.status_code, headers, bytes(body))
 
 
 def _wait(error: Exception) -> bool | float:

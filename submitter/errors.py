@@ -38,6 +38,9 @@ _MEANINGS = {
     1402: "a media URL could not be reached",
     1403: "the execution failed",
     1405: "the task failed",
+    5000: "an internal error of the API",
+    5003: "the API was not available",
+    5004: "the API's own time limit",
 }
 
 

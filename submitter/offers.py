@@ -67,8 +67,8 @@ class Price:
         price, discounted = dollars(data.get("price")), dollars(data.get("discounted_price"))
         if price is None or price < 0:
             return None
-        fits = discounted is not None and discounted >= 0
-        return cls(price, discounted if discounted is not None and fits else price)
+        # Nothing is as likely "no discount" as "free", and a cap on spending is to hold.
+        return cls(price, discounted if discounted is not None and discounted > 0 else price)
 
 
 def dollars(value: JSON) -> float | None:

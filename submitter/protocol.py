@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,20 +10,10 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 from submitter.address import base_fault
-from submitter.answers import TASK_ID, Answer, Place, read_prediction, read_secret, read_submission
+from submitter.answers import TASK_ID, Place
 from submitter.errors import BadInput, BadSettings, Fault
 from submitter.prediction import JSON
 from submitter.strict import unfit
-
-__all__ = [
-    "Answer",
-    "Api",
-    "Request",
-    "model_fault",
-    "read_prediction",
-    "read_secret",
-    "read_submission",
-]
 
 MAX_UPLOAD = 200 * 1024 * 1024
 """Bytes of one file that the API takes."""
@@ -248,4 +237,4 @@ def _check_ids(task_ids: Sequence[str]) -> None:
 
 def _moment(seconds: float) -> str:
     """RFC 3339 in UTC."""
-    return f"{datetime.fromtimestamp(math.floor(seconds * 1e6) / 1e6, UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S.%f}Z"

@@ -51,7 +51,8 @@ def refusal(
     # A 200 around an error is as much an error; in a 4xx the body's code is the sharper one.
     if code is not None and (kind < 300 or (kind < 500 and code in _KINDS)):
         kind = code
-    if 500 <= kind < 600 or 5000 <= kind < 6000:
+    # 408: the API did not get the whole request, as far as it knows.
+    if kind == 408 or 500 <= kind < 600 or 5000 <= kind < 6000:
         reason = f"HTTP {status}" + (f", code {code}" if code is not None else "")
         return Unavailable(reason, status=status, retry_after=wait)
     message = _message(envelope)
@@ -81,4 +82,6 @@ def _message(envelope: Mapping[str, JSON]) -> str:
 
 def _word(value: JSON) -> str | None:
     """A textual code: shown in the error's text, so that it may be a word and nothing more."""
-    return value if isinstance(value, str) and re.fullmatch(r"[\w.-]{1,64}", value) else None
+    return (
+        value if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", value) else None
+    )
