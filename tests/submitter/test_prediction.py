@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from submitter.errors import TaskFailed
 from submitter.prediction import JSON, Prediction, Status
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "wavespeed.json").read_bytes())
@@ -171,3 +172,34 @@ def test_repr_holds_no_prompt() -> None:
     """F16: neither prompt, error text nor outputs are in the repr."""
     shown = repr(parse(input={"prompt": "SECRET"}, error="SECRET", outputs=["https://SECRET"]))
     assert "SECRET" not in shown
+
+
+def test_a_task_that_ended_well_or_not_yet_is_itself() -> None:
+    """Only a bad end is raised; whoever asks early gets what there is."""
+    for status in ("completed", "created", "processing", "deleted", "new one"):
+        prediction = parse(status=status)
+        assert prediction.raise_for_status() is prediction
+        assert prediction.succeeded == (status == "completed")
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled", "timeout"])
+def test_a_task_that_ended_badly_is_raised(status: str) -> None:
+    """F16: the error carries the prediction, and shows its code and none of its words."""
+    prediction = parse(status=status, code=1200, error="SECRET")
+    assert not prediction.succeeded
+    with pytest.raises(TaskFailed, match="1200: content moderation") as caught:
+        prediction.raise_for_status()
+    assert caught.value.prediction is prediction
+    assert "SECRET" not in f"{caught.value} {caught.value!r}"
+
+
+@pytest.mark.parametrize("code", [True, "1200", 1200.0, 10**400, None])
+def test_a_code_that_is_none_is_absent(code: JSON) -> None:
+    """F11: a code is an integer of a size that can be stored and shown."""
+    assert parse(code=code).code is None
+
+
+def test_a_prediction_is_rebuilt_from_what_was_stored() -> None:
+    """What is kept as JSON gives the same prediction again."""
+    prediction = parse(outputs=["https://a/1.mp4"], code=0, created_at="2026-03-01T09:12:48Z")
+    assert Prediction.parse(json.loads(json.dumps(prediction.raw))) == prediction

@@ -1,9 +1,9 @@
-"""The API's protocol, without any I/O."""
+"""Requests are built without any I/O."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from datetime import datetime
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -12,27 +12,11 @@ from hypothesis import strategies as st
 
 from submitter import errors
 from submitter.address import public_base, url_fault, webhook_url
-from submitter.protocol import (
-    Answer,
-    Api,
-    read_prediction,
-    read_secret,
-    read_submission,
-)
+from submitter.answers import Answer, Place
+from submitter.protocol import Api, Filters, put
 
-NOW = 1_772_356_368.0
 KLING = "kwaivgi/kling-v2.1-i2v-standard"
 API = Api("https://api.wavespeed.ai", "key-SECRET")
-TASK = {"id": "t1", "status": "created", "model": KLING}
-
-
-def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Answer(status, headers or {}, content)
-
-
-def submitted(given: Answer) -> Any:
-    return read_submission(given, model=KLING, sent_at=NOW - 1, now=NOW)
 
 
 def test_submit_request() -> None:
@@ -44,9 +28,10 @@ def test_submit_request() -> None:
     assert request.url.startswith(f"https://api.wavespeed.ai/api/v3/{KLING}?webhook=https%3A%2F%2F")
     assert parse_qs(parts.query, strict_parsing=True) == {"webhook": [webhook]}
     assert json.loads(request.content or b"") == {"prompt": "ü", "duration": 5}
-    assert request.headers == {
+    assert dict(request.headers) == {
         "authorization": "Bearer key-SECRET",
         "accept": "application/json",
+        "accept-encoding": "gzip",
         "content-type": "application/json",
     }
 
@@ -193,218 +178,37 @@ def test_the_public_url_has_room_for_a_path() -> None:
         assert caught.value.setting == "WAVEHOOK_PUBLIC_URL"
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"code": 200, "message": "success", "data": TASK},
-        {"data": TASK},
-        {"code": 0, "data": TASK},
-        {"code": 201, "data": TASK},
-        {"code": "200", "data": TASK},
-        TASK,
-    ],
-)
-def test_a_prediction_in_its_envelope_or_bare(body: Any) -> None:
-    """The task is found in every shape of a good answer."""
-    assert submitted(answer(body)).id == "t1"
-    assert read_prediction(answer(body), now=NOW).id == "t1"
+def test_who_asks() -> None:
+    """Every request of the API tells who asks."""
+    api = Api("https://api.wavespeed.ai", "k", (("x-client-name", "wavehook"),))
+    for request in (api.balance(), api.submit(KLING, {}), api.history(1, 100, Filters())):
+        assert ("x-client-name", "wavehook") in request.headers
 
 
-def test_a_failed_task_is_an_answer() -> None:
-    """A failed task is read, not raised; its inner code is about the task."""
-    failed = {"id": "t1", "status": "failed", "code": 1402}
-    for body in ({"code": 200, "data": failed}, failed):
-        prediction = read_prediction(answer(body), now=NOW)
-        assert (prediction.status, prediction.code) == ("failed", 1402)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800", {1}, b"x", 2**70])
+def test_inputs_that_are_no_json(value: object) -> None:
+    """F11: what JSON does not have is refused with its path, for a submission and for a price."""
+    for build in (API.submit, API.price):
+        with pytest.raises(errors.BadInput) as caught:
+            build(KLING, {"a": [value]})  # type: ignore[list-item]
+        assert [fault.path for fault in caught.value.faults] == ["a[0]"]
 
 
-SHAPES: list[tuple[Any, str, int | str | None]] = [
-    ({"code": 400, "message": "no"}, "no", 400),
-    ({"code": 1401, "message": "no"}, "no", 1401),
-    ({"message": "no", "error_code": "BAD_THING"}, "no", "BAD_THING"),
-    ({"error": "no"}, "no", None),
-    ({"error": {"message": "no"}}, "no", None),
-    ({"detail": "no"}, "no", None),
-    ({"detail": [{"loc": ["body"], "msg": "no"}]}, "no", None),
-    ({"detail": {"message": "no"}}, "no", None),
-    ({"detail": []}, "", None),
-    ({"message": "a\r\nb\x1b[31m"}, "a  b [31m", None),
-    ({"message": "x" * 5000}, "x" * 300, None),
-    ({"message": 5, "error_code": "not a word\n"}, "", None),
-    ({"code": True}, "", None),
-    (b"<html>no</html>", "", None),
-    (b"", "", None),
-    (b"\xff", "", None),
-    (b"[" * 200_000, "", None),
-    ([], "", None),
-    ("no", "", None),
-]
-
-
-@pytest.mark.parametrize(("body", "message", "code"), SHAPES, ids=range(len(SHAPES)))
-def test_error_bodies(body: Any, message: str, code: int | str | None) -> None:
-    """F17: every shape of an error body gives its words, bounded and in one line."""
-    for read in (submitted, lambda given: read_prediction(given, now=NOW)):
-        with pytest.raises(errors.ApiError) as caught:
-            read(answer(body, 400))
-        assert (caught.value.message, caught.value.code) == (message, code)
-        assert caught.value.status == 400
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "kind"),
-    [
-        (401, {"message": "no"}, errors.AuthFailed),
-        (403, b"", errors.AuthFailed),
-        (200, {"code": 401, "message": "no"}, errors.AuthFailed),
-        (400, {"code": 401}, errors.AuthFailed),
-        (404, b"<html>", errors.NotFound),
-        (200, {"code": 404, "data": None}, errors.NotFound),
-        (402, {}, errors.InsufficientBalance),
-        (400, {"message": "Insufficient balance, top up"}, errors.InsufficientBalance),
-        (403, {"error_code": "INSUFFICIENT_CREDITS"}, errors.InsufficientBalance),
-        (429, {"code": 429}, errors.RateLimited),
-        (200, {"code": 429}, errors.RateLimited),
-        (400, {"error": "webhook with base64"}, errors.ApiError),
-        (422, {"detail": []}, errors.ApiError),
-        (200, {"code": 1401, "message": "no"}, errors.ApiError),
-        (307, b"", errors.ApiError),
-        (400, {"code": 5000}, errors.ApiError),
-    ],
-)
-def test_refusals(status: int, body: Any, kind: type[errors.ApiError]) -> None:
-    """The HTTP status and the body's code both count, for a submission and for a question."""
-    for read in (submitted, lambda given: read_prediction(given, now=NOW)):
-        with pytest.raises(errors.ApiError) as caught:
-            read(answer(body, status))
-        assert type(caught.value) is kind
-
-
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [
-        (500, {"code": 500, "message": "no"}),
-        (502, b"<html>"),
-        (503, {"error": "no"}),
-        (504, b""),
-        (200, {"code": 500}),
-        (200, {"code": 5004, "message": "no"}),
-        (200, b"<html>"),
-        (200, b""),
-    ],
-)
-def test_unusable_answers(status: int, body: Any) -> None:
-    """F32: for a question worth asking again; for a submission nobody knows."""
-    with pytest.raises(errors.Unavailable) as caught:
-        read_prediction(answer(body, status), now=NOW)
-    assert caught.value.status == status
-    with pytest.raises(errors.SubmissionUnknown) as unknown:
-        submitted(answer(body, status))
-    assert (unknown.value.model, unknown.value.sent_at) == (KLING, NOW - 1)
-    assert unknown.value.status == status
-
-
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [
-        (200, {"code": 200, "data": {}}),
-        (200, {"code": 200, "data": None}),
-        (200, {"code": 200, "data": {"id": 5, "status": "created"}}),
-        (200, []),
-        (200, {"code": 1405, "data": None}),
-        (200, {"code": 1}),
-        (200, {"code": 302}),
-        (200, {"code": 400, "data": TASK}),
-        (400, {"code": 400, "data": TASK}),
-    ],
-)
-def test_answers_that_do_not_say_whether_a_task_exists(status: int, body: Any) -> None:
-    """F32: only what surely created nothing is called a refusal."""
-    with pytest.raises(errors.SubmissionUnknown):
-        submitted(answer(body, status))
-    with pytest.raises(errors.ApiError):
-        read_prediction(answer(body, status), now=NOW)
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("5", 5.0),
-        ("Sun, 01 Mar 2026 09:13:48 GMT", 60.0),
-        ("soon", None),
-        (None, None),
-    ],
-)
-def test_retry_after(value: str | None, seconds: float | None) -> None:
-    """F27: both forms of Retry-After are read; anything else is as if absent."""
-    headers = {} if value is None else {"retry-after": value}
-    with pytest.raises(errors.RateLimited) as limited:
-        submitted(answer(b"", 429, headers))
-    with pytest.raises(errors.Unavailable) as away:
-        read_prediction(answer(b"", 503, headers), now=NOW)
-    assert limited.value.retry_after == away.value.retry_after == seconds
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"code": 200, "data": {"secret": "whsec_abc"}},
-        {"secret": "whsec_abc"},
-        {"data": "whsec_abc"},
-        {"code": 200, "message": "success", "data": "whsec_abc"},
-    ],
-)
-def test_the_secret_in_each_shape(body: Any) -> None:
-    """The secret is found in all three shapes."""
-    assert read_secret(answer(body), now=NOW) == "whsec_abc"
-
-
-@pytest.mark.parametrize(
-    "body", [{}, {"data": None}, {"data": {}}, {"secret": 5}, {"secret": ""}, {"data": "a b"}, []]
-)
-def test_an_answer_without_a_secret(body: Any) -> None:
-    """F15: an answer without a secret is an error, not an empty secret."""
-    with pytest.raises(errors.ApiError, match="no webhook secret"):
-        read_secret(answer(body), now=NOW)
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.text()
-            | st.sampled_from(["code", "data", "message", "error", "detail", "id", "status"]),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=8,
-)
-
-
-@given(
-    st.binary() | json_values.map(lambda value: json.dumps(value).encode()),
-    st.integers(100, 599),
-    st.dictionaries(st.just("retry-after"), st.text()),
-)
-def test_any_answer_gives_a_value_or_a_typed_error(
-    body: bytes, status: int, headers: dict[str, str]
-) -> None:
-    """F11: whatever comes back, a reader returns or raises our own error, of bounded text."""
-    given = Answer(status, headers, body)
-    for read in (
-        submitted,
-        lambda given: read_prediction(given, now=NOW),
-        lambda given: read_secret(given, now=NOW),
-    ):
-        try:
-            assert read(given)
-        except errors.SubmitterError as error:
-            assert len(str(error)) < 500  # noqa: PT017
+@given(st.floats())
+def test_any_time_is_sent_or_refused(seconds: float) -> None:
+    """No number makes a filter of the history raise anything but BadInput."""
+    try:
+        request = API.history(1, 1, Filters(created_after=seconds))
+    except errors.BadInput:
+        assert not 0 <= seconds < 253_402_300_800
+    else:
+        moment = datetime.fromisoformat(json.loads(request.content or b"")["created_after"])
+        assert moment.timestamp() == pytest.approx(seconds, abs=0.001)
 
 
 def test_reprs_show_nothing() -> None:
     """F16: neither requests, answers nor the Api show key, token, input or body."""
+    place = Place("https://a/SECRET", (("a", "SECRET"),), "https://cdn/a")
     request = API.submit(KLING, {"prompt": "SECRET"}, "https://a/webhooks/SECRET")
-    assert "SECRET" not in f"{API!r} {request!r} {answer(b'SECRET', 200, {'x': 'SECRET'})!r}"
+    answer = Answer(200, {"x": "SECRET"}, b"SECRET")
+    assert "SECRET" not in f"{API!r} {request!r} {answer!r} {place!r} {put(place, b'SECRET')!r}"
