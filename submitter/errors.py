@@ -263,8 +263,10 @@ class StillRunning(SubmitterError):
 
     def __init__(self, key: str, task_id: str | None, status: str | None) -> None:
         name = task_id or key
+        # Statuses that nobody knows are kept as they came.
+        fit = status and len(status) <= 64 and status.isprintable()
         super().__init__(
-            f"{name} has not ended yet (status {status or 'unknown'}); it goes on, and "
+            f"{name} has not ended yet (status {status if fit else 'unknown'}); it goes on, and "
             f"`wavehook wait {name}` waits for it again"
         )
         self.key = key
