@@ -100,17 +100,27 @@ def _count(given: Mapping[str, str], name: str) -> int | None:
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
+TIME = "a time of more than 0, in seconds or as 500ms, 30s, 5m"
+"""What `seconds` reads, in words."""
 
-def _seconds(given: Mapping[str, str], name: str, default: float) -> float:
-    text = given.get(name, "").strip()
-    if not text:
-        return default
+
+def seconds(text: str) -> float | None:
+    """Read a time that a person wrote; None where it is none, or longer than 30 days."""
+    text = text.strip()
     unit = next((unit for unit in _UNITS if text.endswith(unit)), "")
     try:
         value = float(text.removesuffix(unit)) * _UNITS.get(unit, 1.0)
     except ValueError:
-        value = 0.0
+        return None
     # NaN is in no range.
-    if not 0.0 < value <= 30 * 86400.0:
-        raise BadSettings(name, "expected a time of more than 0, in seconds or as 500ms, 30s, 5m")
+    return value if 0.0 < value <= 30 * 86400.0 else None
+
+
+def _seconds(given: Mapping[str, str], name: str, default: float) -> float:
+    text = given.get(name, "")
+    if not text.strip():
+        return default
+    value = seconds(text)
+    if value is None:
+        raise BadSettings(name, f"expected {TIME}")
     return value
