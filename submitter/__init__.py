@@ -8,7 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from submitter.client import Submission, WaveSpeed
+    from submitter.catalogue.kling import (
+        KlingImageToVideo,
+        KlingStartEndFrame,
+        KlingTextToVideo,
+        TypedInput,
+    )
+    from submitter.client import WaveSpeed
     from submitter.errors import (
         ApiError,
         AuthFailed,
@@ -17,14 +23,23 @@ if TYPE_CHECKING:
         ContextTooLarge,
         Fault,
         InsufficientBalance,
+        LedgerUnavailable,
         NotFound,
+        OverBudget,
         RateLimited,
+        StillRunning,
         SubmissionUnknown,
         SubmitterError,
+        TaskFailed,
         Unavailable,
     )
+    from submitter.ledger.base import Limits
+    from submitter.ledger.memory import MemoryLedger
+    from submitter.ledger.sqlite import SQLiteLedger
+    from submitter.offers import Model, Price
     from submitter.prediction import JSON, Prediction, Status
     from submitter.seal import Seal, Sealed
+    from submitter.submission import Submission
 
 __all__ = [
     "JSON",
@@ -35,26 +50,48 @@ __all__ = [
     "ContextTooLarge",
     "Fault",
     "InsufficientBalance",
+    "KlingImageToVideo",
+    "KlingStartEndFrame",
+    "KlingTextToVideo",
+    "LedgerUnavailable",
+    "Limits",
+    "MemoryLedger",
+    "Model",
     "NotFound",
+    "OverBudget",
     "Prediction",
+    "Price",
     "RateLimited",
+    "SQLiteLedger",
     "Seal",
     "Sealed",
     "Status",
+    "StillRunning",
     "Submission",
     "SubmissionUnknown",
     "SubmitterError",
+    "TaskFailed",
+    "TypedInput",
     "Unavailable",
     "WaveSpeed",
 ]
 
 _HOMES = {
     "JSON": "prediction",
+    "KlingImageToVideo": "catalogue.kling",
+    "KlingStartEndFrame": "catalogue.kling",
+    "KlingTextToVideo": "catalogue.kling",
+    "Limits": "ledger.base",
+    "MemoryLedger": "ledger.memory",
+    "Model": "offers",
     "Prediction": "prediction",
+    "Price": "offers",
+    "SQLiteLedger": "ledger.sqlite",
     "Seal": "seal",
     "Sealed": "seal",
     "Status": "prediction",
-    "Submission": "client",
+    "Submission": "submission",
+    "TypedInput": "catalogue.kling",
     "WaveSpeed": "client",
 }
 

@@ -1,81 +1,62 @@
-"""The client: thin I/O around `submitter.protocol`."""
+"""The client: submits once, waits without polling, loses nothing."""
 
 from __future__ import annotations
 
-import os
-import random
+import asyncio
+import contextlib
+import hashlib
+import random as _random
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Self
+from uuid import uuid4
 
 import httpx
-import stamina
 
-from submitter import address, catalogue, protocol
-from submitter.errors import (
-    BadInput,
-    BadSettings,
-    Fault,
-    RateLimited,
-    SubmissionUnknown,
-    Unavailable,
-)
+from submitter import address
+from submitter.calls import Calls
+from submitter.catalogue.kling import TypedInput
+from submitter.catalogue.live import Catalogue
+from submitter.errors import Fault, StillRunning, SubmissionUnknown, Unavailable
+from submitter.feed import Feed
+from submitter.flow import Flow
+from submitter.ledger.base import Entry, Ledger, Limits, Result
+from submitter.ledger.sqlite import SQLiteLedger
 from submitter.prediction import JSON, Prediction
-from submitter.protocol import Answer, Api, Request
-from submitter.quiet_url import quieten
-from submitter.seal import Seal
+from submitter.reconcile import Reconciler
+from submitter.schedule import Schedule
+from submitter.seal import Seal, load_or_create_key
+from submitter.settings import SubmitSettings, from_environment
+from submitter.submission import Submission
+from submitter.submitting import Order, Submitting
+from submitter.waiting import Waiting
 
-BASE_URL = "https://api.wavespeed.ai"
+GRACE = 5.0
+"""Seconds that submits on their way get to end when the client is closed."""
 
-_TIMEOUT = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=60.0)
-_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=5.0)
-
-# Before a connection stands, and before one is free, nothing of the request can have been sent.
-_NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-
-_LONGEST_WAIT = 60.0
-
-
-T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
+AGAIN = 3
+"""How often `run` submits where the one before is proven to have created nothing."""
 
 
-class Reader(Protocol[T_co]):
-    """Reads an answer, or raises."""
-
-    def __call__(self, answer: Answer, *, now: float) -> T_co:
-        """See `submitter.protocol`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """A task that the API accepted.
-
-    Attributes:
-        task_id: the API's id of it.
-        model: the model's id.
-        prediction: the task as the API described it in its answer.
-    """
-
-    task_id: str
-    model: str
-    prediction: Prediction
-
-
-class WaveSpeed:
+class WaveSpeed(Calls):
     """Talks to the WaveSpeedAI API. Use it as `async with WaveSpeed() as wave:`.
 
+    What is not given is read from the environment (see the settings in the README).
+
     Args:
-        api_key: by default `WAVESPEED_API_KEY`.
-        base_url: by default `WAVESPEED_BASE_URL`, or the API's own address.
-        webhook_url: where the receiver is reached from outside (`WAVEHOOK_PUBLIC_URL`); webhooks
-            go to `/webhooks/wavespeed` below it. None asks for no webhooks.
-        seal: seals contexts into the webhook URL.
+        api_key: `WAVESPEED_API_KEY`.
+        base_url: `WAVESPEED_BASE_URL`, or the API's own address.
+        webhook_url: where the receiver is reached from outside, `WAVEHOOK_PUBLIC_URL`; webhooks
+            go to `/webhooks/wavespeed` below it. `""` asks for no webhooks.
+        seal: seals context and key into the webhook's URL; by default with
+            `WAVEHOOK_SEAL_KEYS`, or the key file beside the database.
+        ledger: by default the one in `WAVEHOOK_DATABASE`. A given one is opened, not closed.
+        limits: by default `WAVEHOOK_RATE` and `WAVEHOOK_IN_FLIGHT`.
+        settings: instead of the environment.
         transport: how requests travel, for tests and proxies of one's own.
         clock: gives Unix seconds.
+        random: a number from 0 to 1, for jitter.
 
     Raises:
         BadSettings: one of these cannot work.
@@ -88,32 +69,60 @@ class WaveSpeed:
         *,
         webhook_url: str | None = None,
         seal: Seal | None = None,
+        ledger: Ledger | None = None,
+        limits: Limits | None = None,
+        settings: SubmitSettings | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.time,
+        random: Callable[[], float] = _random.random,
     ) -> None:
-        key = (api_key or os.environ.get("WAVESPEED_API_KEY", "")).strip()
-        if not key:
-            raise BadSettings("WAVESPEED_API_KEY", "is not set; make a key at wavespeed.ai")
-        self._api = Api(base_url or os.environ.get("WAVESPEED_BASE_URL") or BASE_URL, key)
-        self._public_url = address.public_base(webhook_url) if webhook_url else None
-        self._seal = seal
-        self._transport = transport
+        given = from_environment() if settings is None else settings
+        super().__init__(
+            api_key or given.api_key or "",
+            base_url or given.base_url,
+            transport=transport,
+            clock=clock,
+        )
+        url = given.public_url if webhook_url is None else webhook_url
+        public_url = address.public_base(url) if url else None
+        self._owned = ledger is None
+        self._ledger = ledger if ledger is not None else SQLiteLedger(given.database_path)
+        if seal is None and public_url is not None:
+            seal = Seal(given.seal_keys or (load_or_create_key(given.key_path),))
         self._clock = clock
-        self._http: httpx.AsyncClient | None = None
-        self._again = stamina.AsyncRetryingCaller(
-            attempts=5, timeout=90.0, wait_initial=0.5, wait_max=10.0, wait_jitter=1.0
-        ).on(_wait)
+        self._schedule = Schedule(given.overdue)
+        limits = limits or Limits(given.rate, given.in_flight)
+        name = hashlib.sha256(self._api.base_url.encode()).hexdigest()[:16]
+        self.catalogue = Catalogue(self.models, name=name, clock=clock)
+        self._submitting = Submitting(
+            self,
+            self._ledger,
+            models=self.catalogue,
+            flow=Flow(self._ledger, limits, self._schedule, clock=clock, random=random),
+            schedule=self._schedule,
+            public_url=public_url,
+            seal=seal,
+            timeout=given.submit_timeout,
+            clock=clock,
+        )
+        self._reconciler = Reconciler(
+            self, self._ledger, schedule=self._schedule, clock=clock, random=random
+        )
+        self._heard = (public_url, given.admin_token)
+        self._transport = transport
+        self._feed: Feed | None = None
+        self._waiting: Waiting | None = None
+        self._mine: dict[str, None] = {}
 
     async def __aenter__(self) -> Self:
-        # Redirects are not followed: they would send a submission twice, or the key elsewhere.
-        self._http = httpx.AsyncClient(
-            transport=self._transport,
-            timeout=_TIMEOUT,
-            limits=_LIMITS,
-            follow_redirects=False,
-            # The query of a submission holds the sealed context.
-            event_hooks={"request": [quieten]},
-        )
+        await self._ledger.open()
+        await super().__aenter__()
+        url, token = self._heard
+        if url and token:
+            self._feed = Feed(
+                url, token, self._ledger, transport=self._transport, clock=self._clock
+            )
+        self._waiting = Waiting(self._ledger, self._reconciler, self._schedule, self._feed)
         return self
 
     async def __aexit__(
@@ -122,126 +131,242 @@ class WaveSpeed:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._http is not None:
-            await self._http.aclose()
-            self._http = None
+        async with contextlib.AsyncExitStack() as exits:
+            if self._owned:
+                exits.push_async_callback(self._ledger.close)
+            exits.push_async_exit(super().__aexit__)
+            if self._feed is not None:
+                exits.push_async_callback(self._feed.close)
+            await self._submitting.stop(GRACE)
+            await self._waits.stop()
 
     async def submit(
         self,
-        model: str,
-        input: Mapping[str, JSON] | None = None,
+        model: str | TypedInput,
+        input: Mapping[str, object] | None = None,
         *,
+        key: str | None = None,
         context: JSON = None,
-        webhook: str | bool = True,
-        **fields: JSON,
+        webhook: bool | str = True,
+        max_cost: float | None = None,
+        **fields: object,
     ) -> Submission:
         """Submit a task; the request goes out exactly once.
 
+        It waits for its place in the limits, and sends again only what the API answered with 429.
+
         Args:
-            model: such as `kwaivgi/kling-v2.1-i2v-standard`.
-            input: the model's input; `fields` are added to it.
+            model: such as `kwaivgi/kling-v2.1-i2v-standard`, or a typed input such as
+                `KlingImageToVideo(prompt=…, image=…)`.
+            input: the model's input; `fields` are added to it. Where the model takes a file, a
+                path or bytes are uploaded, a URL is passed on.
+            key: names what is to be paid once: a second submit under the same key sends nothing
+                and returns the first. Without one, each call is a task of its own.
             context: any small JSON, given to every handler beside the result.
             webhook: True uses the client's `webhook_url`, where it has one; False asks for no
                 webhook; a URL is used as it is, and leaves no place for a context.
+            max_cost: USD; the API is asked for the price first.
             **fields: single fields of the input.
 
         Raises:
             BadInput: nothing was sent; carries all faults.
             BadSettings: a context needs `webhook_url` and `seal`.
-            ApiError: the API refused, and created nothing; RateLimited may be sent again.
+            OverBudget: it would cost more than `max_cost`; nothing was sent.
+            ApiError: the API refused, and created nothing; RateLimited after many tries.
             Unavailable: the API could not be reached; nothing was sent.
-            SubmissionUnknown: the task may exist and be billed; see its docstring.
+            SubmissionUnknown: the task may exist and be billed; the ledger settles it.
+            LedgerUnavailable: it could not be written down; nothing was sent.
         """
-        given = dict(input or {})
-        whole = {**given, **fields}
-        faults = [Fault(name, "is given twice") for name in fields if name in given]
-        faults += filter(None, [protocol.model_fault(model)])
-        # A model that is not built in is checked by the API itself, beyond being JSON.
-        faults += catalogue.check(catalogue.builtin(model) or {}, whole)
-        sent_at = self._clock()
-        try:
-            url = self._webhook(context, webhook, model, sent_at)
-        except BadInput as error:
-            if not faults:
-                raise
-            raise BadInput([*faults, *error.faults]) from None
-        if faults:
-            raise BadInput(faults)
-        request = self._api.submit(model, whole, url)
-        try:
-            answer = await self._send(request)
-        except _NOTHING_SENT as error:
-            raise Unavailable(f"{type(error).__name__}; nothing was created") from None
-        except httpx.HTTPError as error:
-            raise SubmissionUnknown(model, sent_at, type(error).__name__) from None
-        prediction = protocol.read_submission(
-            answer, model=model, sent_at=sent_at, now=self._clock()
+        order = await self._order(
+            model, input, fields, key=key, context=context, webhook=webhook, max_cost=max_cost
         )
-        return Submission(prediction.id, model, prediction)
+        return await self._send(order)
 
-    async def result(self, task_id: str) -> Prediction:
-        """Ask once how a task stands; a failed task is an answer, no error.
+    async def run(
+        self,
+        model: str | TypedInput,
+        input: Mapping[str, object] | None = None,
+        *,
+        timeout: float | None = None,
+        key: str | None = None,
+        context: JSON = None,
+        webhook: bool | str = True,
+        max_cost: float | None = None,
+        **fields: object,
+    ) -> Prediction:
+        """Submit a task and wait until it has ended; a failed one is an answer, no error.
 
-        Network errors, 429 and 5xx are tried again with growing, jittered waits.
+        A lost answer is settled first, and sent again only where it created nothing.
+
+        Args:
+            model: see `submit`, as for all that is not named here.
+            input: the same.
+            timeout: seconds for all of it; at their end the API is asked once. None waits as
+                long as it takes.
+            key: the same.
+            context: the same.
+            webhook: the same.
+            max_cost: the same.
+            **fields: the same.
 
         Raises:
-            BadInput: no task can have this id.
-            ApiError: the API refused, such as NotFound after 7 days.
-            Unavailable: it did not answer in any of the tries.
+            StillRunning: the time is over and the task has not ended; it is not lost.
+            SubmitterError: as `submit`, but for SubmissionUnknown.
         """
-        request = self._api.result(task_id)
-        return await self._again(self._read, request, protocol.read_prediction)
+        order = await self._order(
+            model, input, fields, key=key, context=context, webhook=webhook, max_cost=max_cost
+        )
+        loop = asyncio.get_running_loop()
+        until = None if timeout is None else loop.time() + timeout
+        for left in reversed(range(AGAIN)):
+            with contextlib.suppress(SubmissionUnknown):
+                try:
+                    async with asyncio.timeout_at(until):
+                        await self._send(order)
+                except TimeoutError:
+                    return await self._at_deadline(order.key)
+            entry = await self._ended(order.key, until)
+            if entry is None:
+                return await self._at_deadline(order.key)
+            if entry.prediction is not None:
+                return entry.prediction
+            if not left:
+                break
+        raise Unavailable("the task was submitted several times, and was never created")
 
-    async def webhook_secret(self) -> str:
-        """Fetch the secret that the webhooks for this API key are signed with.
+    async def wait(self, id: str, *, timeout: float | None = None) -> Prediction:
+        """Wait for a task by its id, or by the key of its submission.
+
+        A task that the ledger does not know is taken into it.
+
+        Args:
+            id: of the task, or the key.
+            timeout: seconds; see `Submission.result`.
 
         Raises:
-            ApiError: the API refused, such as AuthFailed.
-            Unavailable: it did not answer in any of the tries.
+            StillRunning: the time is over and the task has not ended.
+            SubmitterError: see `Submission.result`.
         """
-        return await self._again(self._read, self._api.webhook_secret(), protocol.read_secret)
+        entry = (await self._ledger.find([id])).get(id)
+        if entry is None:
+            entry = (await self._ledger.find_tasks([id])).get(id)
+        if entry is None:
+            prediction = await self.result(id)
+            if prediction.terminal:
+                return prediction
+            now = self._clock()
+            expected_at = now + self._schedule.expected((), webhook=False)
+            entry = await self._ledger.adopt(prediction, now, expected_at=expected_at)
+        return await self._result(entry.key, timeout)
 
-    def _webhook(self, context: JSON, webhook: str | bool, model: str, now: float) -> str | None:
-        if context is None:
-            if webhook is True:
-                return self._public_url and address.webhook_url(self._public_url, None)
-            reason = address.url_fault(webhook) if webhook else None
-            if reason:
-                raise BadInput([Fault("webhook", reason)])
-            return webhook or None
-        if webhook is not True:
-            how = "travels in the client's own webhook URL; leave `webhook` as it is"
-            raise BadInput([Fault("context", how)])
-        if self._public_url is None:
-            raise BadSettings("WAVEHOOK_PUBLIC_URL", "is needed: the context travels in its URL")
-        if self._seal is None:
-            raise BadSettings("WAVEHOOK_SEAL_KEYS", "is needed: the context is sealed with it")
-        token = self._seal.seal(context, model=model, now=now)
-        return address.webhook_url(self._public_url, token)
+    async def stream(self, *, follow: bool = False) -> AsyncIterator[Prediction]:
+        """Give the predictions of this client's submits as they end, each once.
 
-    async def _read(self, request: Request, reader: Reader[T]) -> T:
-        try:
-            answer = await self._send(request)
-        except httpx.HTTPError as error:
-            raise Unavailable(type(error).__name__) from None
-        return reader(answer, now=self._clock())
+        Those that ended before are given first. It ends when all that were submitted have ended.
 
-    async def _send(self, request: Request) -> Answer:
-        if self._http is None:
+        Args:
+            follow: go on until closed, with whatever ends in the ledger, whoever submitted it.
+        """
+        ends: asyncio.Queue[Entry] = asyncio.Queue()
+        given: set[str] = set()
+        waits: dict[str, asyncio.Future[Entry]] = {}
+
+        def take(done: asyncio.Future[Entry]) -> None:
+            if not done.cancelled():
+                ends.put_nowait(done.result())
+
+        with contextlib.ExitStack() as exits:
+            if follow:
+                exits.enter_context(self._waits.following(ends.put_nowait))
+            exits.callback(lambda: [future.cancel() for future in waits.values()])
+            while True:
+                for key in [key for key in self._mine if key not in waits]:
+                    waits[key] = self._waits.ended(key)
+                    waits[key].add_done_callback(take)
+                if not follow and ends.empty() and all(map(given.__contains__, waits)):
+                    return
+                entry = await ends.get()
+                if entry.key not in given:
+                    given.add(entry.key)
+                    self._mine.pop(entry.key, None)
+                    if entry.prediction is not None:
+                        yield entry.prediction
+
+    @property
+    def _waits(self) -> Waiting:
+        if self._waiting is None:
             raise RuntimeError("use the client as `async with WaveSpeed() as wave:`")
-        response = await self._http.request(
-            request.method, request.url, headers=dict(request.headers), content=request.content
+        return self._waiting
+
+    async def _order(
+        self,
+        model: str | TypedInput,
+        input: Mapping[str, object] | None,
+        fields: Mapping[str, object],
+        *,
+        key: str | None,
+        context: JSON,
+        webhook: bool | str,
+        max_cost: float | None,
+    ) -> Order:
+        given = dict(input or {})
+        if not isinstance(model, str):
+            given = {**model.input(), **given}
+            model = model.model
+        faults = [Fault(name, "is given twice") for name in fields if name in given]
+        return await self._submitting.check(
+            model,
+            {**given, **fields},
+            key=uuid4().hex if key is None else key,
+            context=context,
+            webhook=webhook,
+            max_cost=max_cost,
+            faults=faults,
         )
-        return Answer(response.status_code, dict(response.headers), response.content)
 
+    async def _send(self, order: Order) -> Submission:
+        # Also where its answer is lost: it may well end.
+        self._mine[order.key] = None
+        try:
+            entry, prediction = await self._submitting.send(order)
+        except SubmissionUnknown:
+            raise
+        except BaseException:
+            self._mine.pop(order.key, None)
+            raise
+        return Submission(entry, prediction or entry.prediction, self._result)
 
-def _wait(error: Exception) -> bool | float:
-    """Whether to ask again, or after how many seconds where the API said so."""
-    if not isinstance(error, RateLimited | Unavailable):
-        return False
-    if error.retry_after is None:
-        return True
-    if error.retry_after > _LONGEST_WAIT:
-        return False
-    # Many clients are told the same second; they need not all come back in it.
-    return error.retry_after + random.uniform(0.0, 1.0)  # noqa: S311 - no secret
+    async def _result(self, key: str, timeout: float | None) -> Prediction:
+        until = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        entry = await self._ended(key, until)
+        if entry is None:
+            return await self._at_deadline(key)
+        if entry.prediction is None:
+            raise Unavailable(f"the submission created nothing: {entry.reason}")
+        return entry.prediction
+
+    async def _ended(self, key: str, until: float | None) -> Entry | None:
+        """The entry once it is finished or rejected; None where the time is over before."""
+        future = self._waits.ended(key)
+        try:
+            async with asyncio.timeout_at(until):
+                return await future
+        except TimeoutError:
+            return None
+        finally:
+            future.cancel()
+
+    async def _at_deadline(self, key: str) -> Prediction:
+        """Ask the API once."""
+        entry = (await self._ledger.find([key])).get(key)
+        if entry is None:
+            raise Unavailable("there was no place in the limits in time; nothing was sent")
+        if entry.prediction is not None:
+            return entry.prediction
+        if entry.task_id is None:
+            raise StillRunning(key, None, None)
+        prediction = await self.result(entry.task_id)
+        if not prediction.terminal:
+            raise StillRunning(key, entry.task_id, prediction.status)
+        await self._ledger.finish([Result(prediction, key)], self._clock())
+        return prediction

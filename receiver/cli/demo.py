@@ -145,12 +145,20 @@ async def _submit(sim: Simulator, url: str, key: str, ledger: Ledger) -> None:
 
     from receiver.cli.demo_handler import STUMBLES
     from submitter.client import WaveSpeed
+    from submitter.ledger.memory import MemoryLedger
     from submitter.seal import Seal
+    from submitter.settings import SubmitSettings
 
     # A transport of its own: no proxy of the environment stands between two local ports.
     transport = httpx.AsyncHTTPTransport()
     async with WaveSpeed(
-        "any-key", sim.url, webhook_url=url, seal=Seal([key]), transport=transport
+        "any-key",
+        sim.url,
+        webhook_url=url,
+        seal=Seal([key]),
+        ledger=MemoryLedger(),
+        settings=SubmitSettings(),
+        transport=transport,
     ) as wave:
         for number in range(1, TASKS + 1):
             submission = await wave.submit(
@@ -159,7 +167,7 @@ async def _submit(sim: Simulator, url: str, key: str, ledger: Ledger) -> None:
                 image=sim.first_frame,
                 context={"task": number, STUMBLES: number == TASKS},
             )
-            ledger.submitted(submission.task_id)
+            ledger.submitted(submission.task_id or "")
 
 
 async def _forge(sim: Simulator, url: str) -> None:
