@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets as _secrets
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, assert_never
+from typing import TypeVar
 
 import structlog
 from starlette.applications import Starlette
 
+from receiver.asking import Asking, calls_of
 from receiver.config import Settings, read
 from receiver.dispatch import Dispatcher
 from receiver.errors import SettingsError
+from receiver.following import Follower
 from receiver.handlers.base import Installed
-from receiver.intake import Intake, Trusted
-from receiver.sources.base import WAVESPEED, Source
-from receiver.sources.header_hmac import HeaderHmac
+from receiver.intake import Intake
+from receiver.reconciling import Door, background
+from receiver.results import Results
 from receiver.sources.insecure import Insecure
-from receiver.sources.standard import StandardWebhooks
-from receiver.sources.wavespeed import WaveSpeed
 from receiver.stores.base import Store
 from receiver.stores.sqlite import SQLiteStore
 from receiver.telemetry import Hook
 from receiver.telemetry.log import configure, log_hook, logger
 from receiver.telemetry.metrics import Metrics
+from receiver.trusted import sources_of
+from receiver.web.api import api_routes
 from receiver.web.app import create_app
-from submitter.errors import BadSettings, SubmitterError
+from receiver.web.lifecycle import Lifecycle, Service
+from submitter.errors import BadSettings
+from submitter.ledger.base import Ledger
+from submitter.ledger.sqlite import SQLiteLedger
 from submitter.seal import Seal, load_or_create_key
-
-if TYPE_CHECKING:
-    from receiver.config import SourceSettings
-
-FETCH_LIMIT = 20.0
-"""Seconds that the API has to give the webhook secret at a start."""
 
 T = TypeVar("T")
 
@@ -56,9 +54,12 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Parts(Work):
-    """The whole receiver, built and not yet started; the app opens the store."""
+    """The whole receiver, built and not yet started; the app opens store and ledger."""
 
     intake: Intake
+    ledger: Ledger
+    results: Results
+    lifecycle: Lifecycle
     app: Starlette
 
 
@@ -81,6 +82,7 @@ def build(
     *,
     faults: Sequence[str] = (),
     store: Store | None = None,
+    ledger: Ledger | None = None,
     secrets: Sequence[str] = (),
     hooks: Sequence[Hook] = (log_hook,),
 ) -> Parts:
@@ -90,6 +92,7 @@ def build(
         settings: as `receiver.config` read them.
         faults: what it found wrong; told together with what is found here.
         store: instead of the one in the settings.
+        ledger: as the store; by default it is in the same file.
         secrets: of WaveSpeedAI, instead of those in the settings.
         hooks: told what happens, beside the metrics.
 
@@ -111,22 +114,72 @@ def build(
                 "verification.omitted", source=name, warning="anybody can post events to it"
             )
     work = _work(settings, store, handlers, hooks)
-    intake = Intake(sources, [handler.route for handler in handlers], store, seal)
+    hooks = (*hooks, work.metrics)
+    ledger = ledger or ledger_of(settings)
+    connect = partial(calls_of, settings)
+    asking = Asking(connect) if settings.api_key else None
+    results = Results(store)
+    follower = Follower(store, ledger, results, hooks=hooks)
+    intake = Intake(
+        sources,
+        [handler.route for handler in handlers],
+        store,
+        seal,
+        owners=ledger,
+        fetch=asking.fetch if asking else None,
+        stored=[follower.stored],
+    )
+    lasting: list[Service] = []
+    if reconciles(settings):
+        door = Door(intake, store, hooks=hooks)
+        lasting.append(background(connect, ledger, door, settings.overdue))
+    lifecycle = Lifecycle(
+        store,
+        work.dispatcher,
+        settings.grace,
+        background=settings.dispatch == "background",
+        ledger=ledger,
+        services=(follower, asking) if asking else (follower,),
+        lasting=lasting,
+    )
+    token = settings.admin_token
     web = create_app(
         intake=intake,
         store=store,
+        lifecycle=lifecycle,
         dispatcher=work.dispatcher,
-        hooks=(*hooks, work.metrics),
+        ledger=ledger,
+        hooks=hooks,
         metrics=work.metrics,
         max_body=settings.max_body,
         body_deadline=settings.body_deadline,
         dispatch=settings.dispatch,
         inline_deadline=settings.inline_deadline,
-        grace=settings.grace,
+        routes=api_routes(results, token.get_secret_value(), lifecycle, hooks=hooks)
+        if token
+        else (),
     )
     return Parts(
-        settings, store, work.handlers, work.dispatcher, work.metrics, intake=intake, app=web
+        settings,
+        store,
+        work.handlers,
+        work.dispatcher,
+        work.metrics,
+        intake=intake,
+        ledger=ledger,
+        results=results,
+        lifecycle=lifecycle,
+        app=web,
     )
+
+
+def reconciles(settings: Settings) -> bool:
+    """Whether the receiver asks the API for results whose webhook did not come.
+
+    Not where handlers run before the reply: such a process may be frozen after it.
+    """
+    asks = settings.reconcile == "on" and settings.api_key is not None
+    return asks and settings.dispatch != "inline"
 
 
 def worker(
@@ -170,6 +223,21 @@ def open_store(settings: Settings, faults: list[str] | None = None) -> Store:
     return SQLiteStore(path)
 
 
+def ledger_of(settings: Settings) -> Ledger:
+    """The ledger, which is in the store's own database; not opened yet."""
+    return SQLiteLedger(settings.database_path)
+
+
+def door_of(settings: Settings, store: Store, hooks: Sequence[Hook] = (log_hook,)) -> Door:
+    """The way in for results that are fetched by hand: with the settings' handlers, no sources.
+
+    Raises:
+        SettingsError: a handler cannot work.
+    """
+    routes = [handler.route for handler in _install(settings)]
+    return Door(Intake({}, routes, store), store, hooks=hooks)
+
+
 def seal_of(settings: Settings) -> Seal:
     """The seal of the settings' keys, or of the key file beside the database.
 
@@ -192,76 +260,6 @@ def seal_keys(settings: Settings) -> tuple[str, ...]:
     return keys or (load_or_create_key(settings.key_path),)
 
 
-def sources_of(
-    settings: Settings, faults: list[str], *, secrets: Sequence[str] = ()
-) -> dict[str, Trusted]:
-    """Every source with its keys (F15).
-
-    Args:
-        settings: sources, secrets and the API key.
-        faults: gets a sentence for each source that cannot verify anything. The webhook secret is
-            fetched from the API only where there is none up to then.
-        secrets: of WaveSpeedAI, instead of those in the settings.
-    """
-    found: dict[str, Trusted] = {}
-    for name, section in settings.sources.items():
-        if name != WAVESPEED:
-            source = _source(name, section)
-            keys = [] if isinstance(source, Insecure) else _plain(section)
-            found[name] = _trusted(source, f"sources.{name}.secrets", keys, faults)
-    given = secrets or [key.get_secret_value() for key in settings.wavespeed_secrets]
-    label = "WAVEHOOK_WAVESPEED_SECRETS"
-    if not given and WAVESPEED in settings.sources:
-        given, label = _plain(settings.sources[WAVESPEED]), f"sources.{WAVESPEED}.secrets"
-    if not given and settings.api_key is not None:
-        given, label = _fetched(settings, faults), "WAVESPEED_API_KEY"
-        if not given:
-            return found
-    if given:
-        found[WAVESPEED] = _trusted(WaveSpeed(), label, given, faults)
-    elif (WAVESPEED in settings.sources or not found) and not _told_of_secrets(faults):
-        faults.append(
-            "WAVEHOOK_WAVESPEED_SECRETS: it is not set, and without a secret nothing can be "
-            "verified; expected one or more whsec_…, or WAVESPEED_API_KEY to fetch it with, or "
-            "a [sources.NAME] section"
-        )
-    return found
-
-
-def fetch_secret(settings: Settings) -> str:
-    """Ask the API for the account's webhook secret; works inside of a running event loop too.
-
-    Raises:
-        SubmitterError: the API refused, or did not answer.
-    """
-    # The receiving path imports no HTTP client until it needs one.
-    from submitter.client import WaveSpeed as Client
-
-    key = settings.api_key.get_secret_value() if settings.api_key else None
-
-    async def fetch() -> str:
-        async with Client(key, settings.base_url) as client:
-            return await asyncio.wait_for(client.webhook_secret(), FETCH_LIMIT)
-
-    with ThreadPoolExecutor(1, thread_name_prefix="wavehook-secret") as thread:
-        return thread.submit(asyncio.run, fetch()).result()
-
-
-def _fetched(settings: Settings, faults: list[str]) -> list[str]:
-    if faults:
-        return []  # a start that fails anyhow need not wait for the network
-    try:
-        return [fetch_secret(settings)]
-    except (SubmitterError, TimeoutError) as error:
-        reason = str(error) or f"no answer in {FETCH_LIMIT:g} s"
-        faults.append(
-            f"WAVESPEED_API_KEY = ***: the webhook secret could not be fetched from "
-            f"{settings.base_url} ({reason}); expected the API to give it. With "
-            "WAVEHOOK_WAVESPEED_SECRETS set, a start does not need the API"
-        )
-        return []
-
-
 def _install(settings: Settings) -> Sequence[Installed]:
     if not (settings.handlers or settings.modules):
         return ()
@@ -269,42 +267,6 @@ def _install(settings: Settings) -> Sequence[Installed]:
     from receiver.handlers.loading import install
 
     return install(settings.handlers, settings.modules)
-
-
-def _source(name: str, section: SourceSettings) -> Source[Any]:
-    match section.use:
-        case "wavespeed":
-            return WaveSpeed(name)
-        case "standard":
-            return StandardWebhooks(name)
-        case "header_hmac":
-            given = {"header": section.header, "prefix": section.prefix}
-            given["encoding"] = section.encoding
-            return HeaderHmac(name, **{k: v for k, v in given.items() if v is not None})
-        case "insecure":
-            return Insecure(name)
-        case unknown:
-            assert_never(unknown)
-
-
-def _trusted(source: Source[Any], label: str, secrets: Sequence[str], faults: list[str]) -> Trusted:
-    keys = []
-    for secret in secrets:
-        try:
-            keys.append(source.key(secret))
-        except ValueError as error:
-            faults.append(f"{label} = ***: {error}")
-    return Trusted(source, tuple(keys))
-
-
-def _plain(section: SourceSettings) -> list[str]:
-    return [secret.get_secret_value() for secret in section.secrets]
-
-
-def _told_of_secrets(faults: Sequence[str]) -> bool:
-    """Whether the cause of a missing secret may be among the faults already."""
-    words = ("SECRETS", "secrets", "API_KEY", "api_key", "sources.", ".toml", "--config", "_CONFIG")
-    return any(word in fault for fault in faults for word in words)
 
 
 def _collect(faults: list[str], make: Callable[[], T]) -> T | None:

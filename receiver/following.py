@@ -42,6 +42,14 @@ _TYPES = frozenset(f"prediction.{status}" for status in TERMINAL)
 class Waiters(Protocol):
     """Whoever waits for results."""
 
+    def open(self) -> None:
+        """Let others wait."""
+        ...
+
+    def close(self) -> None:
+        """End all waits."""
+        ...
+
     def stored(self, event: Event) -> None:
         """Wake those who wait for this one; must not block."""
         ...
@@ -115,11 +123,18 @@ class Follower:
         else:
             self._woken.set()
 
+    async def start(self) -> None:
+        """Let others wait for results."""
+        if self._results is not None:
+            self._results.open()
+
     async def stop(self, limit: float = STOP) -> None:
         """Finish what is known of, within a time limit in seconds.
 
         It may be told of events again afterwards.
         """
+        if self._results is not None:
+            self._results.close()
         task = self._task
         here = asyncio.get_running_loop()
         if task is not None and not task.done() and task.get_loop() is here:

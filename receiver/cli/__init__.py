@@ -14,6 +14,7 @@ from receiver.cli.demo import demo
 from receiver.cli.group import Group
 from receiver.cli.inbox import events, redeliver, show
 from receiver.cli.options import settings
+from receiver.cli.reconcile import reconcile
 from receiver.cli.serve import serve
 from receiver.cli.upkeep import migrate, purge, secret
 from receiver.cli.work import drain, worker
@@ -51,7 +52,7 @@ def application() -> typer.Typer:
     app.callback()(_root)
     _add(app, demo, serve, worker, drain)
     register(app, submit_settings)
-    _add(app, events, show, redeliver)
+    _add(app, reconcile, events, show, redeliver)
     app.add_typer(dead.app, name="dead")
     _add(app, purge, migrate, check, secret)
     return app

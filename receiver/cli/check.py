@@ -96,6 +96,7 @@ def _look(settings: Settings) -> Iterator[Finding]:
     yield from _sources(settings)
     yield _seal(settings)
     yield _public_url(settings)
+    yield _reconcile(settings)
     yield from _handlers(settings)
 
 
@@ -144,7 +145,8 @@ async def _queue(settings: Settings) -> str:
 
 
 def _sources(settings: Settings) -> Iterator[Finding]:
-    from receiver.build import fetch_secret, sources_of
+    from receiver.asking import fetch_secret
+    from receiver.trusted import sources_of
     from submitter.errors import SubmitterError
 
     fetched: list[str] = []
@@ -233,6 +235,20 @@ def _public_url(settings: Settings) -> Finding:
             "let the URL lead to `wavehook serve`, with all paths below it",
         )
     return Finding("public URL", f"{url} leads to a receiver that is alive")
+
+
+def _reconcile(settings: Settings) -> Finding:
+    from receiver.build import reconciles
+
+    if reconciles(settings):
+        found = "on: `serve` asks the API for results whose webhook does not come"
+    elif settings.api_key is None:
+        found = "off: WAVESPEED_API_KEY is not set, and a webhook that is lost stays lost"
+    elif settings.reconcile == "off":
+        found = "off by WAVEHOOK_RECONCILE; let a schedule run `wavehook reconcile`"
+    else:
+        found = "off where handlers run before the reply; let a schedule run `wavehook reconcile`"
+    return Finding("reconcile", found)
 
 
 def _handlers(settings: Settings) -> Iterator[Finding]:

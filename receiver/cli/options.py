@@ -33,6 +33,7 @@ Modules = Annotated[str | None, option("modules")]
 LogLevel = Annotated[str | None, option("log_level")]
 Grace = Annotated[str | None, option("grace")]
 Lease = Annotated[str | None, option("lease")]
+Overdue = Annotated[str | None, option("overdue")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="One JSON object a line on standard output, nothing else.")
 ]

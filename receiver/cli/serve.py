@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from receiver.cli.options import Config, Database, Grace, Lease, LogLevel, Modules, option, reading
+from receiver.cli.options import (
+    Config,
+    Database,
+    Grace,
+    Lease,
+    LogLevel,
+    Modules,
+    Overdue,
+    option,
+    reading,
+)
 
 
 def serve(
@@ -22,10 +32,13 @@ def serve(
     inline_deadline: Annotated[str | None, option("inline_deadline")] = None,
     grace: Grace = None,
     lease: Lease = None,
+    reconcile: Annotated[str | None, option("reconcile")] = None,
+    overdue: Overdue = None,
     log_level: LogLevel = None,
 ) -> None:
     """Receive webhooks: verify, store once, run handlers.
 
+    With WAVESPEED_API_KEY set, results whose webhook does not come are asked for.
     Senders post to /webhooks/SOURCE, WaveSpeedAI to /webhooks/wavespeed. Secrets come from the
     environment or the file, never from flags. SIGTERM and Ctrl-C stop accepting, let running
     handlers end within --grace, give back the rest, and exit 0.
@@ -48,6 +61,8 @@ def serve(
         inline_deadline=inline_deadline,
         grace=grace,
         lease=lease,
+        reconcile=reconcile,
+        overdue=overdue,
         log_level=log_level,
     )
     from receiver.build import build

@@ -21,7 +21,6 @@ from receiver.telemetry.log import logger
 
 if TYPE_CHECKING:
     from receiver.build import Parts
-    from receiver.results import Results
 
 GC_OBJECTS = 20_000
 """New containers between two looks for cycles."""
@@ -60,8 +59,8 @@ class Server(uvicorn.Server):
         self.run(sockets=[self._listener])
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the store first: what it says at a failed start is for a person to read."""
-        await self._parts.store.open()
+        """Open the database first: what it says at a failed start is for a person to read."""
+        await self._parts.lifecycle.open()
         await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -88,9 +87,7 @@ class Server(uvicorn.Server):
 
         Upstream waits for open requests up to the grace time, and ends the lifespan only then.
         """
-        results: Results | None = getattr(self._parts.app.state, "results", None)
-        if results is not None:
-            results.close()
+        self._parts.results.close()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager

@@ -13,6 +13,7 @@ import typer
 
 from receiver.cli.opening import with_store
 from receiver.cli.options import AsJson, Config, Database, settings
+from receiver.config import Settings
 from receiver.errors import SettingsError, WavehookError
 from receiver.stores.base import KEY_DAYS, Purged, Store
 from submitter.printing import json_line, tell_retries
@@ -37,7 +38,7 @@ def purge(
     database: Database = None,
     config: Config = None,
 ) -> None:
-    """Remove the bodies of old, finished events.
+    """Remove the bodies of old, finished events, and old submissions that have ended.
 
     Their attempts go too. What makes a duplicate a duplicate stays for at least 30 days, and
     nothing of an event with unfinished or waiting work is touched; dead dispatches are finished
@@ -50,9 +51,10 @@ def purge(
     given = settings(database=database, config=config)
     days = given.retention_days if older_than is None else older_than
 
-    async def work(store: Store) -> Purged:
+    async def work(store: Store) -> tuple[Purged, int]:
         now = time.time()
-        return await store.purge(before=now - days * DAY, now=now)
+        before = now - days * DAY
+        return await store.purge(before=before, now=now), await _purge_ledger(given, before)
 
     if not yes:
         if as_json or not sys.stdin.isatty():
@@ -60,14 +62,31 @@ def purge(
         what = f"Remove payloads older than {days} days from {given.database_path}?"
         if not typer.confirm(what):
             raise typer.Exit(1)
-    purged = with_store(given, work)
+    purged, submissions = with_store(given, work)
     if as_json:
-        json_line({"payloads": purged.payloads, "events": purged.events})
+        counts = {"payloads": purged.payloads, "events": purged.events}
+        json_line({**counts, "submissions": submissions})
     else:
         typer.echo(
-            f"{purged.payloads} payload{'s' * (purged.payloads != 1)} removed, and "
+            f"{purged.payloads} payload{'s' * (purged.payloads != 1)} removed, "
+            f"{submissions} submission{'s' * (submissions != 1)}, and "
             f"{purged.events} events older than {max(days, KEY_DAYS)} days with their keys."
         )
+
+
+async def _purge_ledger(given: Settings, before: float) -> int:
+    from receiver.build import ledger_of
+    from submitter.errors import LedgerUnavailable
+
+    ledger = ledger_of(given)
+    try:
+        await ledger.open()
+        try:
+            return await ledger.purge(before)
+        finally:
+            await ledger.close()
+    except LedgerUnavailable as error:
+        raise WavehookError(str(error)) from None
 
 
 def migrate(*, database: Database = None, config: Config = None) -> None:
@@ -81,13 +100,15 @@ def migrate(*, database: Database = None, config: Config = None) -> None:
     Exit codes: 0 up to date, 1 it cannot be done, 2 usage or settings.
     """
     given = settings(database=database, config=config)
-    from receiver.build import open_store
+    from receiver.build import ledger_of, open_store
+    from receiver.web.lifecycle import Lifecycle
 
-    async def work(store: Store) -> None:
-        await store.open()
-        await store.close()
+    async def work() -> None:
+        database = Lifecycle(open_store(given), None, 0, background=False, ledger=ledger_of(given))
+        await database.open()
+        await database.stop()
 
-    asyncio.run(work(open_store(given)))
+    asyncio.run(work())
     typer.echo(f"The database {given.database_path} is up to date.")
 
 
@@ -127,7 +148,7 @@ def _fetched(config: str | None) -> str:
         raise SettingsError(
             ["WAVESPEED_API_KEY: it is not set; expected the key, to ask for the secret with"]
         )
-    from receiver.build import fetch_secret
+    from receiver.asking import fetch_secret
     from submitter.errors import SubmitterError
 
     tell_retries()

@@ -17,7 +17,7 @@ from receiver.retry import describe
 from receiver.stores.base import Store
 from receiver.telemetry import Details, Hook
 from receiver.telemetry.log import logger
-from receiver.web.health import Health
+from receiver.web.health import Health, Overdue
 from receiver.web.ingest import Ingest
 from receiver.web.lifecycle import Dispatcher, Lifecycle
 from receiver.web.middleware import Requests
@@ -34,7 +34,9 @@ def create_app(
     *,
     intake: Intake,
     store: Store,
+    lifecycle: Lifecycle | None = None,
     dispatcher: Dispatcher | None = None,
+    ledger: Overdue | None = None,
     hooks: Sequence[Hook] = (),
     metrics: Metrics | None = None,
     clock: Callable[[], float] = time.time,
@@ -51,7 +53,9 @@ def create_app(
     Args:
         intake: takes deliveries in.
         store: the inbox of `intake`; opened by the app at the first need.
+        lifecycle: opens and starts all parts; None: of store and dispatcher, with `grace`.
         dispatcher: runs handlers; None where no process of ours does.
+        ledger: says at every scrape how many results are overdue.
         hooks: are told of every delivery, and of a store that fails.
         metrics: served at `/metrics`, and a hook without being named among `hooks`.
         clock: Unix seconds.
@@ -66,7 +70,9 @@ def create_app(
     """
     if metrics is not None and metrics not in hooks:
         hooks = (*hooks, metrics)
-    lifecycle = Lifecycle(store, dispatcher, grace, background=dispatch == "background")
+    lifecycle = lifecycle or Lifecycle(
+        store, dispatcher, grace, background=dispatch == "background"
+    )
     drain: Callable[[], Awaitable[object]] | None = None
     if dispatch == "inline" and dispatcher is not None:
         inline = dispatcher
@@ -83,7 +89,15 @@ def create_app(
         body_deadline=body_deadline,
         drain=drain,
     )
-    health = Health(store, lifecycle, metrics=metrics, hooks=hooks, clock=clock, limit=ready_limit)
+    health = Health(
+        store,
+        lifecycle,
+        ledger=ledger,
+        metrics=metrics,
+        hooks=hooks,
+        clock=clock,
+        limit=ready_limit,
+    )
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import timeout
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,9 +16,18 @@ from receiver.retry import describe
 from receiver.stores.base import Stats, Store
 from receiver.telemetry import Details, Hook
 from receiver.web.lifecycle import Lifecycle
+from submitter.errors import LedgerUnavailable
 
 if TYPE_CHECKING:
     from receiver.telemetry.metrics import Metrics
+
+
+class Overdue(Protocol):
+    """Knows what is overdue: the ledger."""
+
+    async def overdue(self, now: float) -> int:
+        """How many results were expected by now; see `Ledger.overdue`."""
+        ...
 
 
 class Health:
@@ -27,6 +36,7 @@ class Health:
     Args:
         store: is asked whether it would take an event.
         lifecycle: opens the store at the first need.
+        ledger: says how many results are overdue; None where nobody knows.
         metrics: what was counted.
         hooks: are told where the store does not answer.
         clock: Unix seconds.
@@ -38,6 +48,7 @@ class Health:
         store: Store,
         lifecycle: Lifecycle,
         *,
+        ledger: Overdue | None = None,
         metrics: Metrics | None,
         hooks: Sequence[Hook],
         clock: Callable[[], float],
@@ -45,6 +56,7 @@ class Health:
     ) -> None:
         self._store = store
         self._lifecycle = lifecycle
+        self._ledger = ledger
         self._metrics = metrics
         self._hooks = tuple(hooks)
         self._clock = clock
@@ -80,13 +92,16 @@ class Health:
 
         async def endpoint(_: Request) -> Response:
             stats: Stats | None = None
+            overdue = None
             try:
                 async with timeout(self._limit):
                     await self._lifecycle.ensure()
                     stats = await self._store.stats()
-            except (StoreError, TimeoutError) as error:
+                    if self._ledger is not None:
+                        overdue = await self._ledger.overdue(self._clock())
+            except (StoreError, LedgerUnavailable, TimeoutError) as error:
                 self._tell(error)
-            text = metrics.render(stats, self._clock())
+            text = metrics.render(stats, self._clock(), overdue=overdue)
             return Response(text, media_type=metrics.content_type)
 
         return endpoint

@@ -7,10 +7,13 @@ So all parts are opened at the first need, once, and may be opened again after a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Protocol
 
 from receiver.errors import StoreUnavailable
 from receiver.stores.base import Store
+from submitter.errors import LedgerUnavailable
 
 
 class Dispatcher(Protocol):
@@ -34,8 +37,32 @@ class Dispatcher(Protocol):
         ...
 
 
+class Ledger(Protocol):
+    """What is opened with the store."""
+
+    async def open(self) -> None:
+        """Connect; may be called twice. Raises LedgerUnavailable."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything; may be called twice."""
+        ...
+
+
+class Service(Protocol):
+    """Something that runs beside the requests; may be started again after a stop."""
+
+    async def start(self) -> None:
+        """Begin; must not keep the first delivery waiting."""
+        ...
+
+    async def stop(self) -> None:
+        """End within a time limit of its own; also where it was not started."""
+        ...
+
+
 class Lifecycle:
-    """Opens the store and starts the dispatcher once; stops them in the other order.
+    """Opens store and ledger and starts what runs beside the requests, once; all ends in reverse.
 
     Args:
         store: the inbox.
@@ -43,10 +70,22 @@ class Lifecycle:
         grace: seconds for running handlers at a stop.
         background: the dispatcher runs beside the requests. Where it does not, it is stopped all
             the same: its handlers hold connections.
+        ledger: None where there is none.
+        services: run wherever requests are served.
+        lasting: run only in a process that goes on between requests: one that runs the dispatcher,
+            or whose server says when it starts.
     """
 
     def __init__(
-        self, store: Store, dispatcher: Dispatcher | None, grace: float, *, background: bool
+        self,
+        store: Store,
+        dispatcher: Dispatcher | None,
+        grace: float,
+        *,
+        background: bool,
+        ledger: Ledger | None = None,
+        services: Sequence[Service] = (),
+        lasting: Sequence[Service] = (),
     ) -> None:
         self.started = False
         self.closing = False
@@ -54,12 +93,32 @@ class Lifecycle:
         self._dispatcher = dispatcher
         self._grace = grace
         self._background = background
+        self._ledger = ledger
+        self._services = tuple(services)
+        self._lasting = tuple(lasting)
+        self._lasts = background
         self._lock = asyncio.Lock()
 
     async def begin(self) -> None:
         """Start because the server says so, also after a stop."""
         self.closing = False
+        self._lasts = True
         await self.ensure()
+
+    async def open(self) -> None:
+        """Open store and ledger, and start nothing yet.
+
+        Raises:
+            StoreUnavailable: one of them does not open.
+            SchemaMismatch: see `Store.open`.
+        """
+        await self._store.open()
+        if self._ledger is not None:
+            try:
+                await self._ledger.open()
+            except LedgerUnavailable as error:
+                await self._store.close()
+                raise StoreUnavailable(str(error)) from error
 
     async def ensure(self) -> None:
         """Start where that has not happened.
@@ -75,22 +134,35 @@ class Lifecycle:
                 raise StoreUnavailable("the receiver is shutting down")
             if self.started:
                 return
-            await self._store.open()
-            try:
+            await self.open()
+            async with AsyncExitStack() as undo:
+                undo.push_async_callback(self._close)
+                for service in self._services:
+                    undo.push_async_callback(service.stop)
+                    await service.start()
                 if self._dispatcher is not None and self._background:
                     await self._dispatcher.start()
-            except BaseException:
-                await self._store.close()
-                raise
+                for service in self._lasting if self._lasts else ():
+                    await service.start()
+                undo.pop_all()
             self.started = True
 
     async def stop(self) -> None:
         """Stop for good, or until the next `begin`."""
         self.closing = True
-        async with self._lock:
+        async with self._lock, AsyncExitStack() as last:
             self.started = False
-            try:
-                if self._dispatcher is not None:
-                    await self._dispatcher.stop(self._grace)
-            finally:
-                await self._store.close()
+            last.push_async_callback(self._close)
+            for service in self._services:
+                last.push_async_callback(service.stop)
+            if self._dispatcher is not None:
+                last.push_async_callback(self._dispatcher.stop, self._grace)
+            for service in self._lasting:
+                last.push_async_callback(service.stop)
+
+    async def _close(self) -> None:
+        try:
+            if self._ledger is not None:
+                await self._ledger.close()
+        finally:
+            await self._store.close()

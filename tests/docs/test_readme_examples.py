@@ -20,12 +20,12 @@ import structlog
 from cryptography.fernet import Fernet
 from typer.testing import CliRunner
 
-from receiver.build import sources_of
 from receiver.cli import application
 from receiver.config import read
 from receiver.event import DispatchState, Event
 from receiver.handlers.loading import install
 from receiver.stores.sqlite import SQLiteStore
+from receiver.trusted import sources_of
 from submitter.simulator import Simulator
 from tests.docs import readme
 

@@ -59,6 +59,13 @@ class Waiting:
 
     def __init__(self) -> None:
         self.woken: list[Event] = []
+        self.opened = False
+
+    def open(self) -> None:
+        self.opened = True
+
+    def close(self) -> None:
+        self.opened = False
 
     def stored(self, event: Event) -> None:
         self.woken.append(event)
@@ -240,6 +247,18 @@ async def test_the_waiting_are_woken_at_once(store: Inbox) -> None:
 
     assert waiting.woken == [event()]
     await follower.stop()
+
+
+async def test_others_may_wait_from_start_to_stop(store: Inbox) -> None:
+    """F40: a stop ends their waits."""
+    waiting = Waiting()
+    follower = Follower(store, None, waiting)
+
+    await follower.start()
+    opened = waiting.opened
+    await follower.stop()
+
+    assert (opened, waiting.opened) == (True, False)
 
 
 async def test_a_contradiction_is_told_and_counted_once(

@@ -66,7 +66,7 @@ def test_overdue_submissions_are_there_where_somebody_knows() -> None:
     metrics = Metrics()
 
     assert b"wavehook_reconcile_overdue 3.0" in metrics.render(None, 0.0, overdue=3)
-    assert b"overdue" not in metrics.render(None, 0.0)
+    assert b"wavehook_reconcile_overdue" not in metrics.render(None, 0.0)
 
 
 def test_deliveries_and_events() -> None:
