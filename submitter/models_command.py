@@ -120,10 +120,14 @@ def _list(found: Sequence[Model], *, as_json: bool) -> None:
     else:
         from submitter.models_view import lines, table
 
-        if sys.stdout.isatty():
+        if _is_terminal():
             table(found)
         else:
             typer.echo("\n".join(lines(found)))
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _show(name: str, known: Sequence[Model], note: str, *, as_json: bool) -> None:

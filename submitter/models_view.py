@@ -42,10 +42,10 @@ def table(models: Sequence[Model]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     for head in _HEADS:
-        cut = head == "DESCRIPTION"
-        shown.add_column(head, no_wrap=cut, overflow="ellipsis" if cut else "fold")
+        # The description has what the others leave.
+        shown.add_column(head, no_wrap=True, ratio=1 if head == "DESCRIPTION" else None)
     for model in models:
         shown.add_row(*map(Text, _row(model)))
     Console().print(shown)

@@ -131,7 +131,7 @@ def _rule(keyword: str, rule: Any, value: Any) -> str:
         shown = ", ".join(map(_shown, rule)) if keyword == "enum" else _shown(rule)
         return _LIMITS[keyword].format(_bounded(shown), size=size)
     if keyword == "None":
-        return "is not allowed here"
+        return "holds what the schema does not allow"
     return f"breaks the schema's rule `{keyword}`"
 
 

@@ -83,7 +83,9 @@ class Catalogue:
 
     async def _renew(self) -> None:
         # Another process may have asked by now.
-        self._listing = await asyncio.to_thread(self._cache.read) or self._listing
+        stored = await asyncio.to_thread(self._cache.read)
+        if stored and (self._listing is None or stored.as_of > self._listing.as_of):
+            self._listing = stored
         if self._is_fresh():
             self.failure = None
             return

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAX_SCHEMA = 65_536
 """Characters of one schema as JSON; a larger one is not looked into."""
 
-MAX_STEPS = 100_000
+MAX_STEPS = 30_000
 """How many rules one check may come to; a schema can multiply them with a few references."""
 
 LINKS = ("uri", "url")
