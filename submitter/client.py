@@ -7,7 +7,8 @@ import contextlib
 import hashlib
 import random as _random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
@@ -149,6 +150,7 @@ class WaveSpeed(Calls):
         context: JSON = None,
         webhook: bool | str = True,
         max_cost: float | None = None,
+        cost: float | None = None,
         **fields: object,
     ) -> Submission:
         """Submit a task; the request goes out exactly once.
@@ -166,6 +168,7 @@ class WaveSpeed(Calls):
             webhook: True uses the client's `webhook_url`, where it has one; False asks for no
                 webhook; a URL is used as it is, and leaves no place for a context.
             max_cost: USD; the API is asked for the price first.
+            cost: USD, where the price is known already; nobody is asked for it then.
             **fields: single fields of the input.
 
         Raises:
@@ -177,10 +180,58 @@ class WaveSpeed(Calls):
             SubmissionUnknown: the task may exist and be billed; the ledger settles it.
             LedgerUnavailable: it could not be written down; nothing was sent.
         """
-        order = await self._order(
-            model, input, fields, key=key, context=context, webhook=webhook, max_cost=max_cost
+        order = await self.check(
+            model, input, key=key, context=context, webhook=webhook, max_cost=max_cost, **fields
         )
-        return await self._send(order)
+        return await self._send(replace(order, cost=cost))
+
+    async def check(
+        self,
+        model: str | TypedInput,
+        input: Mapping[str, object] | None = None,
+        *,
+        key: str | None = None,
+        context: JSON = None,
+        webhook: bool | str = True,
+        max_cost: float | None = None,
+        **fields: object,
+    ) -> Order:
+        """Do all that `submit` does before it asks for a price or sends anything.
+
+        Args:
+            model: see `submit`, as for all others.
+            input: the same.
+            key: the same.
+            context: the same.
+            webhook: the same.
+            max_cost: the same.
+            **fields: the same.
+
+        Raises:
+            BadInput: carries all faults.
+            BadSettings: a context needs `webhook_url` and `seal`.
+        """
+        given = dict(input or {})
+        if not isinstance(model, str):
+            given = {**model.input(), **given}
+            model = model.model
+        return await self._submitting.check(
+            model,
+            {**given, **fields},
+            key=uuid4().hex if key is None else key,
+            context=context,
+            webhook=webhook,
+            max_cost=max_cost,
+            faults=[Fault(name, "is given twice") for name in fields if name in given],
+        )
+
+    async def find(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """What the ledger has of submissions, by key; of those that are there.
+
+        Raises:
+            LedgerUnavailable: it cannot be read.
+        """
+        return await self._ledger.find(keys)
 
     async def run(
         self,
@@ -213,8 +264,8 @@ class WaveSpeed(Calls):
             StillRunning: the time is over and the task has not ended; it is not lost.
             SubmitterError: as `submit`, but for SubmissionUnknown.
         """
-        order = await self._order(
-            model, input, fields, key=key, context=context, webhook=webhook, max_cost=max_cost
+        order = await self.check(
+            model, input, key=key, context=context, webhook=webhook, max_cost=max_cost, **fields
         )
         loop = asyncio.get_running_loop()
         until = None if timeout is None else loop.time() + timeout
@@ -297,32 +348,6 @@ class WaveSpeed(Calls):
         if self._waiting is None:
             raise RuntimeError("use the client as `async with WaveSpeed() as wave:`")
         return self._waiting
-
-    async def _order(
-        self,
-        model: str | TypedInput,
-        input: Mapping[str, object] | None,
-        fields: Mapping[str, object],
-        *,
-        key: str | None,
-        context: JSON,
-        webhook: bool | str,
-        max_cost: float | None,
-    ) -> Order:
-        given = dict(input or {})
-        if not isinstance(model, str):
-            given = {**model.input(), **given}
-            model = model.model
-        faults = [Fault(name, "is given twice") for name in fields if name in given]
-        return await self._submitting.check(
-            model,
-            {**given, **fields},
-            key=uuid4().hex if key is None else key,
-            context=context,
-            webhook=webhook,
-            max_cost=max_cost,
-            faults=faults,
-        )
 
     async def _send(self, order: Order) -> Submission:
         # Also where its answer is lost: it may well end.
