@@ -105,7 +105,10 @@ class Asking:
             connection.asking[task_id] = asking
             asking.add_done_callback(lambda _: connection.asking.pop(task_id, None))
         # One sender that leaves takes the answer from no other.
-        answer = await asyncio.shield(asking)
+        await asyncio.wait({asking})
+        if asking.cancelled():
+            raise ApiUnavailable("the receiver is shutting down")
+        answer = asking.result()
         if isinstance(answer, ApiUnavailable):
             raise answer
         return answer
@@ -118,8 +121,10 @@ class Asking:
         connection, self._connection = self._connection, None
         if connection is None or connection.loop is not asyncio.get_running_loop():
             return
-        for asking in connection.asking.values():
-            asking.cancel()
+        if under_way := set(connection.asking.values()):
+            for asking in under_way:
+                asking.cancel()
+            await asyncio.wait(under_way)
         await connection.calls.__aexit__(None, None, None)
 
     async def _connected(self) -> _Connection:

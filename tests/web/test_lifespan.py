@@ -16,6 +16,8 @@ from receiver.event import DispatchState, Event
 from receiver.handlers.base import Context, Installed
 from receiver.routing import Route
 from receiver.telemetry import Details
+from receiver.web.lifecycle import Lifecycle
+from submitter.errors import LedgerUnavailable
 from tests.web.sending import BODY, EVENT_ID, NOW, Inbox, Log, post
 
 Build = Callable[..., Starlette]
@@ -257,3 +259,122 @@ async def test_an_event_that_waited_is_handled_at_the_start(
     await inbox.open()
     (dispatch,) = await inbox.dispatches(EVENT_ID)
     assert dispatch.state is DispatchState.DONE
+
+
+class Part:
+    """A ledger or a service, that notes its calls among the store's."""
+
+    def __init__(self, name: str, calls: list[str], failure: Exception | None = None) -> None:
+        self.name = name
+        self.calls = calls
+        self.failure = failure
+
+    async def open(self) -> None:
+        self.calls.append(f"{self.name} open")
+        if self.failure is not None:
+            raise self.failure
+
+    async def close(self) -> None:
+        self.calls.append(f"{self.name} close")
+
+    async def start(self) -> None:
+        self.calls.append(f"{self.name} start")
+        if self.failure is not None:
+            raise self.failure
+
+    async def stop(self) -> None:
+        self.calls.append(f"{self.name} stop")
+        if self.failure is not None:
+            raise self.failure
+
+
+def lifecycle(
+    inbox: Inbox, dispatcher: Noted | None = None, *, background: bool = True, **parts: Part
+) -> Lifecycle:
+    calls = inbox.calls
+    return Lifecycle(
+        inbox,
+        dispatcher,
+        3.0,
+        background=background,
+        ledger=parts.get("ledger", Part("ledger", calls)),
+        services=[parts.get("follower", Part("follower", calls))],
+        lasting=[parts.get("reconcile", Part("reconcile", calls))],
+    )
+
+
+async def test_all_parts_end_in_the_reverse_order(
+    build: Build, inbox: Inbox, dispatcher: Noted
+) -> None:
+    """F40: what writes ends before what is written to."""
+    app = build(lifecycle=lifecycle(inbox, dispatcher))
+    async with running(app):
+        begun = list(inbox.calls)
+        inbox.calls.clear()
+
+    assert begun == ["open", "ledger open", "follower start", "start", "reconcile start"]
+    assert inbox.calls == [
+        "reconcile stop",
+        "stop 3.0",
+        "follower stop",
+        "ledger close",
+        "close",
+    ]
+
+
+async def test_what_lasts_is_not_started_by_a_request(build: Build, inbox: Inbox) -> None:
+    """F41: a process that may be frozen after its reply begins nothing that goes on."""
+    app = build(lifecycle=lifecycle(inbox, background=False), dispatch="external")
+
+    await post(app)
+
+    assert "follower start" in inbox.calls
+    assert "reconcile start" not in inbox.calls
+
+
+async def test_what_lasts_is_started_where_the_server_says_so(build: Build, inbox: Inbox) -> None:
+    """A server whose handlers run elsewhere reconciles all the same."""
+    async with running(build(lifecycle=lifecycle(inbox, background=False), dispatch="external")):
+        assert inbox.calls[-1] == "reconcile start"
+
+
+async def test_a_ledger_that_does_not_open_fails_the_start(
+    build: Build, inbox: Inbox, log: Log, told: list[Details]
+) -> None:
+    """F43: as with the store; what was opened before is closed."""
+    ledger = Part("ledger", inbox.calls, LedgerUnavailable("a newer version made it"))
+    app = build(lifecycle=lifecycle(inbox, ledger=ledger))
+
+    with pytest.raises(StoreUnavailable, match="a newer version made it"):
+        async with running(app) as sent:
+            assert sent[0]["type"] == "lifespan.startup.failed"
+
+    assert inbox.calls == ["open", "ledger open", "close"]
+    assert [details.name for details in told] == ["store.failed"]
+
+
+async def test_a_service_that_does_not_start_leaves_nothing_open(
+    build: Build, inbox: Inbox, dispatcher: Noted
+) -> None:
+    """F45: the next start begins from nothing."""
+    app = build(lifecycle=lifecycle(inbox, follower=Part("follower", inbox.calls, OSError())))
+
+    answer = await post(app)
+
+    assert answer.status == 503
+    assert inbox.calls[-2:] == ["ledger close", "close"]
+
+
+async def test_a_part_that_fails_to_stop_keeps_no_other_open(
+    build: Build, inbox: Inbox, log: Log
+) -> None:
+    """F40: the database is let go of in any case."""
+    app = build(lifecycle=lifecycle(inbox, reconcile=Part("reconcile", inbox.calls)))
+    lasting = Part("broken", inbox.calls)
+    app.state.lifecycle._lasting = (lasting,)
+    with pytest.raises(OSError, match="broken"):
+        async with running(app):
+            lasting.failure = OSError("broken")
+
+    assert inbox.calls[-3:] == ["follower stop", "ledger close", "close"]
+    assert log.line("stop.failed")["error"] == "OSError"
