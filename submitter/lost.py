@@ -7,23 +7,26 @@ submission's key, may tell; so may the next look, when others are settled.
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import IntEnum
 
 from submitter.ledger.base import Entry
 from submitter.prediction import JSON, Prediction
 
 
-class Likeness(Enum):
+class Likeness(IntEnum):
     """How well a task of the history fits a submission's input."""
 
-    #: All that was sent is there again.
-    SAME = auto()
-    #: The history does not show the input, or shows other addresses of files.
-    PERHAPS = auto()
     #: Something that was sent is shown as something else.
-    OTHER = auto()
+    OTHER = 0
+    #: The history does not show the input, or shows other addresses of files.
+    PERHAPS = 1
+    #: All that was sent is there again.
+    SAME = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +57,29 @@ def match(
         rivals: submissions that are on their way just now: a task may be theirs.
         skew: seconds by which our clock and the API's may differ.
     """
+    # What says more of itself chooses first: its task would fit a shorter input too.
+    order = [*rivals, *sorted(doubtful, key=lambda each: (-len(each.input), each.sent_at))]
+    same, perhaps = _candidates(order, tasks, skew)
+    held = _assign(same)
+    # A task that shows somebody's input is nobody else's.
+    shown = set().union(*same.values())
+    open_still = [key for key in same if key not in held]
+    claims = {key: [id for id in perhaps[key] if id not in shown] for key in open_still}
+    wanted = Counter(id for ids in claims.values() for id in ids)
+    of_rivals = set().union(*(same[rival.key] for rival in rivals))
+    by_id = {task.id: task for task in tasks}
     found: dict[str, Prediction] = {}
     unclear: set[str] = set()
-    left = {task.id: task for task in tasks}
-    on_their_way = {rival.digest for rival in rivals}
-    for entry in sorted(doubtful, key=lambda each: each.sent_at):
-        same = [task for task in left.values() if _fits(entry, task, skew) is Likeness.SAME]
-        if same and entry.digest in on_their_way:
-            unclear.add(entry.key)
-        elif same:
-            task = min(same, key=lambda each: _distance(entry, each))
-            found[entry.key] = left.pop(task.id)
-    open_still = [entry for entry in doubtful if entry.key not in found.keys() | unclear]
-    perhaps = {
-        entry.key: [id for id, task in left.items() if _fits(entry, task, skew) is Likeness.PERHAPS]
-        for entry in [*open_still, *rivals]
-    }
-    for entry in open_still:
-        ids = perhaps[entry.key]
-        if len(ids) == 1 and sum(ids[0] in others for others in perhaps.values()) == 1:
-            found[entry.key] = left[ids[0]]
-        elif ids:
-            unclear.add(entry.key)
+    for entry in doubtful:
+        key = entry.key
+        if key in held:
+            found[key] = by_id[held[key]]
+        elif not of_rivals.isdisjoint(same[key]):
+            unclear.add(key)
+        elif len(claims[key]) == 1 and wanted[claims[key][0]] == 1:
+            found[key] = by_id[claims[key][0]]
+        elif claims[key]:
+            unclear.add(key)
     return Looked(found, frozenset(unclear))
 
 
@@ -83,30 +87,98 @@ def likeness(sent: Mapping[str, JSON], shown: Mapping[str, JSON] | None) -> Like
     """Compare what was sent with what the history shows, which may hold defaults as well."""
     if shown is None:
         return Likeness.PERHAPS
-    best = Likeness.SAME
-    for name, value in sent.items():
-        if name not in shown or (_plain(value) != _plain(shown[name]) and _is_link(value)):
-            best = Likeness.PERHAPS
-        elif _plain(value) != _plain(shown[name]):
-            return Likeness.OTHER
-    return best
+    fits = [
+        _compare(value, shown[name]) if name in shown else Likeness.PERHAPS
+        for name, value in sent.items()
+    ]
+    return min(fits, default=Likeness.SAME)
 
 
-def _fits(entry: Entry, task: Prediction, skew: float) -> Likeness:
-    if task.created_at is not None:
-        created = task.created_at.timestamp()
-        if not entry.sent_at - skew <= created <= entry.until + skew:
-            return Likeness.OTHER
-    return likeness(entry.input, task.input)
+_Ids = dict[str, list[str]]
 
 
-def _distance(entry: Entry, task: Prediction) -> float:
-    return abs(task.created_at.timestamp() - entry.sent_at) if task.created_at else 0.0
+def _candidates(
+    entries: Sequence[Entry], tasks: Sequence[Prediction], skew: float
+) -> tuple[_Ids, _Ids]:
+    """Tasks that fit surely, and perhaps, by the key of their submission; the nearest first."""
+    same: _Ids = {}
+    perhaps: _Ids = {}
+    created = {task.id: task.created_at.timestamp() for task in tasks if task.created_at}
+    for entry in entries:
+        early, late = entry.sent_at - skew, entry.until + skew
+        near = [
+            (abs(at - entry.sent_at), task)
+            for task in tasks
+            if task.model in (None, entry.model)
+            and early <= (at := created.get(task.id, entry.sent_at)) <= late
+        ]
+        near.sort(key=lambda each: each[0])
+        fits = [(task.id, likeness(entry.input, task.input)) for _, task in near]
+        same[entry.key] = [id for id, fit in fits if fit is Likeness.SAME]
+        perhaps[entry.key] = [id for id, fit in fits if fit is Likeness.PERHAPS]
+    return same, perhaps
 
 
-def _plain(value: JSON) -> JSON:
-    """Text without what a server may tidy up."""
-    return " ".join(value.split()) if isinstance(value, str) else value
+def _assign(candidates: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Give a task each to as many submissions as can be; whoever comes first is never left out."""
+    held: dict[str, str] = {}
+    owner: dict[str, str] = {}
+    tried: set[str] = set()
+    for first in candidates:
+        wanted_by: dict[str, str] = {}
+        asking = deque([first])
+        while asking:
+            key = asking.popleft()
+            new = [id for id in candidates[key] if id not in wanted_by and id not in tried]
+            wanted_by.update(dict.fromkeys(new, key))
+            free = next((id for id in new if id not in owner), None)
+            if free is not None:
+                _hand_on(free, wanted_by, held, owner)
+                wanted_by.clear()
+                break
+            asking.extend(owner[id] for id in new)
+        # Those who hold what was asked for in vain cannot let go of it for anybody later either.
+        tried.update(wanted_by)
+    return held
+
+
+def _hand_on(
+    free: str, wanted_by: Mapping[str, str], held: dict[str, str], owner: dict[str, str]
+) -> None:
+    """Let each take what it wants, and leave what it had to whoever wants that."""
+    id: str | None = free
+    while id is not None:
+        key = wanted_by[id]
+        left = held.get(key)
+        held[key], owner[id] = id, key
+        id = left
+
+
+def _compare(sent: JSON, shown: JSON) -> Likeness:
+    if isinstance(sent, dict) and isinstance(shown, dict):
+        return likeness(sent, shown)
+    if isinstance(sent, list) and isinstance(shown, list) and len(sent) == len(shown):
+        return min(map(_compare, sent, shown), default=Likeness.SAME)
+    if _equal(sent, shown):
+        return Likeness.SAME
+    return Likeness.PERHAPS if shown is None or _is_link(sent) else Likeness.OTHER
+
+
+def _equal(sent: JSON, shown: JSON) -> bool:
+    """Whether they are the same but for what a server may tidy up: spaces, `5`, `5.0`, `"5"`."""
+    if isinstance(sent, str) and isinstance(shown, str):
+        return sent.split() == shown.split()
+    one, other = _number(sent), _number(shown)
+    if one is not None and other is not None:
+        return math.isclose(one, other, rel_tol=1e-6)
+    return sent == shown
+
+
+def _number(value: JSON) -> float | None:
+    if isinstance(value, str | int | float):
+        with contextlib.suppress(ValueError, OverflowError):
+            return float(value)
+    return None
 
 
 def _is_link(value: JSON) -> bool:

@@ -64,7 +64,11 @@ class Schedule:
         return wait * (0.75 + 0.5 * random())
 
     def look(self, looks: int) -> float | None:
-        """Seconds until the next look into the history, after so many; None: that was enough."""
+        """Seconds from one look into the history to the next; None: that was the last.
+
+        Args:
+            looks: how many there were; 0: since the answer was lost.
+        """
         return LOOKS[looks] * self.overdue / OVERDUE if looks < len(LOOKS) else None
 
     def pause(self, refusals: int, random: Callable[[], float]) -> float:
