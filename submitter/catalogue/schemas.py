@@ -11,6 +11,7 @@ import contextvars
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import urlsplit
 
@@ -28,6 +29,10 @@ MAX_SCHEMA = 65_536
 MAX_STEPS = 30_000
 """How many rules one check may come to; a schema can multiply them with a few references."""
 
+MAX_INSIDE = 64
+"""How many rules may apply within each other. A definition that refers to itself goes on beyond any
+number, and must not meet Python's own limit: that one makes the library for references panic."""
+
 LINKS = ("uri", "url")
 """The formats that are looked at; others are remarks."""
 
@@ -43,10 +48,17 @@ _LEFT_OUT = (
 # Where these stand, leaving a rule out could make a fault of what is none.
 _TURNED = ("contains", "if", "not", "oneOf")
 
-_steps: contextvars.ContextVar[list[int]] = contextvars.ContextVar("steps")
+
+@dataclass(slots=True)
+class _Spent:
+    steps: int = 0
+    inside: int = 0
 
 
-class _TooManySteps(Exception):
+_spent: contextvars.ContextVar[_Spent] = contextvars.ContextVar("spent")
+
+
+class _TooMuch(Exception):
     pass
 
 
@@ -64,17 +76,17 @@ def errors(schema: Mapping[str, Any], value: object) -> list[ValidationError]:
         text = json.dumps(dict(schema))
     except (TypeError, ValueError, RecursionError):
         return []
-    validator = _validator(text) if len(text) <= MAX_SCHEMA else None
-    if validator is None:
+    if len(text) > MAX_SCHEMA:
         return []
-    token = _steps.set([MAX_STEPS])
+    token = _spent.set(_Spent())
     try:
-        return list(validator.iter_errors(cast("Any", value)))
+        validator = _validator(text)
+        return list(validator.iter_errors(cast("Any", value))) if validator else []
     # References that lead nowhere or in circles, and whatever else a schema can set off in there.
     except Exception:  # noqa: BLE001
         return []
     finally:
-        _steps.reset(token)
+        _spent.reset(token)
 
 
 @functools.lru_cache(maxsize=64)
@@ -127,15 +139,19 @@ def _counted(rule: Rule) -> Rule:
     """Have each use of a rule counted, and its errors silent."""
 
     def count(validator: Any, wanted: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
-        left = _steps.get()
-        left[0] -= len(wanted) if isinstance(wanted, list | dict) else 1
-        if left[0] < 0:
-            raise _TooManySteps
         if value is None and schema.get("nullable") is True:
             return  # OpenAPI's word, which JSON Schema does not have
-        for error in rule(validator, wanted, value, schema) or ():
-            error.message = ""
-            yield error
+        spent = _spent.get()
+        spent.steps += len(wanted) if isinstance(wanted, list | dict) else 1
+        if spent.steps > MAX_STEPS or spent.inside == MAX_INSIDE:
+            raise _TooMuch
+        spent.inside += 1
+        try:
+            for error in rule(validator, wanted, value, schema) or ():
+                error.message = ""
+                yield error
+        finally:
+            spent.inside -= 1
 
     return count
 

@@ -54,9 +54,10 @@ def doubling(count: int) -> dict[str, Any]:
         {"oneOf": [{"type": "object"}, {"required": ["b"]}], "uniqueItems": True},
         nested(60),
         nested(3000),
+        doubling(28),
         doubling(60),
     ],
-    ids=range(22),
+    ids=range(23),
 )
 def test_a_broken_schema_refuses_nothing(schema: dict[str, Any]) -> None:
     """F11: what cannot be checked here is left to the API; no traceback, no hang, no fault."""
@@ -94,6 +95,15 @@ def test_a_strangers_expressions_are_not_run(rule: dict[str, Any]) -> None:
     schema["properties"]["c"] = rule
     found = faults(schema, **{name: 1, "b": "x", "c": name, "d": {}})
     assert found == {"b": "must be of type integer, is text"}
+
+
+def test_a_deep_stack_is_no_trouble() -> None:
+    """A check far down in a caller's own recursion ends like any other."""
+
+    def down(left: int) -> dict[str, str]:
+        return down(left - 1) if left else faults({"properties": {"a": {"$ref": "#"}}}, a={})
+
+    assert down(400) == {}
 
 
 def test_definitions_are_followed() -> None:
