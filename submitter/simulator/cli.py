@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from submitter.simulator.faults import ALL, ALL_RATE, Fault, Faults, FaultsError
+from submitter.simulator.faults import ALL, ALL_RATE, GROUPS, Faults, FaultsError
 from submitter.simulator.media import FIRST_FRAME
-from submitter.simulator.tasks import ENDINGS
+from submitter.simulator.tasks import ENDINGS, KEPT
 
 if TYPE_CHECKING:
     from submitter.simulator import Simulator
@@ -21,10 +21,8 @@ MODEL = "kwaivgi/kling-v2.1-i2v-standard"
 WEBHOOK = "http%3A%2F%2F127.0.0.1%3A8080%2Fwebhooks%2Fwavespeed"
 
 _FAULTS = (
-    "What goes wrong on purpose, as name=probability for each task: "
-    + ", ".join(Fault)
-    + f". A bare name means always, `{ALL}` means each at {ALL_RATE}; later words go over earlier "
-    "ones: all=0.2,drop=0."
+    "What goes wrong on purpose, as name=probability with the names above. A bare name means "
+    f"always, `{ALL}` means each at {ALL_RATE}; later words go over earlier ones: all=0.2,drop=0."
 )
 
 
@@ -37,8 +35,14 @@ def simulate(
     ] = 10.0,
     faults: Annotated[str, typer.Option(help=_FAULTS)] = "",
     seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same faults, in order of submits.")
+        int | None, typer.Option(help="The same seed gives the same faults, in order of calls.")
     ] = None,
+    expire: Annotated[
+        float,
+        typer.Option(
+            help="Seconds of life after a task's end until it and its outputs are gone; 7 days."
+        ),
+    ] = KEPT,
     api_key: Annotated[
         str | None, typer.Option(help="The only bearer key that is accepted; without it, any.")
     ] = None,
@@ -52,13 +56,33 @@ def simulate(
     serves real output files, signs its webhooks, and can do wrong whatever a sender can do wrong.
     Stop it with Ctrl-C.
 
-    Example: wavehook simulate --speed 60 --faults duplicate=0.2,early-webhook=0.1
+    \b
+    Faults of each task's webhook:
+      duplicate, delay, reorder, drop, bad-signature, stale, early-webhook
+    Faults of each submit:
+      lost-request, lost-answer, reset
+    Faults of each call:
+      rate-limit, error-500, error-502, slow-answer
+    Faults of what answers hold:
+      missing-history, null-nsfw, object-outputs, unknown-status,
+      missing-fields
+
+    \b
+    While it runs:
+      GET  /simulator/bill      what would have been billed
+      GET  /simulator/webhooks  what was sent, and how it was answered
+      GET  /simulator/calls     how many calls came, by kind
+      POST /simulator/faults    {"faults": "drop=0.2"}: other faults from now on
+      POST /simulator/forward   {"seconds": 3600}: life jumps ahead
+
+    Example: wavehook simulate --speed 60 --faults duplicate=0.2,drop=0.1
 
     Exit codes: 0 stopped by a signal, 1 the port cannot be had, 2 usage.
-    """
+    """  # noqa: D301 - the help is laid out by the character itself
     seed = secrets.randbelow(2**32) if seed is None else seed
-    if not 0 < speed < float("inf"):
-        raise typer.BadParameter("must be a number above 0", param_hint="--speed")
+    for name, number in (("--speed", speed), ("--expire", expire)):
+        if not 0 < number < float("inf"):
+            raise typer.BadParameter("must be a number above 0", param_hint=name)
     try:
         plan = Faults.parse(faults, seed)
     except FaultsError as error:
@@ -66,7 +90,13 @@ def simulate(
     from submitter.simulator import Simulator
 
     simulator = Simulator(
-        host=host, port=port, speed=speed, faults=plan, secret=secret, api_key=api_key
+        host=host,
+        port=port,
+        speed=speed,
+        faults=plan,
+        expire=expire,
+        secret=secret,
+        api_key=api_key,
     )
     try:
         asyncio.run(_run(simulator, _intro(simulator, plan, speed, api_key)))
@@ -94,12 +124,11 @@ async def _run(simulator: Simulator, intro: str) -> None:
 
 
 def _intro(simulator: Simulator, faults: Faults, speed: float, api_key: str | None) -> str:
-    wrong = ", ".join(f"{fault}={rate:g}" for fault, rate in faults.rates.items() if rate)
     endings = " ".join(ENDINGS)
     return f"""\
 A look-alike of the WaveSpeedAI API listens on {{url}}
   speed   {speed:g} times faster than life
-  faults  {f"{wrong} (seed {faults.seed})" if wrong else "none; see wavehook simulate --help"}
+  faults  {_shown(faults)}
 
 In the terminal where the receiver and the submitter run:
 
@@ -116,5 +145,21 @@ A task whose result goes to a receiver on port 8080:
 A task ends badly where its prompt holds one of: {endings}
 What would have been billed: curl -s {{url}}/simulator/bill
 What was sent, and how it was answered: curl -s {{url}}/simulator/webhooks
+How many calls came: curl -s {{url}}/simulator/calls
+Other faults from now on: curl -s {{url}}/simulator/faults -d '{{"faults": "drop=0.2"}}'
+An hour of life at once: curl -s {{url}}/simulator/forward -d '{{"seconds": 3600}}'
 
 Ctrl-C stops it; it keeps nothing."""
+
+
+def _shown(faults: Faults) -> str:
+    """What goes wrong, a line for each group that has something."""
+    if not any(faults.rates.values()):
+        return "none; see wavehook simulate --help"
+    lines = [f"seed {faults.seed}"]
+    for group, members in GROUPS.items():
+        rates = [(fault, faults.rates.get(fault, 0.0)) for fault in members]
+        words = " ".join(f"{fault}={rate:g}" for fault, rate in rates if rate)
+        if words:
+            lines.append(f"    {group}: {words}")
+    return "\n".join(lines)

@@ -15,7 +15,7 @@ class _Wait:
 
     since: Moment
     seconds: float
-    timer: asyncio.TimerHandle | None = None
+    timer: asyncio.TimerHandle
 
 
 class Pace:
@@ -54,17 +54,16 @@ class Pace:
         """
         if self._stopped:
             return
-        waiter = self._loop.create_future()
-        wait = self._waits[waiter] = _Wait(since or self.now, seconds)
-        self._arm(waiter, wait)
+        waiter, since = self._loop.create_future(), since or self.now
+        wait = _Wait(since, seconds, self._timer(waiter, since, seconds))
+        self._waits[waiter] = wait
         if until:
             until.add_done_callback(lambda _: _end(waiter))
         try:
             await waiter
         finally:
             del self._waits[waiter]
-            if wait.timer:
-                wait.timer.cancel()
+            wait.timer.cancel()
 
     def forward(self, seconds: float) -> None:
         """Let life jump ahead, and end the waits that are over by it.
@@ -74,7 +73,8 @@ class Pace:
         """
         self.timeline.forward(seconds, self._clock())
         for waiter, wait in self._waits.items():
-            self._arm(waiter, wait)
+            wait.timer.cancel()
+            wait.timer = self._timer(waiter, wait.since, wait.seconds)
 
     def stop(self) -> None:
         """End every wait."""
@@ -82,11 +82,11 @@ class Pace:
         for waiter in self._waits:
             _end(waiter)
 
-    def _arm(self, waiter: asyncio.Future[None], wait: _Wait) -> None:
-        if wait.timer:
-            wait.timer.cancel()
-        due = self.timeline.after(wait.since, wait.seconds) - self._clock()
-        wait.timer = self._loop.call_later(max(due, 0.0), _end, waiter)
+    def _timer(
+        self, waiter: asyncio.Future[None], since: Moment, seconds: float
+    ) -> asyncio.TimerHandle:
+        due = self.timeline.after(since, seconds) - self._clock()
+        return self._loop.call_later(max(due, 0.0), _end, waiter)
 
 
 def _end(waiter: asyncio.Future[None]) -> None:

@@ -49,23 +49,17 @@ async def answer(world: World, call: Call, endpoint: Endpoint, request: Request)
 
 
 def _spoiled(world: World, strike: Strike) -> Response:
-    match strike.fault:
-        case Fault.LOST_REQUEST | Fault.LOST_ANSWER:
-            return Lost()
-        case Fault.RESET:
-            return Lost(reset=True)
-        case Fault.RATE_LIMIT:
-            response = error(429, "rate_limit_exceeded", "Too many requests", strike.turn)
-            if strike.turn % 2 == 0:
-                wait = round(PATIENCE / world.pace.timeline.speed)
-                response.headers["Retry-After"] = str(wait)
-            return response
-        case Fault.ERROR_500:
-            return error(500, "internal_error", "Internal server error", strike.turn)
-        case Fault.ERROR_502:
-            return HTMLResponse("<html><body><h1>502 Bad Gateway</h1></body></html>", 502)
-        case _:
-            raise AssertionError(f"{strike.fault} strikes no call")
+    if strike.fault in (Fault.LOST_REQUEST, Fault.LOST_ANSWER, Fault.RESET):
+        return Lost(reset=strike.fault is Fault.RESET)
+    if strike.fault is Fault.ERROR_502:
+        return HTMLResponse("<html><body><h1>502 Bad Gateway</h1></body></html>", 502)
+    if strike.fault is Fault.ERROR_500:
+        return error(500, "internal_error", "Internal server error", strike.turn)
+    response = error(429, "rate_limit_exceeded", "Too many requests", strike.turn)
+    if strike.turn % 2 == 0:
+        wait = round(PATIENCE / world.pace.timeline.speed)
+        response.headers["Retry-After"] = str(wait)
+    return response
 
 
 def error(status: int, word: str, message: str, turn: int) -> Response:

@@ -73,6 +73,17 @@ def test_the_same_seed_gives_the_same_faults() -> None:
     assert hits[0] != hits[2]
 
 
+def test_a_fault_is_decided_for_whatever_it_may_happen_to() -> None:
+    """Calls of two kinds, and items of two queries, have each their own fate."""
+    faults = Faults({Fault.MISSING_HISTORY: 0.5})
+    keys = [("history", query, item) for query in range(20) for item in range(20)]
+    hits = {key: faults.hits(Fault.MISSING_HISTORY, *key) for key in keys}
+    assert 120 < sum(hits.values()) < 280
+    assert (
+        len({tuple(hits["history", query, item] for item in range(20)) for query in range(20)}) > 9
+    )
+
+
 def test_a_fault_happens_as_often_as_it_was_asked_for() -> None:
     """Of 2000 tasks a fault at 0.1 hits about 200; at 0 and 1, none and all."""
     hit = sum(Faults({Fault.DELAY: 0.1}).hits(Fault.DELAY, n) for n in range(2000))

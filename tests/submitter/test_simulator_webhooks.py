@@ -317,6 +317,21 @@ async def test_early_webhook_comes_before_the_submits_answer(rig: NewRig) -> Non
         assert (await r.attempts(1))[0]["faults"] == ["delay", "early-webhook"]
 
 
+async def test_a_webhook_can_have_the_odder_shapes(rig: NewRig) -> None:
+    """Outputs as objects, no flags, or hardly anything; the log says what was odd on purpose."""
+    async with rig("null-nsfw,object-outputs,unknown-status") as r:
+        await r.submit()
+        await r.sink.until(1)
+        body = json.loads(r.sink.requests[0][1])
+        assert (body["status"], body["has_nsfw_contents"]) == ("completed", None)
+        assert [list(output) for output in body["outputs"]] == [["url"]]
+        assert (await r.attempts(1))[0]["faults"] == ["null-nsfw", "object-outputs"]
+    async with rig("missing-fields") as r:
+        await r.submit()
+        await r.sink.until(1)
+        assert set(json.loads(r.sink.requests[0][1])) == {"id", "status", "outputs"}
+
+
 async def test_the_secret_and_the_key_can_be_given(rig: NewRig) -> None:
     """A receiver that is set up already can be tried."""
     async with rig(secret="whsec_mine", api_key="k") as r:
