@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import random as _random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -93,8 +92,7 @@ class WaveSpeed(Calls):
         self._clock = clock
         self._schedule = Schedule(given.overdue)
         limits = limits or Limits(given.rate, given.in_flight)
-        name = hashlib.sha256(self._api.base_url.encode()).hexdigest()[:16]
-        self.catalogue = Catalogue(self.models, name=name, clock=clock)
+        self.catalogue = Catalogue(self.models, name=self._api.base_url, clock=clock)
         self._submitting = Submitting(
             self,
             self._ledger,

@@ -29,6 +29,12 @@ def nobodys_settings() -> None:
         del os.environ[name]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def nobodys_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The catalogue that is kept on disk is the tests' own, also in processes."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What sets up the log of its process finds none, and leaves none to the next test."""
