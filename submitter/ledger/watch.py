@@ -60,6 +60,7 @@ class Watch:
                     target=self._run, name="wavehook-ledger-watch", daemon=True
                 )
                 self._thread.start()
+        self._look.set()
 
         def end() -> None:
             end_wake()

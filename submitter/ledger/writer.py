@@ -59,7 +59,6 @@ class Writer:
         self._committed = committed
         self._connection: sqlite3.Connection | None = None
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
-        self._closed = False
         self._thread = threading.Thread(target=self._run, name="wavehook-ledger", daemon=True)
         self._thread.start()
 
@@ -69,17 +68,13 @@ class Writer:
         The future fails with LedgerUnavailable where the database would not do it, and with
         whatever `work` raised for this job alone.
         """
-        if self._closed:
-            raise LedgerUnavailable("the ledger is closed")
         job = _Job(work)
         self._queue.put(job)
         return job.future
 
     async def close(self) -> None:
-        """Finish what was submitted, then end the thread."""
-        if not self._closed:
-            self._closed = True
-            self._queue.put(None)
+        """Finish what was submitted, then end the thread; called once, and as the last."""
+        self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:

@@ -10,6 +10,9 @@ import pytest
 from receiver.stores.base import Store
 from receiver.stores.memory import MemoryStore
 from receiver.stores.sqlite import SQLiteStore
+from submitter.ledger.base import Ledger
+from submitter.ledger.memory import MemoryLedger
+from submitter.ledger.sqlite import SQLiteLedger
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -21,3 +24,14 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await store.open()
     yield store
     await store.close()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ledger]:
+    """An open, empty ledger."""
+    ledger: Ledger = MemoryLedger()
+    if request.param == "sqlite":
+        ledger = SQLiteLedger(tmp_path / "ledger.db")
+    await ledger.open()
+    yield ledger
+    await ledger.close()
