@@ -83,6 +83,24 @@ def match(
     return Looked(found, frozenset(unclear))
 
 
+def clusters(entries: Sequence[Entry], *, skew: float) -> list[list[Entry]]:
+    """Split submissions so that no task of the history can belong to two parts.
+
+    Args:
+        entries: of any models.
+        skew: see `match`.
+    """
+    parts: list[list[Entry]] = []
+    end = -math.inf
+    for entry in sorted(entries, key=lambda each: (each.model, each.sent_at)):
+        if not parts or parts[-1][0].model != entry.model or entry.sent_at - skew > end:
+            parts.append([])
+            end = -math.inf
+        parts[-1].append(entry)
+        end = max(end, entry.until + skew)
+    return parts
+
+
 def likeness(sent: Mapping[str, JSON], shown: Mapping[str, JSON] | None) -> Likeness:
     """Compare what was sent with what the history shows, which may hold defaults as well."""
     if shown is None:

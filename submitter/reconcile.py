@@ -12,28 +12,16 @@ import time
 from collections.abc import Callable, Sequence
 
 from submitter.calls import Calls
-from submitter.errors import (
-    ApiError,
-    AuthFailed,
-    NotFound,
-    RateLimited,
-    SubmitterError,
-    Unavailable,
-)
-from submitter.findings import Deliver, Found, Inbox, Report, Told
+from submitter.delivering import Delivering, ended, words
+from submitter.errors import AuthFailed, NotFound, RateLimited, SubmitterError, Unavailable
+from submitter.findings import Deliver, Inbox, Report, Told
 from submitter.ledger.base import Entry, Ledger, Result, State
-from submitter.lost import match
-from submitter.prediction import Prediction, Status
+from submitter.prediction import Prediction
 from submitter.schedule import Schedule
-
-KEPT = 7 * 86400.0
-"""Seconds for which the API keeps a task."""
+from submitter.settling import KEPT, Settling
 
 AT_ONCE = 4
 """Questions that are asked at one time."""
-
-ALL = 1_000_000
-"""More submissions than are ever open at once."""
 
 SEVERAL = 100
 """Entries or tasks that are looked at together."""
@@ -69,11 +57,15 @@ class Reconciler:
         self._calls = calls
         self._ledger = ledger
         self._schedule = schedule
-        self._deliver = deliver
         self._inbox = inbox
         self._tell = tell
         self._clock = clock
         self._random = random
+        self._delivering = Delivering(ledger, deliver, tell=tell, clock=clock)
+        self._settling = Settling(
+            calls, ledger, schedule, self._delivering, tell=tell, clock=clock, random=random
+        )
+        self._quiet_until = 0.0
 
     async def run(self) -> None:
         """Do rounds until cancelled; no failure ends it."""
@@ -83,8 +75,7 @@ class Reconciler:
                 count = await self._ledger.overdue(self._clock())
                 self._tell(Told("reconcile.overdue", count=count))
             except Exception as error:  # noqa: BLE001 - it must outlive a fault of ours too
-                text = str(error) if isinstance(error, SubmitterError) else type(error).__name__
-                self._tell(Told("reconcile.failed", error=text))
+                self._tell(Told("reconcile.failed", error=words(error)))
             await asyncio.sleep(self._schedule.tick)
 
     async def round(self, *, keys: Sequence[str] | None = None) -> Report:
@@ -99,23 +90,24 @@ class Reconciler:
         report = Report()
         await self._hand_over(report)
         now = self._clock()
+        if now < self._quiet_until:
+            return report
         due = await self._ledger.due(now, hold=self._schedule.hold, limit=SEVERAL, keys=keys)
         due = await self._without_known(due)
         doubtful = [entry for entry in due if entry.state is not State.ACCEPTED]
         running = [entry for entry in due if entry.state is State.ACCEPTED]
+        # What is left out because of a failure is due again after `hold`.
         try:
-            await self._settle(doubtful, report)
-            for start in range(0, len(running), AT_ONCE):
-                asked = [self._ask(entry, report) for entry in running[start : start + AT_ONCE]]
-                for error in await asyncio.gather(*asked, return_exceptions=True):
-                    if error is not None:
-                        raise error
-        except (Unavailable, ApiError) as error:
-            # The others would fail the same; they are due again after `hold`.
+            await self._settling.settle(doubtful, report)
+            await self._ask_all(running, now, report)
+        except (RateLimited, AuthFailed) as error:
+            # Whatever else is asked would fail the same.
+            self._delivering.count(error, report)
+            wait = self._schedule.hold
             if isinstance(error, RateLimited):
                 wait = error.retry_after or self._schedule.pause(0, self._random)
                 await self._ledger.pause(self._clock() + wait)
-            self._count(error, report)
+            self._quiet_until = self._clock() + wait
         return report
 
     async def compare_history(self, *, since: float, known: Inbox, dry_run: bool = False) -> Report:
@@ -157,15 +149,20 @@ class Reconciler:
                 report.found += 1
                 report.tasks.append(prediction.id)
             else:
-                await self._end(prediction, entry, report)
+                await self._delivering.end(prediction, entry, report)
 
     async def _hand_over(self, report: Report) -> None:
         """Give the inbox what a caller has found at its deadline."""
-        if self._deliver is None:
+        if not self._delivering.to_inbox:
             return
+        failures = 0
         for entry in await self._ledger.undelivered(self._clock() - self._schedule.soon):
-            if entry.prediction is not None:
-                await self._end(entry.prediction, entry, report)
+            if entry.prediction is None:
+                continue
+            taken = await self._delivering.end(entry.prediction, entry, report)
+            failures = 0 if taken else failures + 1
+            if failures == AT_ONCE:
+                return
 
     async def _without_known(self, due: Sequence[Entry]) -> list[Entry]:
         """Those whose result the inbox does not have already."""
@@ -182,66 +179,25 @@ class Reconciler:
             await self._ledger.finish(results, self._clock())
         return [entry for entry in due if entry.task_id not in there]
 
-    async def _settle(self, doubtful: Sequence[Entry], report: Report) -> None:
-        """Look for lost submissions in the history, model by model."""
-        now, skew = self._clock(), self._schedule.skew
-        keys = {entry.key for entry in doubtful}
-        rivals = [
-            entry
-            for entry in (await self._ledger.open_entries(limit=ALL) if doubtful else ())
-            if entry.state is State.INTENDED and entry.key not in keys
-        ]
-        for model in sorted({entry.model for entry in doubtful}):
-            mine = [entry for entry in doubtful if entry.model == model]
-            tasks = [
-                task
-                async for task in self._calls.history(
-                    model=model,
-                    created_after=min(entry.sent_at for entry in mine) - skew,
-                    created_before=max(entry.until for entry in mine) + skew,
-                )
-            ]
-            taken = await self._ledger.find_tasks([task.id for task in tasks])
-            free = [task for task in tasks if task.id not in taken]
-            same_model = [rival for rival in rivals if rival.model == model]
-            looked = match(mine, free, rivals=same_model, skew=skew)
-            for entry in mine:
-                if task := looked.found.get(entry.key):
-                    await self._found(entry, task, report)
-                else:
-                    await self._not_found(entry, now, report, clear=entry.key not in looked.unclear)
-
-    async def _found(self, entry: Entry, task: Prediction, report: Report) -> None:
-        report.settled += 1
-        self._tell(Told("submission.settled", task.id, entry.key))
-        now = self._clock()
-        known = await self._ledger.durations(entry.model)
-        expected = now + self._schedule.expected(known, webhook=entry.webhook)
-        accepted = await self._ledger.accept(
-            entry.key, task, now, expected_at=expected, guessed=True
-        )
-        if task.terminal:
-            await self._end(task, accepted, report)
-
-    async def _not_found(self, entry: Entry, now: float, report: Report, *, clear: bool) -> None:
-        wait = self._schedule.look(entry.asks)
-        if entry.state is State.INTENDED:
-            await self._ledger.doubt(
-                entry.key, "nobody recorded its answer", now, ask_at=now + self._schedule.soon
+    async def _ask_all(self, running: Sequence[Entry], since: float, report: Report) -> None:
+        """Ask for some at a time, as long as the API answers and nobody else is given them."""
+        for start in range(0, len(running), AT_ONCE):
+            if self._clock() - since > self._schedule.hold / 2:
+                return
+            some = running[start : start + AT_ONCE]
+            asked = await asyncio.gather(
+                *(self._ask(entry, report) for entry in some), return_exceptions=True
             )
-        if wait is None and clear:
-            reason = "the API's history does not have it: nothing was created"
-            if await self._ledger.reject(entry.key, reason, now):
-                report.rejected += 1
-                self._tell(Told("submission.rejected", key=entry.key))
-        else:
-            # What is not clear, a webhook may tell, or a later look.
-            again = self._schedule.again(entry.asks, webhook=True, random=self._random)
-            await self._ledger.postpone(entry.key, now + (again if wait is None else wait))
+            for answer in asked:
+                if isinstance(answer, BaseException):
+                    raise answer
+            if not any(asked):
+                return
 
-    async def _ask(self, entry: Entry, report: Report) -> None:
+    async def _ask(self, entry: Entry, report: Report) -> bool:
+        """Ask how a task stands; False where the API did not answer."""
         assert entry.task_id is not None  # noqa: S101 - for the type checker: it is ACCEPTED
-        prediction = None
+        prediction, answered = None, True
         report.asked += 1
         self._tell(Told("reconcile.asked", entry.task_id, entry.key))
         try:
@@ -250,14 +206,16 @@ class Reconciler:
             prediction = self._forgotten(entry)
         except (RateLimited, AuthFailed):
             raise
-        except ApiError as error:
-            # Something about this task, which is no reason to spare the others.
-            self._count(error, report)
-        if prediction and (prediction.terminal or prediction.status == Status.DELETED):
-            await self._end(prediction, entry, report)
+        except SubmitterError as error:
+            # Perhaps something about this task, which is no reason to spare the others.
+            self._delivering.count(error, report)
+            answered = not isinstance(error, Unavailable)
+        if prediction and ended(prediction):
+            await self._delivering.end(prediction, entry, report)
         else:
             wait = self._schedule.again(entry.asks, webhook=entry.webhook, random=self._random)
             await self._ledger.postpone(entry.key, self._clock() + wait)
+        return answered
 
     def _forgotten(self, entry: Entry) -> Prediction | None:
         """What to believe of a task that the API does not know, or no longer."""
@@ -267,23 +225,3 @@ class Reconciler:
         return Prediction.parse(
             {"id": entry.task_id, "model": entry.model, "status": "deleted", "error": error}
         )
-
-    async def _end(self, prediction: Prediction, entry: Entry | None, report: Report) -> None:
-        """Bring a result to the inbox, where there is one, and then to the ledger."""
-        key, context = (entry.key, entry.context) if entry else (None, None)
-        # Whoever asked for no webhook wants no event, and of a task that is gone there is none.
-        unwanted = (entry is not None and not entry.webhook) or prediction.status == Status.DELETED
-        new = False
-        if self._deliver is not None and not unwanted:
-            new = await self._deliver(Found(prediction, context, key))
-        result = Result(prediction, key, delivered=unwanted or self._deliver is not None)
-        finished = await self._ledger.finish([result], self._clock())
-        if new or finished:
-            report.found += 1
-            report.tasks.append(prediction.id)
-            self._tell(Told("reconcile.found", prediction.id, key))
-
-    def _count(self, error: Exception, report: Report) -> None:
-        report.failed += 1
-        report.error = str(error)
-        self._tell(Told("reconcile.failed", error=str(error)))

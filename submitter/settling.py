@@ -1,0 +1,156 @@
+"""Settles lost answers: finds their tasks in the API's history, or that there are none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from submitter.calls import Calls
+from submitter.delivering import Delivering, ended
+from submitter.errors import (
+    AuthFailed,
+    LedgerUnavailable,
+    RateLimited,
+    SubmitterError,
+    Unavailable,
+)
+from submitter.findings import Report, Told
+from submitter.ledger.base import Entry, Ledger, State
+from submitter.lost import clusters, match
+from submitter.prediction import Prediction
+from submitter.schedule import Schedule
+
+KEPT = 7 * 86400.0
+"""Seconds for which the API keeps a task."""
+
+ALL = 1_000_000
+"""More submissions than are ever open at once."""
+
+PATIENCE = 2
+"""Questions without an answer after which a round asks no more."""
+
+
+class Settling:
+    """Looks into the history.
+
+    Args:
+        calls: of the API.
+        ledger: open.
+        schedule: when to look.
+        delivering: takes what has ended already.
+        tell: told what happens.
+        clock: Unix seconds.
+        random: a number from 0 to 1, for jitter.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        ledger: Ledger,
+        schedule: Schedule,
+        delivering: Delivering,
+        *,
+        tell: Callable[[Told], None],
+        clock: Callable[[], float],
+        random: Callable[[], float],
+    ) -> None:
+        self._calls = calls
+        self._ledger = ledger
+        self._schedule = schedule
+        self._delivering = delivering
+        self._tell = tell
+        self._clock = clock
+        self._random = random
+
+    async def settle(self, due: Sequence[Entry], report: Report) -> None:
+        """Look for submissions without a task; a look that fails does not count as one.
+
+        Raises:
+            RateLimited: the API is asked too much.
+            AuthFailed: it does not accept the key.
+            LedgerUnavailable: the ledger cannot be read or written.
+        """
+        if not due:
+            return
+        keys = {entry.key for entry in due}
+        others = [e for e in await self._ledger.open_entries(limit=ALL) if e.key not in keys]
+        rivals = [entry for entry in others if entry.state is State.INTENDED]
+        # Those that are not due yet may be found too, and a task may be theirs.
+        lost = [*due, *(entry for entry in others if entry.state is State.UNKNOWN)]
+        silent = 0
+        for cluster in clusters(lost, skew=self._schedule.skew):
+            mine = [entry for entry in cluster if entry.key in keys]
+            if not mine:
+                continue
+            same_model = [rival for rival in rivals if rival.model == mine[0].model]
+            try:
+                await self._look(mine, cluster, same_model, report)
+            except (RateLimited, AuthFailed, LedgerUnavailable):
+                raise
+            except SubmitterError as error:
+                # Perhaps something about this model, which is no reason to spare the others.
+                self._delivering.count(error, report)
+                silent += isinstance(error, Unavailable)
+                if silent == PATIENCE:
+                    return
+
+    async def _look(
+        self,
+        due: Sequence[Entry],
+        cluster: Sequence[Entry],
+        rivals: Sequence[Entry],
+        report: Report,
+    ) -> None:
+        now, skew = self._clock(), self._schedule.skew
+        history = self._calls.history(
+            model=due[0].model,
+            created_after=min(entry.sent_at for entry in cluster) - skew,
+            created_before=max(entry.until for entry in cluster) + skew,
+        )
+        tasks = [task async for task in history]
+        taken = await self._ledger.find_tasks([task.id for task in tasks])
+        free = [task for task in tasks if task.id not in taken]
+        # In a thread: among very many it takes its time.
+        looked = await asyncio.to_thread(match, cluster, free, rivals=rivals, skew=skew)
+        for entry in cluster:
+            if task := looked.found.get(entry.key):
+                await self._found(entry, task, report)
+        for entry in due:
+            if entry.key not in looked.found:
+                await self._not_found(entry, now, report, clear=entry.key not in looked.unclear)
+
+    async def _found(self, entry: Entry, task: Prediction, report: Report) -> None:
+        now = self._clock()
+        known = await self._ledger.durations(entry.model)
+        expected = now + self._schedule.expected(known, webhook=entry.webhook)
+        accepted = await self._ledger.accept(
+            entry.key, task, now, expected_at=expected, guessed=True
+        )
+        # Meanwhile its webhook may have come, or another one's that names this task.
+        if accepted.task_id != task.id:
+            return
+        report.settled += 1
+        self._tell(Told("submission.settled", task.id, entry.key))
+        if ended(task):
+            await self._delivering.end(task, accepted, report)
+
+    async def _not_found(self, entry: Entry, now: float, report: Report, *, clear: bool) -> None:
+        wait = self._schedule.look(entry.asks + 1)
+        # What the history no longer reaches cannot be looked for any longer.
+        gone = now - entry.until > KEPT
+        if entry.state is State.INTENDED:
+            await self._ledger.doubt(
+                entry.key, "nobody recorded its answer", now, ask_at=now + self._schedule.soon
+            )
+        if gone or (wait is None and clear):
+            reason = "the API's history does not have it: nothing was created"
+            if gone:
+                reason = "its answer was lost, and the API's history no longer reaches back to it"
+            if await self._ledger.reject(entry.key, reason, now):
+                report.rejected += 1
+                self._tell(Told("submission.rejected", key=entry.key))
+            return
+        if wait is None:
+            # It is not clear; a webhook may tell, or a later look.
+            wait = self._schedule.again(entry.asks, webhook=True, random=self._random)
+        await self._ledger.postpone(entry.key, now + wait)
