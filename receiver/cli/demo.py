@@ -108,7 +108,7 @@ async def run(view: View, database: Path, *, kept: bool = False) -> Summary:
             ledger.notes.append(f"simulated API on {sim.url}, receiver on {url}")
             try:
                 async with asyncio.timeout(DEADLINE):
-                    await _submit(sim, url, key, ledger)
+                    await _submit(sim, url, key, parts, ledger)
                     await _forge(sim, url)
                     await ledger.stored.wait()
                     await _kill_a_worker(parts, ledger)
@@ -140,26 +140,17 @@ def _receiver(sim: Simulator, database: Path, key: str, ledger: Ledger) -> Parts
     return build(settings, secrets=[sim.secret], hooks=[ledger.hook])
 
 
-async def _submit(sim: Simulator, url: str, key: str, ledger: Ledger) -> None:
+async def _submit(sim: Simulator, url: str, key: str, parts: Parts, ledger: Ledger) -> None:
     import httpx
 
     from receiver.cli.demo_handler import STUMBLES
     from submitter.client import WaveSpeed
-    from submitter.ledger.memory import MemoryLedger
-    from submitter.seal import Seal
     from submitter.settings import SubmitSettings
 
     # A transport of its own: no proxy of the environment stands between two local ports.
     transport = httpx.AsyncHTTPTransport()
-    async with WaveSpeed(
-        "any-key",
-        sim.url,
-        webhook_url=url,
-        seal=Seal([key]),
-        ledger=MemoryLedger(),
-        settings=SubmitSettings(),
-        transport=transport,
-    ) as wave:
+    settings = SubmitSettings("any-key", sim.url, public_url=url, seal_keys=(key,))
+    async with WaveSpeed(ledger=parts.ledger, settings=settings, transport=transport) as wave:
         for number in range(1, TASKS + 1):
             submission = await wave.submit(
                 MODEL,

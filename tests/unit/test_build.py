@@ -9,11 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
+from starlette.applications import Starlette
 from structlog.testing import capture_logs
 
 from receiver import build
@@ -26,6 +28,9 @@ from receiver.sources.insecure import Insecure
 from receiver.sources.standard import StandardWebhooks
 from receiver.sources.wavespeed import WaveSpeed
 from receiver.stores.memory import MemoryStore
+from submitter.ledger.base import Intent, Limits, State
+from submitter.prediction import Prediction
+from tests.web.sending import Connection, Headers, request, scope, serve
 
 SECRET = "whsec_c2VjcmV0"
 
@@ -287,6 +292,95 @@ def test_a_store_of_ones_own_takes_the_place_of_the_database(tmp_path: Path) -> 
     assert build.worker(nowhere, store=store).store is store
     with pytest.raises(SettingsError, match="the folder"):
         build.open_store(nowhere)
+
+
+async def test_a_webhook_finishes_its_submission(tmp_path: Path) -> None:
+    """F28: the ledger lies in the same file, and learns of every result by the token's key."""
+    parts = made(tmp_path, WAVEHOOK_WAVESPEED_SECRETS=SECRET)
+    token = build.seal_of(parts.settings).seal(None, model=None, now=time.time(), submission="k")
+    async with parts.app.router.lifespan_context(parts.app):
+        intent = Intent("k", "m", {}, digest="d", until=time.time() + 60)
+        await parts.ledger.intend(intent, Limits(), time.time())
+        sent = replace(delivery(b'{"id":"t","status":"completed"}'), token=token)
+        assert (await parts.intake.accept(sent)).submission == "k"
+    await parts.ledger.open()
+    entry = (await parts.ledger.find(["k"]))["k"]
+    await parts.ledger.close()
+
+    assert (entry.state, entry.task_id, entry.delivered) == (State.FINISHED, "t", True)
+
+
+async def test_a_token_of_another_task_is_seen_in_the_ledger(tmp_path: Path) -> None:
+    """F33: swapped between two tasks of one model."""
+    parts = made(tmp_path, WAVEHOOK_WAVESPEED_SECRETS=SECRET)
+    token = build.seal_of(parts.settings).seal(None, model=None, now=time.time(), submission="k")
+    async with parts.app.router.lifespan_context(parts.app):
+        now = time.time()
+        await parts.ledger.intend(Intent("k", "m", {}, "d", now + 60), Limits(), now)
+        await parts.ledger.accept("k", Prediction("t", "created"), now, expected_at=now)
+        sent = replace(delivery(b'{"id":"other","status":"completed"}'), token=token)
+        with pytest.raises(Unverified) as raised:
+            await parts.intake.accept(sent)
+
+    assert raised.value.reason == "token"
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, False),
+        ({"WAVESPEED_API_KEY": "k"}, True),
+        ({"WAVESPEED_API_KEY": "k", "WAVEHOOK_DISPATCH": "external"}, True),
+        ({"WAVESPEED_API_KEY": "k", "WAVEHOOK_DISPATCH": "inline"}, False),
+        ({"WAVESPEED_API_KEY": "k", "WAVEHOOK_RECONCILE": "off"}, False),
+    ],
+)
+def test_when_the_receiver_reconciles(
+    environ: dict[str, str], expected: bool, tmp_path: Path
+) -> None:
+    """F29, F41: where a key is set, and the process goes on between requests."""
+    assert build.reconciles(read(environ, cwd=tmp_path).settings) is expected
+
+
+async def test_the_api_is_there_where_its_token_is_set(tmp_path: Path) -> None:
+    """F38: without the setting, nothing of it exists."""
+    without = made(tmp_path, WAVEHOOK_WAVESPEED_SECRETS=SECRET)
+    parts = made(tmp_path, WAVEHOOK_WAVESPEED_SECRETS=SECRET, WAVEHOOK_ADMIN_TOKEN="t0ken")
+    async with parts.app.router.lifespan_context(parts.app):
+        await parts.intake.accept(delivery(b'{"id":"t","status":"completed"}'))
+        statuses = [
+            await status(each.app, headers)
+            for each, headers in (
+                (without, [(b"authorization", b"Bearer t0ken")]),
+                (parts, []),
+                (parts, [(b"authorization", b"Bearer t0ken")]),
+            )
+        ]
+
+    assert statuses == [404, 401, 200]
+
+
+async def test_overdue_submissions_are_on_the_metrics_page(tmp_path: Path) -> None:
+    """F44: also where nothing reconciles."""
+    parts = made(tmp_path, WAVEHOOK_WAVESPEED_SECRETS=SECRET)
+    async with parts.app.router.lifespan_context(parts.app):
+        await parts.ledger.intend(Intent("k", "m", {}, "d", 2.0), Limits(), 1.0)
+        await parts.ledger.accept("k", Prediction("t", "created"), 1.0, expected_at=5.0)
+        connection = Connection([b""])
+        await serve(parts.app, connection, scope("/metrics", method="GET"))
+
+    assert b"wavehook_reconcile_overdue 1.0" in connection.answer().body
+
+
+async def status(app: Starlette, headers: Headers) -> int:
+    """Of the one result that is there."""
+    return (await request(app, "/api/predictions/t", headers, method="GET")).status
+
+
+def test_a_broken_handler_stops_a_reconcile_by_hand(tmp_path: Path) -> None:
+    """F15: dispatches are made by the same settings as in `serve`."""
+    with pytest.raises(SettingsError, match=r"handlers\.x"):
+        build.door_of(Settings(directory=tmp_path, handlers={"x": {}}), MemoryStore())
 
 
 def test_the_receiving_path_imports_no_client_and_no_command_line(tmp_path: Path) -> None:
