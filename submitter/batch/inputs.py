@@ -1,0 +1,155 @@
+"""Reads the inputs of a batch: JSON Lines or CSV, a row at a time, and none of them stops another.
+
+JSON Lines: an object a line, which is the input; or `{"input": {…}, "context": …}`, where handlers
+are to be given something with this row's result. CSV: the header names the fields; a cell is read
+as JSON where its field is no text, and an empty one leaves the field out.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from submitter.batch.row import Keys, Row, Standing
+from submitter.errors import BadInput, Fault
+from submitter.fields import read_field
+from submitter.prediction import JSON
+
+FORMATS = (".jsonl", ".ndjson", ".csv")
+
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """A row that cannot be read: what tells it from others, and why."""
+
+    content: str
+    reason: str
+
+
+class _Refused(Exception):
+    """Why a row cannot be read."""
+
+
+_Given: TypeAlias = "dict[str, Any] | _Unreadable"
+
+
+def read_rows(
+    path: Path, keys: Keys, schemas: Mapping[str, JSON], context: JSON = None
+) -> list[Row]:
+    """Read every row.
+
+    Args:
+        path: ends in one of `FORMATS`.
+        keys: of the batch.
+        schemas: of the model's fields, which tell text from numbers in CSV.
+        context: of the rows that bring none of their own.
+
+    Raises:
+        BadInput: the file cannot be read as a whole.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise _bad(path, f"must end in {', '.join(FORMATS)}")
+    read = _read_csv(path, schemas) if suffix == ".csv" else _read_lines(path)
+    rows: list[Row] = []
+    try:
+        for line, given in read:
+            rows.append(_row(len(rows) + 1, line, given, keys, context))
+    except OSError as error:
+        raise _bad(path, f"cannot be read: {error.strerror}") from None
+    except UnicodeError:
+        raise _bad(path, "is not UTF-8") from None
+    if not rows:
+        raise _bad(path, "holds no rows")
+    return rows
+
+
+def _row(number: int, line: int, given: _Given, keys: Keys, context: JSON) -> Row:
+    if isinstance(given, dict):
+        input = given
+        if isinstance(given.get("input"), dict) and given.keys() <= {"input", "context"}:
+            input, context = given["input"], given.get("context", context)
+        try:
+            text = json.dumps(input, ensure_ascii=False)
+            ordered = json.dumps(input, ensure_ascii=False, sort_keys=True)
+            return Row(number, line, text, keys.key(ordered), context)
+        except RecursionError:
+            given = _Unreadable(str(number), "nests too deep")
+    key = keys.key(f"unreadable: {given.content}")
+    return Row(number, line, "", key, standing=Standing.INVALID, error=given.reason)
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, _Given]]:
+    """Line numbers, and objects or what cannot be read, with the reason."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            content = line.removeprefix(_BOM).strip() if number == 1 else line.strip()
+            if content:
+                try:
+                    yield number, _object(content)
+                except _Refused as error:
+                    yield number, _Unreadable(content.decode("latin-1"), str(error))
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(content.decode())
+    except UnicodeError:
+        raise _Refused("is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise _Refused(f"is no JSON: {error.msg} in column {error.colno}") from None
+    except (ValueError, RecursionError):
+        raise _Refused("is no JSON: its numbers or its depth are beyond reading") from None
+    if not isinstance(found, dict):
+        raise _Refused("must be a JSON object")
+    return found
+
+
+def _read_csv(path: Path, schemas: Mapping[str, JSON]) -> Iterator[tuple[int, _Given]]:
+    """As `_read_lines`."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        header: list[str] | None = None
+        while True:
+            line = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if header is None:
+                    raise _bad(path, f"its header is no CSV: {error}") from None
+                yield line, _Unreadable(str(line), f"is no CSV: {error}")
+                continue
+            if header is None:
+                header = [name.strip() for name in cells]
+                named = [name for name in header if name]
+                if not named or len(set(named)) < len(named):
+                    raise _bad(path, "its header must name the fields, each once")
+            elif any(cells):
+                try:
+                    yield line, _fields(header, cells, schemas)
+                except _Refused as error:
+                    yield line, _Unreadable(json.dumps(cells), str(error))
+
+
+def _fields(header: list[str], cells: list[str], schemas: Mapping[str, JSON]) -> dict[str, Any]:
+    names = header + [""] * (len(cells) - len(header))
+    # Spreadsheets write cells without a name where nobody wrote anything.
+    if any(cell and not name for name, cell in zip(names, cells, strict=False)):
+        raise _Refused(f"has a cell beyond the fields of the header ({len(header)})")
+    return {
+        name: read_field(cell, schemas.get(name))
+        for name, cell in zip(names, cells, strict=False)
+        if cell
+    }
+
+
+def _bad(path: Path, reason: str) -> BadInput:
+    return BadInput([Fault(path.name, reason)])

@@ -1,0 +1,106 @@
+"""What a batch comes to before anything is sent: rows read, known ones found, all checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from submitter import protocol
+from submitter.batch.batch import SENDERS, Batch
+from submitter.batch.inputs import read_rows
+from submitter.batch.prices import Prices
+from submitter.batch.results import PAGE, read_earlier
+from submitter.batch.row import Keys, Standing
+from submitter.batch.wanted import Wanted
+from submitter.client import WaveSpeed
+from submitter.errors import BadInput, Fault, OverBudget
+from submitter.fields import properties
+from submitter.schedule import Schedule
+from submitter.settings import SubmitSettings
+
+WINDOW = 1000
+"""Rows that are seen through at one time, where the settings set no limit."""
+
+SHOWN = 20
+"""Bad rows that are shown; the results have all."""
+
+
+async def plan(
+    wave: WaveSpeed, given: SubmitSettings, wanted: Wanted, say: Callable[[str], None]
+) -> Batch:
+    """Make ready what can be run; nothing is sent yet.
+
+    Args:
+        wave: the client, entered.
+        given: its settings.
+        wanted: what to do.
+        say: tells a person of bad rows, line by line.
+
+    Raises:
+        BadInput: the files cannot be used as they are, or the cap cannot be held.
+        BadSettings: a context needs a public URL and a seal.
+        OverBudget: the rows would cost too much.
+        AuthFailed: the API does not accept the key.
+        Unavailable: there is a cap, and the API does not tell prices now.
+        LedgerUnavailable: it cannot be read.
+    """
+    if fault := protocol.model_fault(wanted.model):
+        raise BadInput([fault])
+    name = str(wanted.out.resolve()) if wanted.name is None else wanted.name
+    keys = Keys(name, wanted.model)
+    earlier = read_earlier(wanted.out, keys.prefix)
+    await _same_ledger(wave, wanted.out, sorted(earlier.submitted))
+    schemas = properties(await wave.catalogue.model(wanted.model))
+    rows = read_rows(wanted.inputs, keys, schemas, wanted.context)
+    batch = Batch(
+        wave,
+        wanted.model,
+        rows,
+        schemas=schemas,
+        schedule=Schedule(given.overdue),
+        webhook=wanted.webhook,
+        # Somebody is always in line for the place that is free next.
+        window=WINDOW if given.in_flight is None else given.in_flight + SENDERS,
+    )
+    await batch.look_up(rows)
+    if wanted.retry:
+        say(f"{batch.pay_again(earlier.failed)} rows are submitted again")
+    prices = Prices(lambda input: wave.price(wanted.model, input), schemas)
+    await batch.check(prices)
+    _tell_bad(batch, say)
+    trouble = await prices.ask()
+    total, unknown = batch.price(prices)
+    if wanted.max_cost is not None:
+        if trouble is not None:
+            raise trouble
+        if unknown:
+            what = f"cannot be held: the API names no price for {unknown} rows"
+            raise BadInput([Fault("--max-cost", what)])
+        if total > wanted.max_cost:
+            raise OverBudget(total, wanted.max_cost)
+    return batch
+
+
+async def _same_ledger(wave: WaveSpeed, out: Path, submitted: Sequence[str]) -> None:
+    """See to it that a results file and the ledger tell the same of what is paid for."""
+    missing = 0
+    for start in range(0, len(submitted), PAGE):
+        page = submitted[start : start + PAGE]
+        missing += len(page) - len(await wave.find(page))
+    if missing:
+        reason = (
+            f"shows {missing} submitted rows that the database (WAVEHOOK_DATABASE) does not know, "
+            "so that they would be paid for again: use the one of that time, or another --out"
+        )
+        raise BadInput([Fault(str(out), reason)])
+
+
+def _tell_bad(batch: Batch, say: Callable[[str], None]) -> None:
+    bad = [row for row in batch.rows if row.standing is Standing.INVALID]
+    if not bad:
+        return
+    say(f"{len(bad)} of {len(batch.rows)} rows cannot be sent:")
+    for row in bad[:SHOWN]:
+        say(f"  line {row.line}: {row.error}")
+    if len(bad) > SHOWN:
+        say(f"  and {len(bad) - SHOWN} more")

@@ -1,0 +1,167 @@
+"""The results of a batch: a file of JSON Lines, a row each, in the order of the inputs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from submitter.batch.row import Row, Standing
+from submitter.errors import BadInput, Fault
+from submitter.ledger.base import OPEN, Entry, State
+from submitter.prediction import JSON, Status
+
+PAGE = 500
+"""Rows that are looked up and written together."""
+
+Find = Callable[[Sequence[str]], Awaitable[Mapping[str, Entry]]]
+"""What the ledger has, by key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What a results file tells of an earlier run.
+
+    Attributes:
+        submitted: keys of rows that had a task.
+        failed: keys of rows whose task ended badly, or that the API refused.
+    """
+
+    submitted: frozenset[str] = frozenset()
+    failed: frozenset[str] = frozenset()
+
+
+def read_earlier(out: Path, prefix: str) -> Earlier:
+    """Look at the place of the results, before anything is paid for.
+
+    Args:
+        out: where the results go.
+        prefix: of this batch's keys.
+
+    Raises:
+        BadInput: no file can be written there, or it holds something else.
+    """
+    try:
+        draft = _draft(out)
+        draft.touch(exist_ok=False)
+        draft.unlink()
+        if not out.exists():
+            return Earlier()
+        if not out.is_file():
+            raise _bad(out, "is no file")
+        return _read(out, prefix)
+    except OSError as error:
+        raise _bad(out, f"cannot be written: {error.strerror}") from None
+
+
+async def write_results(out: Path, rows: Sequence[Row], model: str, find: Find) -> None:
+    """Write what is known of all rows; the file appears whole, or stays as it was.
+
+    Args:
+        out: where.
+        rows: of the batch.
+        model: the model's id.
+        find: asks the ledger.
+
+    Raises:
+        OSError: it cannot be written.
+        LedgerUnavailable: the ledger cannot be read.
+    """
+    with _replacing(out) as file:
+        for start in range(0, len(rows), PAGE):
+            page = rows[start : start + PAGE]
+            found = await find([row.key for row in page])
+            for row in page:
+                line = _result(row, model, found.get(row.key))
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _result(row: Row, model: str, entry: Entry | None) -> dict[str, JSON]:
+    # Other readers of JSON know no NaN.
+    input = json.loads(row.text, parse_constant=str) if row.text else None
+    about: dict[str, JSON] = {"row": row.number, "key": row.key, "task_id": None}
+    about |= {"model": model, "input": input}
+    if entry is not None and (entry.state in OPEN or entry.state is State.FINISHED):
+        done = entry.prediction
+        ended = entry.finished_at
+        return about | {
+            "task_id": entry.task_id,
+            "status": entry.status if done else entry.state.value,
+            "outputs": list(done.outputs) if done else [],
+            "error": done.error if done else entry.reason,
+            "code": done.code if done else None,
+            "cost": entry.cost,
+            "submitted_at": _moment(entry.sent_at),
+            "finished_at": _moment(ended),
+            "seconds": None if ended is None else round(ended - entry.sent_at, 3),
+        }
+    unknown = ("cost", "submitted_at", "finished_at", "seconds")
+    return about | {
+        "status": row.standing.value,
+        "outputs": [],
+        "error": row.error,
+        "code": row.code,
+        **dict.fromkeys(unknown),
+    }
+
+
+def _read(out: Path, prefix: str) -> Earlier:
+    submitted, failed = set[str](), set[str]()
+    other = (
+        "is there, and is no results file of this batch (its name and model): choose another "
+        "--out, or move it away"
+    )
+    with out.open(encoding="utf-8") as file:
+        try:
+            for line in file:
+                row: Any = json.loads(line)
+                if not row["key"].startswith(prefix):
+                    raise _bad(out, other)
+                if row["task_id"] is not None:
+                    submitted.add(row["key"])
+                ended_badly = row["finished_at"] is not None and row["status"] != Status.COMPLETED
+                if ended_badly or row["status"] == Standing.REJECTED:
+                    failed.add(row["key"])
+        # Not JSON, or not of this shape.
+        except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+            raise _bad(out, other) from None
+    return Earlier(frozenset(submitted), frozenset(failed))
+
+
+@contextlib.contextmanager
+def _replacing(out: Path) -> Iterator[IO[str]]:
+    """A new file that takes the other's place once it is whole."""
+    draft = _draft(out)
+    try:
+        # What is no text in UTF-8 is escaped as JSON does it.
+        with draft.open("x", encoding="utf-8", errors="backslashreplace") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(out.resolve())
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _draft(out: Path) -> Path:
+    # Where it is a link, the file that it leads to is meant.
+    whole = out.resolve()
+    return whole.with_name(f".{whole.name[:100]}.{secrets.token_hex(8)}")
+
+
+def _moment(seconds: float | None) -> str | None:
+    """Unix seconds as UTC in RFC 3339."""
+    if seconds is None:
+        return None
+    at = datetime.fromtimestamp(seconds, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _bad(out: Path, reason: str) -> BadInput:
+    return BadInput([Fault(str(out), reason)])

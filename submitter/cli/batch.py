@@ -1,0 +1,184 @@
+"""The command `wavehook batch`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from submitter.batch.row import Standing
+from submitter.batch.wanted import Wanted
+from submitter.cli.opening import run, tell
+from submitter.cli.options import Context, Webhook, read_dollars, read_json
+from submitter.cli.progress import shown
+from submitter.errors import OverBudget
+from submitter.prediction import JSON
+from submitter.printing import json_line, plain
+from submitter.settings import SubmitSettings
+
+if TYPE_CHECKING:
+    from submitter.batch.batch import Batch
+
+
+def batch_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]:
+    """Make the command.
+
+    Args:
+        settings: gives the settings when the command runs; raises BadSettings for exit code 2.
+    """
+
+    def batch(
+        inputs: Annotated[
+            Path,
+            typer.Argument(
+                help="A row each: JSON Lines (.jsonl, .ndjson) of inputs, or of "
+                '{"input": {…}, "context": …}; or CSV (.csv), whose header names the fields.',
+                metavar="INPUTS",
+                show_default=False,
+            ),
+        ],
+        *,
+        model: Annotated[
+            str, typer.Option(help="The model's id.", metavar="MODEL", show_default=False)
+        ],
+        out: Annotated[
+            Path,
+            typer.Option(
+                help="Where the results go: JSON Lines, in the order of the inputs.",
+                metavar="FILE",
+                show_default=False,
+            ),
+        ],
+        name: Annotated[
+            str | None,
+            typer.Option(
+                help="Of the batch; a row is paid for once under one name. By default, the path "
+                "of --out: another one pays anew.",
+                metavar="TEXT",
+            ),
+        ] = None,
+        max_cost: Annotated[
+            float | None,
+            typer.Option(
+                metavar="USD",
+                parser=read_dollars,
+                help="Send nothing where the rows that are still to be paid for would cost more "
+                "together, by the API's own prices.",
+            ),
+        ] = None,
+        retry_failed: Annotated[
+            bool,
+            typer.Option(
+                "--retry-failed",
+                help="Pay again for the rows that FILE shows to have ended badly.",
+            ),
+        ] = False,
+        context: Context = None,
+        webhook: Webhook = True,
+        as_json: Annotated[
+            bool,
+            typer.Option("--json", help="Print one JSON object in the end: how many came to what."),
+        ] = False,
+    ) -> None:
+        """Submit a task for each row, wait for all, and write the results.
+
+        All rows are checked first. A bad row stops no other. The same command again, after Ctrl-C,
+        a kill or success, pays for nothing twice: what was submitted is taken from the database.
+        Local files are named relative to the working directory. WAVEHOOK_RATE and
+        WAVEHOOK_IN_FLIGHT are the limits.
+
+        Example: wavehook batch shots.csv --model kwaivgi/kling-v2.1-i2v-standard
+        --out results.jsonl --max-cost 50
+
+        Exit codes: 0 all completed, 1 a row failed, was bad or has not ended, 2 usage or settings,
+        or it would cost too much, 130 interrupted.
+        """
+        wanted = Wanted(
+            inputs=inputs,
+            model=model,
+            out=out,
+            name=name,
+            max_cost=max_cost,
+            context=None if context is None else read_json(context, "--context"),
+            webhook=webhook,
+            retry=retry_failed,
+        )
+        began = time.monotonic()
+
+        async def work(given: SubmitSettings) -> bool:
+            done = await _work(given, wanted)
+            if as_json:
+                json_line(_summary(done, wanted, time.monotonic() - began))
+            else:
+                _show(done, wanted)
+            return done.counts[Standing.COMPLETED] == len(done.rows)
+
+        again = "Interrupted. The same command goes on from here, and pays for nothing twice."
+        if not run(settings, work, interrupted=again):
+            raise typer.Exit(1)
+
+    return batch
+
+
+async def _work(given: SubmitSettings, wanted: Wanted) -> Batch:
+    from submitter.batch.planning import plan
+    from submitter.batch.results import write_results
+    from submitter.client import WaveSpeed
+
+    async with WaveSpeed(settings=given) as wave:
+        try:
+            batch = await plan(wave, given, wanted, _say)
+        except OverBudget as error:
+            tell(error)
+            raise typer.Exit(2) from None
+        try:
+            async with shown(batch):
+                await batch.run()
+        finally:
+            try:
+                await write_results(wanted.out, batch.rows, wanted.model, wave.find)
+            except OSError as error:
+                _say(f"Error: {wanted.out} cannot be written: {error.strerror}")
+                _say("The same command tries it again, and pays for nothing twice.")
+                raise typer.Exit(1) from None
+    if batch.stopped is not None:
+        tell(batch.stopped, about="nothing more was submitted")
+    return batch
+
+
+def _say(text: str) -> None:
+    typer.echo(plain(text), err=True)
+
+
+def _summary(done: Batch, wanted: Wanted, seconds: float) -> dict[str, JSON]:
+    counts = done.counts
+    ends: dict[str, JSON] = {standing.value: counts[standing] for standing in _ENDS}
+    return {
+        "rows": len(done.rows),
+        **ends,
+        "unfinished": _unfinished(done),
+        "cost": round(done.cost, 6),
+        "seconds": round(seconds, 3),
+        "results": str(wanted.out),
+    }
+
+
+def _show(done: Batch, wanted: Wanted) -> None:
+    counts = done.counts
+    words = [f"{counts[standing]} {standing.value}" for standing in _ENDS if counts[standing]]
+    if left := _unfinished(done):
+        words.append(f"{left} not ended")
+    typer.echo(f"{len(done.rows)} rows: {', '.join(words)}; {done.cost:.2f} USD")
+    typer.echo(f"The results are in {plain(str(wanted.out))}")
+    if counts[Standing.FAILED]:
+        typer.echo("--retry-failed pays again for those that failed.")
+
+
+def _unfinished(done: Batch) -> int:
+    return done.counts[Standing.WAITING] + done.counts[Standing.RUNNING]
+
+
+_ENDS = (Standing.COMPLETED, Standing.FAILED, Standing.REJECTED, Standing.INVALID)

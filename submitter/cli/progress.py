@@ -1,0 +1,99 @@
+"""How a batch is shown while it runs: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+import typer
+
+from submitter.batch.row import Standing
+from submitter.printing import plain
+
+if TYPE_CHECKING:
+    from submitter.batch.batch import Batch
+
+DRAWN = 0.2
+"""Seconds between two pictures on a terminal."""
+
+TOLD = 15.0
+"""Seconds between two lines elsewhere."""
+
+
+@contextlib.asynccontextmanager
+async def shown(batch: Batch) -> AsyncIterator[None]:
+    """Show a batch on standard error for as long as a block runs."""
+    began = time.monotonic()
+
+    def words() -> str:
+        return standing(batch, time.monotonic() - began)
+
+    showing = _draw(batch, words) if sys.stderr.isatty() else _tell(words)
+    task = asyncio.create_task(showing)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    typer.echo(words(), err=True)
+
+
+def standing(batch: Batch, seconds: float) -> str:
+    """How a batch stands, in one line.
+
+    Args:
+        batch: the batch.
+        seconds: for which it has been running.
+    """
+    counts = batch.counts
+    ended = counts[Standing.COMPLETED] + counts[Standing.FAILED]
+    running, waiting = counts[Standing.RUNNING], counts[Standing.WAITING]
+    words = [
+        f"submitted {ended + running}",
+        f"running {running}",
+        f"done {counts[Standing.COMPLETED]}",
+        f"failed {counts[Standing.FAILED]}",
+    ]
+    refused = counts[Standing.REJECTED] + counts[Standing.INVALID]
+    words += [f"bad {refused}"] if refused else []
+    words += [f"to send {waiting}"] if waiting else []
+    words.append(f"{batch.cost:.2f} USD")
+    if running + waiting and batch.ended:
+        words.append(f"about {_time(seconds / batch.ended * (running + waiting))} left")
+    if batch.stopped is not None:
+        words.append("submitting nothing more")
+    elif batch.patience.trouble is not None:
+        words.append(f"trying again: {plain(batch.patience.trouble)}")
+    return ", ".join(words)
+
+
+async def _tell(words: Callable[[], str]) -> None:
+    while True:
+        await asyncio.sleep(TOLD)
+        typer.echo(words(), err=True)
+
+
+async def _draw(batch: Batch, words: Callable[[], str]) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
+        bar = progress.add_task("", total=len(batch.rows))
+        while True:
+            left = batch.counts[Standing.RUNNING] + batch.counts[Standing.WAITING]
+            progress.update(bar, completed=len(batch.rows) - left, description=words())
+            progress.refresh()
+            await asyncio.sleep(DRAWN)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.0f} h"

@@ -1,0 +1,194 @@
+"""The command `wavehook submit`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
+
+import typer
+
+from submitter.cli.opening import run
+from submitter.cli.options import Context, Timeout, Webhook, read_dollars, read_json
+from submitter.cli.predictions import fields, show
+from submitter.errors import SubmissionUnknown
+from submitter.fields import properties, read_field
+from submitter.prediction import JSON
+from submitter.printing import json_line, plain
+from submitter.settings import SubmitSettings
+
+if TYPE_CHECKING:
+    from submitter.client import WaveSpeed
+    from submitter.submission import Submission
+
+
+def submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]:
+    """Make the command.
+
+    Args:
+        settings: gives the settings when the command runs; raises BadSettings for exit code 2.
+    """
+
+    def submit(
+        model: Annotated[
+            str, typer.Argument(help="The model's id.", metavar="MODEL", show_default=False)
+        ],
+        *,
+        pairs: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--input",
+                "-i",
+                metavar="FIELD=VALUE",
+                help="One field of the input; may be given many times. A value is read as JSON "
+                "where the field is no text: duration=5. Where the model takes a file, a path is "
+                "uploaded: image=first.png.",
+            ),
+        ] = None,
+        file: Annotated[
+            str | None,
+            typer.Option(
+                "--input-json",
+                metavar="FILE",
+                help="A file with the input as a JSON object; - reads standard input. "
+                "--input adds to it.",
+            ),
+        ] = None,
+        wait: Annotated[
+            bool, typer.Option("--wait", help="Wait until it has ended, and print the outputs.")
+        ] = False,
+        timeout: Timeout = None,
+        key: Annotated[
+            str | None,
+            typer.Option(
+                metavar="TEXT",
+                help="Names what is to be paid once: the same command with the same key sends "
+                "nothing again.",
+            ),
+        ] = None,
+        max_cost: Annotated[
+            float | None,
+            typer.Option(
+                metavar="USD",
+                parser=read_dollars,
+                help="Send nothing where it would cost more, by the API's own price.",
+            ),
+        ] = None,
+        context: Context = None,
+        webhook: Webhook = True,
+        as_json: Annotated[
+            bool,
+            typer.Option(
+                "--json",
+                help="Print one JSON object: key, task_id, model, status; with --wait the fields "
+                "of `wavehook result` too.",
+            ),
+        ] = False,
+    ) -> None:
+        """Submit one task and print its id. It is sent once, and billed.
+
+        The input is checked first; whatever is wrong is shown, and nothing is sent.
+
+        Example: wavehook submit kwaivgi/kling-v2.1-i2v-standard -i prompt="waves at dusk"
+        -i image=first.png -i duration=5 --wait
+
+        Exit codes: 0 done, 1 failed, or with --wait: ended badly or not in time, 2 usage or
+        settings, 130 interrupted.
+        """
+        if timeout is not None and not wait:
+            raise typer.BadParameter("needs --wait", param_hint="--timeout")
+        about = None if context is None else read_json(context, "--context")
+        whole = _whole(file)
+        given_pairs = _split(pairs or [], whole)
+        name = uuid4().hex if key is None else key
+
+        async def work(given: SubmitSettings) -> bool:
+            from submitter.client import WaveSpeed
+
+            async with WaveSpeed(settings=given) as wave:
+                input = {**whole, **await _read_fields(wave, model, given_pairs)}
+                if not wait:
+                    task = await wave.submit(
+                        model, input, key=name, context=about, webhook=webhook, max_cost=max_cost
+                    )
+                    _tell(task, as_json=as_json)
+                    return True
+                prediction = await wave.run(
+                    model,
+                    input,
+                    timeout=timeout,
+                    key=name,
+                    context=about,
+                    webhook=webhook,
+                    max_cost=max_cost,
+                )
+                if as_json:
+                    json_line(
+                        {
+                            "key": name,
+                            "task_id": prediction.id,
+                            **fields(prediction),
+                            "model": model,
+                        }
+                    )
+                else:
+                    show(prediction)
+                return prediction.succeeded
+
+        again = f"Interrupted. A task that was sent goes on: wavehook wait {plain(name)}"
+        if not run(settings, work, interrupted=again):
+            raise typer.Exit(1)
+
+    return submit
+
+
+def _tell(task: Submission, *, as_json: bool) -> None:
+    entry = task.entry
+    if task.task_id is None:
+        # The key was used before, and that answer was lost.
+        reason = entry.reason or "its answer has not come yet"
+        raise SubmissionUnknown(task.model, entry.sent_at, reason, key=task.key)
+    status = task.prediction.status if task.prediction else entry.status
+    if as_json:
+        json_line({"key": task.key, "task_id": task.task_id, "model": task.model, "status": status})
+    else:
+        typer.echo(plain(task.task_id))
+
+
+def _whole(file: str | None) -> dict[str, JSON]:
+    if file is None:
+        return {}
+    whole = read_json(_read(file), "--input-json")
+    if not isinstance(whole, dict):
+        raise typer.BadParameter("must hold a JSON object", param_hint="--input-json")
+    return whole
+
+
+def _split(pairs: list[str], whole: Mapping[str, JSON]) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter("must look like FIELD=VALUE", param_hint="--input")
+        if name in whole or name in texts:
+            raise typer.BadParameter(f"{plain(name)} is given twice", param_hint="--input")
+        texts[name] = text
+    return texts
+
+
+async def _read_fields(wave: WaveSpeed, model: str, texts: Mapping[str, str]) -> dict[str, JSON]:
+    schemas = properties(await wave.catalogue.model(model)) if texts else {}
+    return {name: read_field(text, schemas.get(name)) for name, text in texts.items()}
+
+
+def _read(file: str) -> str:
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        reason = str(error.strerror)
+    except UnicodeError:
+        reason = "it is not UTF-8"
+    raise typer.BadParameter(f"cannot be read: {reason}", param_hint="--input-json")
