@@ -195,7 +195,7 @@ class Ledger(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish what was asked, then let go of everything. May be called twice."""
+        """Finish what was asked, end all subscriptions, let go of everything; also twice."""
 
     @abstractmethod
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -16,6 +17,12 @@ R = TypeVar("R")
 
 GROUP = 256
 """Jobs of one transaction at most."""
+
+REST = 0.01
+"""Seconds between two transactions, at most, and no longer than the first held the lock. SQLite has
+no queue for it: who waits looks ever more rarely, and one who takes it again at once would keep the
+receiver from its inbox.
+"""
 
 
 class _Job:
@@ -59,6 +66,7 @@ class Writer:
         self._committed = committed
         self._connection: sqlite3.Connection | None = None
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._held = 0.0
         self._thread = threading.Thread(target=self._run, name="wavehook-ledger", daemon=True)
         self._thread.start()
 
@@ -81,12 +89,14 @@ class Writer:
         more = True
         while more:
             jobs, more = self._next()
-            if jobs:
-                self._do(jobs)
+            if not jobs:
+                break
+            self._do(jobs)
             for job in jobs:
                 # The loop may be closed by now where the process is ending.
                 with contextlib.suppress(RuntimeError):
                     job.loop.call_soon_threadsafe(job.resolve)
+            time.sleep(min(self._held, REST))
         self._disconnect()
 
     def _next(self) -> tuple[list[_Job], bool]:
@@ -113,6 +123,7 @@ class Writer:
     def _transact(self, jobs: list[_Job]) -> None:
         connection = self._connection = self._connection or self._connect()
         connection.execute("BEGIN IMMEDIATE")
+        locked_at = time.monotonic()
         for job in jobs:
             connection.execute("SAVEPOINT job")
             try:
@@ -125,6 +136,7 @@ class Writer:
             connection.execute("RELEASE job")
         told = self._before_commit(connection)
         connection.execute("COMMIT")
+        self._held = time.monotonic() - locked_at
         self._committed(told)
 
     def _disconnect(self) -> None:
