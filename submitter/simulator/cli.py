@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from submitter.simulator.book import KEPT
 from submitter.simulator.faults import ALL, ALL_RATE, GROUPS, Faults, FaultsError
 from submitter.simulator.media import FIRST_FRAME
-from submitter.simulator.tasks import ENDINGS, KEPT
+from submitter.simulator.tasks import ENDINGS
 
 if TYPE_CHECKING:
     from submitter.simulator import Simulator

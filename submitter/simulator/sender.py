@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import httpx
 import structlog
 from cryptography.hazmat.primitives import hashes, hmac
 
-from submitter.prediction import JSON
+from submitter.simulator.attempt import Attempt
 from submitter.simulator.faults import Fault
 from submitter.simulator.pace import Pace
 from submitter.simulator.plan import Plan
@@ -31,7 +31,7 @@ LATE = 30.0
 OLD = 600
 """Seconds by which `stale` is too old."""
 
-AT_ONCE = 50
+AT_ONCE = 32
 """Webhooks that are under way at one time; the others wait for their turn."""
 
 _LASTING = (
@@ -59,38 +59,6 @@ def sign(secret: str, message: str, timestamp: int, body: bytes) -> str:
     mac.update(f"{message}.{timestamp}.".encode())
     mac.update(body)
     return f"v3,{mac.finalize().hex()}"
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One attempt at a webhook, or its absence.
-
-    Attributes:
-        task: the task's id.
-        number: from 1; 0 where the webhook was dropped on purpose.
-        at: Unix seconds.
-        to: the receiver's origin; its path may hold a secret token and is not kept.
-        status: of the receiver's answer.
-        error: why there was no answer.
-        faults: what was wrong with it on purpose.
-    """
-
-    task: str
-    number: int
-    at: float
-    to: str
-    status: int | None = None
-    error: str | None = None
-    faults: tuple[str, ...] = ()
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the receiver answered 2xx."""
-        return self.status is not None and 200 <= self.status < 300
-
-    def as_json(self) -> dict[str, JSON]:
-        """For the simulator's own log endpoint."""
-        return {**asdict(self), "faults": list(self.faults)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,15 @@ import httpx
 
 from submitter.simulator import answers, media
 from submitter.simulator.app import create_app
+from submitter.simulator.attempt import Attempt
+from submitter.simulator.book import KEPT, Book
 from submitter.simulator.calls import Calls
 from submitter.simulator.faults import Faults
 from submitter.simulator.pace import Pace
 from submitter.simulator.plan import Plan
-from submitter.simulator.sender import TIMEOUT, Attempt, Sender
+from submitter.simulator.sender import AT_ONCE, TIMEOUT, Sender
 from submitter.simulator.serving import serving
-from submitter.simulator.tasks import KEPT, Book, Task
+from submitter.simulator.tasks import Task
 from submitter.simulator.timeline import Timeline
 from submitter.simulator.uploads import Uploads
 from submitter.simulator.world import World
@@ -71,7 +73,11 @@ class Simulator:
         async with contextlib.AsyncExitStack() as exits:
             # No proxy stands between the simulator and this machine.
             client = await exits.enter_async_context(
-                httpx.AsyncClient(timeout=TIMEOUT, trust_env=False)
+                httpx.AsyncClient(
+                    timeout=TIMEOUT,
+                    limits=httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE),
+                    trust_env=False,
+                )
             )
             timeline = Timeline(self._speed)
             pace, plan = Pace(timeline, self._clock), self._plan

@@ -10,11 +10,11 @@ import pytest
 
 from submitter.prediction import Prediction
 from submitter.simulator.app import create_app
+from submitter.simulator.book import Book
 from submitter.simulator.faults import Faults
 from submitter.simulator.pace import Pace
 from submitter.simulator.plan import Plan
 from submitter.simulator.sender import Sender
-from submitter.simulator.tasks import Book
 from submitter.simulator.timeline import Timeline
 from submitter.simulator.world import World
 
