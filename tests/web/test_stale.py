@@ -23,6 +23,7 @@ from receiver.event import Origin
 from receiver.intake import Intake
 from receiver.web.app import create_app
 from submitter.calls import Calls
+from submitter.errors import RateLimited
 from submitter.prediction import Prediction
 from submitter.simulator import Simulator
 from tests.web.sending import Answer, post
@@ -194,6 +195,33 @@ async def test_a_sender_that_leaves_takes_the_answer_from_no_other(around: Aroun
     assert isinstance(answer, Prediction)
     assert answer.terminal
     await asking.stop()
+
+
+async def test_a_key_that_the_api_refuses_leaves_the_webhook_with_its_sender() -> None:
+    """F7: what a person has to put right is no reason to drop a signed event."""
+    async with Simulator(api_key="right") as sim:
+        asking = Asking(lambda: Calls("wrong", sim.url))
+        with pytest.raises(ApiUnavailable, match="WAVESPEED_API_KEY"):
+            await asking.fetch("0" * 32)
+        await asking.stop()
+
+
+@pytest.mark.parametrize(("asked", "told"), [(None, 5), (1.0, 5), (7.2, 8), (1e9, 3600)], ids=str)
+async def test_the_api_says_when_the_sender_is_to_come_again(
+    asked: float | None, told: int
+) -> None:
+    """F27: within reason, because a sender gives up after a few tries."""
+
+    class Busy(Calls):
+        async def result(self, task_id: str) -> Prediction:
+            raise RateLimited(retry_after=asked)
+
+    asking = Asking(lambda: Busy("k"))
+    with pytest.raises(ApiUnavailable) as raised:
+        await asking.fetch("t")
+    await asking.stop()
+
+    assert raised.value.retry_after == told
 
 
 def test_each_event_loop_has_a_connection_of_its_own() -> None:
