@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -29,3 +31,11 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             return await receiver.started()
 
         yield start
+
+
+@pytest.fixture
+def seed() -> int:
+    """Of the moments; a failed run shows it, and TEST_SEED repeats it."""
+    seed = int(os.environ.get("TEST_SEED") or int.from_bytes(os.urandom(4)))
+    sys.stdout.write(f"TEST_SEED={seed}\n")
+    return seed

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sqlite3
-import sys
 from collections import Counter
 from pathlib import Path
 from random import Random
-
-import pytest
 
 from receiver.event import DispatchState
 from tests.crash.conftest import Start
@@ -20,14 +16,6 @@ from tests.crash.receiving import DATABASE, Receiver, all_handled, event_id, inb
 KILLS = 20
 SENDERS = 8
 HANDLERS = {"note", "tell"}
-
-
-@pytest.fixture
-def seed() -> int:
-    """Of the moments; a failed run shows it, and TEST_SEED repeats it."""
-    seed = int(os.environ.get("TEST_SEED") or int.from_bytes(os.urandom(4)))
-    sys.stdout.write(f"TEST_SEED={seed}\n")
-    return seed
 
 
 class Senders:
