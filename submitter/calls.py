@@ -15,7 +15,13 @@ import httpx
 
 from submitter import answers, protocol
 from submitter.connection import Connection, Silence
-from submitter.errors import BadSettings, SubmissionUnknown, Unavailable
+from submitter.errors import (
+    BadSettings,
+    NotFound,
+    RateLimited,
+    SubmissionUnknown,
+    Unavailable,
+)
 from submitter.offers import Model, Price
 from submitter.prediction import JSON, Prediction
 from submitter.protocol import Api, Filters
@@ -111,6 +117,25 @@ class Calls:
         """
         read = functools.partial(answers.read_prediction, task_id=task_id)
         return await self._connection.ask(self._api.result(task_id), read)
+
+    async def result_now(self, task_id: str, *, timeout: float) -> Prediction | None:
+        """Ask once how a task stands; None where that cannot be learnt now.
+
+        Args:
+            task_id: of the task; one created a moment ago may not be known everywhere yet.
+            timeout: seconds that the answer may take.
+
+        Raises:
+            BadInput: no task can have this id.
+            ApiError: the API refused, such as AuthFailed.
+        """
+        answer = await self._connection.send(self._api.result(task_id), timeout=timeout)
+        if isinstance(answer, Silence):
+            return None
+        try:
+            return answers.read_prediction(answer, task_id=task_id, now=self._clock())
+        except (Unavailable, RateLimited, NotFound):
+            return None
 
     async def history(
         self,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random as _random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -18,22 +19,30 @@ from submitter import address
 from submitter.calls import Calls
 from submitter.catalogue.kling import TypedInput
 from submitter.catalogue.live import Catalogue
-from submitter.errors import Fault, StillRunning, SubmissionUnknown, Unavailable
+from submitter.ending import Ending, nothing_created
+from submitter.errors import (
+    Fault,
+    SubmissionUnknown,
+)
 from submitter.feed import Feed
 from submitter.flow import Flow
-from submitter.ledger.base import Entry, Ledger, Limits, Result
+from submitter.ledger.base import Entry, Ledger, Limits
 from submitter.ledger.sqlite import SQLiteLedger
+from submitter.order import Order
 from submitter.prediction import JSON, Prediction
 from submitter.reconcile import Reconciler
 from submitter.schedule import Schedule
 from submitter.seal import Seal, load_or_create_key
 from submitter.settings import SubmitSettings, from_environment
+from submitter.streaming import Streaming
 from submitter.submission import Submission
-from submitter.submitting import Order, Submitting
+from submitter.submitting import Submitting
 from submitter.waiting import Waiting
 
 GRACE = 5.0
 """Seconds that submits on their way get to end when the client is closed."""
+
+OUTSIDE = "use the client as `async with WaveSpeed() as wave:`"
 
 AGAIN = 3
 """How often `run` submits where the one before is proven to have created nothing."""
@@ -50,7 +59,7 @@ class WaveSpeed(Calls):
         webhook_url: where the receiver is reached from outside, `WAVEHOOK_PUBLIC_URL`; webhooks
             go to `/webhooks/wavespeed` below it. `""` asks for no webhooks.
         seal: seals context and key into the webhook's URL; by default with
-            `WAVEHOOK_SEAL_KEYS`, or the key file beside the database.
+            `WAVEHOOK_SEAL_KEYS`, or the receiver's key file beside the database, if it is there.
         ledger: by default the one in `WAVEHOOK_DATABASE`. A given one is opened, not closed.
         limits: by default `WAVEHOOK_RATE` and `WAVEHOOK_IN_FLIGHT`.
         settings: instead of the environment.
@@ -88,7 +97,7 @@ class WaveSpeed(Calls):
         self._owned = ledger is None
         self._ledger = ledger if ledger is not None else SQLiteLedger(given.database_path)
         if seal is None and public_url is not None:
-            seal = Seal(given.seal_keys or (load_or_create_key(given.key_path),))
+            seal = _seal(given)
         self._clock = clock
         self._schedule = Schedule(given.overdue)
         limits = limits or Limits(given.rate, given.in_flight)
@@ -111,11 +120,12 @@ class WaveSpeed(Calls):
         self._transport = transport
         self._feed: Feed | None = None
         self._waiting: Waiting | None = None
-        self._mine: dict[str, None] = {}
+        self._streaming = Streaming()
 
     async def __aenter__(self) -> Self:
         await self._ledger.open()
         await super().__aenter__()
+        self._submitting.open()
         url, token = self._heard
         if url and token:
             self._feed = Feed(
@@ -136,8 +146,10 @@ class WaveSpeed(Calls):
             exits.push_async_exit(super().__aexit__)
             if self._feed is not None:
                 exits.push_async_callback(self._feed.close)
+            waiting, self._waiting = self._waiting, None
+            if waiting is not None:
+                exits.push_async_callback(waiting.stop)
             await self._submitting.stop(GRACE)
-            await self._waits.stop()
 
     async def submit(
         self,
@@ -181,7 +193,10 @@ class WaveSpeed(Calls):
         order = await self.check(
             model, input, key=key, context=context, webhook=webhook, max_cost=max_cost, **fields
         )
-        return await self._send(replace(order, cost=cost))
+        ends = self._ends
+        with self._streaming.sending(order.key):
+            entry, prediction = await self._submitting.send(replace(order, cost=cost))
+        return Submission(entry, prediction or entry.prediction, ends.result)
 
     async def check(
         self,
@@ -196,31 +211,25 @@ class WaveSpeed(Calls):
     ) -> Order:
         """Do all that `submit` does before it asks for a price or sends anything.
 
-        Args:
-            model: see `submit`, as for all others.
-            input: the same.
-            key: the same.
-            context: the same.
-            webhook: the same.
-            max_cost: the same.
-            **fields: the same.
+        Its arguments are those of `submit`.
 
         Raises:
             BadInput: carries all faults.
             BadSettings: a context needs `webhook_url` and `seal`.
         """
-        given = dict(input or {})
-        if not isinstance(model, str):
-            given = {**model.input(), **given}
-            model = model.model
+        if self._waiting is None:
+            raise RuntimeError(OUTSIDE)
+        typed = {} if isinstance(model, str) else model.input()
+        parts = [typed, input or {}, fields]
+        times = Counter(name for part in parts for name in part)
         return await self._submitting.check(
-            model,
-            {**given, **fields},
+            model if isinstance(model, str) else model.model,
+            {name: value for part in parts for name, value in part.items()},
             key=uuid4().hex if key is None else key,
             context=context,
             webhook=webhook,
             max_cost=max_cost,
-            faults=[Fault(name, "is given twice") for name in fields if name in given],
+            faults=[Fault(name, "is given twice") for name in times if times[name] > 1],
         )
 
     async def find(self, keys: Sequence[str]) -> dict[str, Entry]:
@@ -262,26 +271,31 @@ class WaveSpeed(Calls):
             StillRunning: the time is over and the task has not ended; it is not lost.
             SubmitterError: as `submit`, but for SubmissionUnknown.
         """
-        order = await self.check(
-            model, input, key=key, context=context, webhook=webhook, max_cost=max_cost, **fields
-        )
         loop = asyncio.get_running_loop()
         until = None if timeout is None else loop.time() + timeout
-        for left in reversed(range(AGAIN)):
-            with contextlib.suppress(SubmissionUnknown):
-                try:
-                    async with asyncio.timeout_at(until):
-                        await self._send(order)
-                except TimeoutError:
-                    return await self._at_deadline(order.key)
-            entry = await self._ended(order.key, until)
-            if entry is None:
-                return await self._at_deadline(order.key)
-            if entry.prediction is not None:
-                return entry.prediction
-            if not left:
-                break
-        raise Unavailable("the task was submitted several times, and was never created")
+        ends, order = self._ends, None
+        try:
+            async with asyncio.timeout_at(until):
+                order = await self.check(
+                    model,
+                    input,
+                    key=key,
+                    context=context,
+                    webhook=webhook,
+                    max_cost=max_cost,
+                    **fields,
+                )
+                for _ in range(AGAIN):
+                    with contextlib.suppress(SubmissionUnknown):
+                        await self._submitting.send(order)
+                    entry = await ends.entry(order.key)
+                    if entry.prediction is not None:
+                        return entry.prediction
+        except TimeoutError:
+            if order is None:
+                raise nothing_created("its input was not checked in time") from None
+            return await ends.at_deadline(order.key)
+        raise nothing_created(f"its answer was lost {AGAIN} times")
 
     async def wait(self, id: str, *, timeout: float | None = None) -> Prediction:
         """Wait for a task by its id, or by the key of its submission.
@@ -296,17 +310,9 @@ class WaveSpeed(Calls):
             StillRunning: the time is over and the task has not ended.
             SubmitterError: see `Submission.result`.
         """
-        entry = (await self._ledger.find([id])).get(id)
-        if entry is None:
-            entry = (await self._ledger.find_tasks([id])).get(id)
-        if entry is None:
-            prediction = await self.result(id)
-            if prediction.terminal:
-                return prediction
-            now = self._clock()
-            expected_at = now + self._schedule.expected((), webhook=False)
-            entry = await self._ledger.adopt(prediction, now, expected_at=expected_at)
-        return await self._result(entry.key, timeout)
+        ends = self._ends
+        found = await ends.find(id)
+        return found if isinstance(found, Prediction) else await ends.result(found, timeout)
 
     async def stream(self, *, follow: bool = False) -> AsyncIterator[Prediction]:
         """Give the predictions of this client's submits as they end, each once.
@@ -316,80 +322,26 @@ class WaveSpeed(Calls):
         Args:
             follow: go on until closed, with whatever ends in the ledger, whoever submitted it.
         """
-        ends: asyncio.Queue[Entry] = asyncio.Queue()
-        given: set[str] = set()
-        waits: dict[str, asyncio.Future[Entry]] = {}
-
-        def take(done: asyncio.Future[Entry]) -> None:
-            if not done.cancelled():
-                ends.put_nowait(done.result())
-
-        with contextlib.ExitStack() as exits:
-            if follow:
-                exits.enter_context(self._waits.following(ends.put_nowait))
-            exits.callback(lambda: [future.cancel() for future in waits.values()])
-            while True:
-                for key in [key for key in self._mine if key not in waits]:
-                    waits[key] = self._waits.ended(key)
-                    waits[key].add_done_callback(take)
-                if not follow and ends.empty() and all(map(given.__contains__, waits)):
-                    return
-                entry = await ends.get()
-                if entry.key not in given:
-                    given.add(entry.key)
-                    self._mine.pop(entry.key, None)
-                    if entry.prediction is not None:
-                        yield entry.prediction
+        if self._waiting is None:
+            raise RuntimeError(OUTSIDE)
+        entries = self._streaming.stream(self._waiting, follow=follow)
+        async with contextlib.aclosing(entries):
+            async for entry in entries:
+                if entry.prediction is not None:
+                    yield entry.prediction
 
     @property
-    def _waits(self) -> Waiting:
+    def _ends(self) -> Ending:
         if self._waiting is None:
-            raise RuntimeError("use the client as `async with WaveSpeed() as wave:`")
-        return self._waiting
+            raise RuntimeError(OUTSIDE)
+        return Ending(self, self._ledger, self._waiting, self._schedule, clock=self._clock)
 
-    async def _send(self, order: Order) -> Submission:
-        # Also where its answer is lost: it may well end.
-        self._mine[order.key] = None
-        try:
-            entry, prediction = await self._submitting.send(order)
-        except SubmissionUnknown:
-            raise
-        except BaseException:
-            self._mine.pop(order.key, None)
-            raise
-        return Submission(entry, prediction or entry.prediction, self._result)
 
-    async def _result(self, key: str, timeout: float | None) -> Prediction:
-        until = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        entry = await self._ended(key, until)
-        if entry is None:
-            return await self._at_deadline(key)
-        if entry.prediction is None:
-            raise Unavailable(f"the submission created nothing: {entry.reason}")
-        return entry.prediction
+def _seal(given: SubmitSettings) -> Seal | None:
+    """With the settings' keys, or the receiver's key file.
 
-    async def _ended(self, key: str, until: float | None) -> Entry | None:
-        """The entry once it is finished or rejected; None where the time is over before."""
-        future = self._waits.ended(key)
-        try:
-            async with asyncio.timeout_at(until):
-                return await future
-        except TimeoutError:
-            return None
-        finally:
-            future.cancel()
-
-    async def _at_deadline(self, key: str) -> Prediction:
-        """Ask the API once."""
-        entry = (await self._ledger.find([key])).get(key)
-        if entry is None:
-            raise Unavailable("there was no place in the limits in time; nothing was sent")
-        if entry.prediction is not None:
-            return entry.prediction
-        if entry.task_id is None:
-            raise StillRunning(key, None, None)
-        prediction = await self.result(entry.task_id)
-        if not prediction.terminal:
-            raise StillRunning(key, entry.task_id, prediction.status)
-        await self._ledger.finish([Result(prediction, key)], self._clock())
-        return prediction
+    A key that is made here nobody else would know, and a receiver refuses what it cannot open.
+    """
+    if given.seal_keys:
+        return Seal(given.seal_keys)
+    return Seal([load_or_create_key(given.key_path)]) if given.key_path.exists() else None

@@ -185,9 +185,14 @@ class Unavailable(SubmitterError):
     """
 
     def __init__(
-        self, reason: str, *, status: int | None = None, retry_after: float | None = None
+        self,
+        reason: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        advice: str = "the API is not available",
     ) -> None:
-        super().__init__(f"the API is not available ({reason})")
+        super().__init__(f"{advice} ({reason})")
         self.reason = reason
         self.status = status
         self.retry_after = retry_after
@@ -265,10 +270,10 @@ class StillRunning(SubmitterError):
         name = task_id or key
         # Statuses that nobody knows are kept as they came.
         fit = status and len(status) <= 64 and status.isprintable()
-        super().__init__(
-            f"{name} has not ended yet (status {status if fit else 'unknown'}); it goes on, and "
-            f"`wavehook wait {name}` waits for it again"
-        )
+        known = f"{name} has not ended yet (status {status if fit else 'unknown'}); it goes on"
+        if task_id is None:
+            known = f"the submission {name} has not ended yet, as far as is known"
+        super().__init__(f"{known}, and `wavehook wait {name}` waits for it again")
         self.key = key
         self.task_id = task_id
         self.status = status

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 
+from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Ledger, Result
 from submitter.prediction import JSON, Prediction
 
@@ -23,7 +24,17 @@ MARGIN = 15.0
 SLOWEST = 30.0
 """Seconds between two tries at most, while the receiver is away."""
 
+BREATH = 0.5
+"""Seconds between an empty answer and the next question, should the receiver not hold it."""
+
+AT_ONCE = 8
+"""Questions about single tasks at one time."""
+
 log = logging.getLogger("wavehook.submitter")
+
+
+class _Failed(Exception):
+    """The receiver gave no answer that can be used; the text is safe to log."""
 
 
 class Feed:
@@ -51,43 +62,80 @@ class Feed:
         self._clock = clock
         self._http = httpx.AsyncClient(
             transport=transport,
-            headers={"authorization": f"Bearer {token}"},
+            # As bytes: an error about a text that no header can hold would quote it.
+            headers={b"authorization": b"Bearer " + token.encode()},
             timeout=httpx.Timeout(10.0, read=WAIT + MARGIN),
             follow_redirects=False,
         )
+        self._cursor: int | None = None
+        self._listening = asyncio.Event()
+        self._wanted: dict[str, None] = {}
+        self._asked = asyncio.Event()
         self._silent = False
 
     async def close(self) -> None:
         """Let go of the connections."""
         await self._http.aclose()
 
-    async def ask(self, task_id: str) -> None:
-        """Look whether a task has ended already; an answer that does not come is no error."""
-        found = await self._get(f"{self._url}/{quote(task_id, safe='')}", {})
-        if found is not None:
-            await self._record([found])
+    def ask(self, task_id: str) -> None:
+        """Have it looked whether a task has ended already, while `run` runs."""
+        self._wanted[task_id] = None
+        self._asked.set()
 
     async def run(self) -> None:
         """Hear of all results from now on, until cancelled."""
-        cursor: int | None = None
+        await asyncio.gather(self._forever(self._listen), self._forever(self._look))
+
+    async def _forever(self, work: Callable[[], Any]) -> None:
         failures = 0
         while True:
-            query = {} if cursor is None else {"after": str(cursor), "wait": str(WAIT)}
-            page = await self._get(self._url, query)
-            if page is None:
+            try:
+                await work()
+                failures, self._silent = 0, False
+            except (_Failed, LedgerUnavailable) as error:
+                if not self._silent:
+                    # Said once; results still come by the ledger and by reconcile.
+                    self._silent = True
+                    log.warning("feed.failed url=%s error=%s", self._url, error)
                 failures += 1
-                await asyncio.sleep(min(0.5 * 2.0 ** min(failures, 10), SLOWEST))
-                continue
-            failures = 0
-            items = page.get("predictions")
-            await self._record(items if isinstance(items, list) else [])
-            given = page.get("cursor")
-            cursor = given if isinstance(given, int) else cursor
+                await asyncio.sleep(min(0.25 * 2.0 ** min(failures, 10), SLOWEST))
 
-    async def _record(self, items: list[Any]) -> None:
-        found = [
-            Prediction.parse(item.get("prediction")) for item in items if isinstance(item, dict)
-        ]
+    async def _listen(self) -> None:
+        """Hear of the next results."""
+        began = self._cursor is None
+        query = {} if began else {"after": str(self._cursor), "wait": str(WAIT)}
+        page = await self._get(self._url, query)
+        items, cursor = page.get("predictions"), page.get("cursor")
+        if not isinstance(items, list) or not isinstance(cursor, int) or isinstance(cursor, bool):
+            raise _Failed("its answer has no list and cursor")
+        await self._record(items)
+        self._cursor = cursor
+        self._listening.set()
+        if not items and not began:
+            await asyncio.sleep(BREATH)
+
+    async def _look(self) -> None:
+        """Ask about single tasks, whose results came before anybody heard of results."""
+        # What comes after this is heard of; so nothing falls between.
+        await self._listening.wait()
+        await self._asked.wait()
+        some = list(self._wanted)[:AT_ONCE]
+        pages = await asyncio.gather(*map(self._of_task, some), return_exceptions=True)
+        await self._record([page for page in pages if isinstance(page, dict)])
+        for task_id, page in zip(some, pages, strict=True):
+            if not isinstance(page, BaseException):
+                self._wanted.pop(task_id, None)
+        if not self._wanted:
+            self._asked.clear()
+        for page in pages:
+            if isinstance(page, BaseException):
+                raise page
+
+    async def _of_task(self, task_id: str) -> Mapping[str, JSON]:
+        return await self._get(f"{self._url}/{quote(task_id, safe='')}", {})
+
+    async def _record(self, items: Sequence[Any]) -> None:
+        found = [_prediction(item) for item in items if isinstance(item, dict)]
         results = [
             Result(prediction, delivered=True)
             for prediction in found
@@ -96,25 +144,25 @@ class Feed:
         if results:
             await self._ledger.finish(results, self._clock())
 
-    async def _get(self, url: str, query: Mapping[str, str]) -> dict[str, JSON] | None:
-        """An answer's object; None where there is nothing yet, or no answer."""
-        reason = ""
+    async def _get(self, url: str, query: Mapping[str, str]) -> Mapping[str, JSON]:
+        """An answer's object; empty where there is nothing yet."""
         try:
             answer = await self._http.get(url, params=query)
-            if answer.status_code == 204:
-                return None
-            if answer.status_code == 200:
-                body = answer.json()
-                if isinstance(body, dict):
-                    self._silent = False
-                    return cast("dict[str, JSON]", body)
-            reason = f"HTTP {answer.status_code}"
-            if answer.status_code in (401, 404):
-                reason += ": is WAVEHOOK_ADMIN_TOKEN the receiver's?"
-        except (httpx.HTTPError, ValueError) as error:
-            reason = type(error).__name__
-        if not self._silent:
-            # Said once; results still come by the ledger and by reconcile.
-            self._silent = True
-            log.warning("feed.failed url=%s error=%s", self._url, reason)
-        return None
+            body = answer.json() if answer.status_code == 200 else None
+        # RecursionError: depth that no JSON of ours has.
+        except (httpx.HTTPError, ValueError, RecursionError) as error:
+            raise _Failed(type(error).__name__) from None
+        if answer.status_code == 204:
+            return {}
+        if isinstance(body, dict):
+            return body
+        asks = ": is WAVEHOOK_ADMIN_TOKEN the receiver's?"
+        advice = asks if answer.status_code in (401, 404) else ""
+        raise _Failed(f"HTTP {answer.status_code}{advice}")
+
+
+def _prediction(item: dict[str, JSON]) -> Prediction | None:
+    """The result; of one whose body was purged, how it ended."""
+    return Prediction.parse(item.get("prediction")) or Prediction.parse(
+        {name: item.get(name) for name in ("id", "status", "model")}
+    )

@@ -1,16 +1,20 @@
 """Takes a place for each submit: so many a minute, so many tasks at once, for all processes.
 
 The ledger counts. So a restarted process does not begin anew, and a place is free when a task has
-ended, not when a timer says so.
+ended, not when a timer says so. Where no limit is set and the API answers 429, this process finds
+out by itself how many requests may be on their way at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import random as _random
 import time
 from collections.abc import Callable
 
+from submitter.errors import LedgerUnavailable, Unavailable
 from submitter.ledger.base import Full, Intended, Intent, Ledger, Limits
 from submitter.schedule import Schedule
 
@@ -41,51 +45,111 @@ class Flow:
         self._clock = clock
         self._random = random
         self._turn = asyncio.Lock()
+        self._woken = asyncio.Event()
+        self._undoing: set[asyncio.Task[None]] = set()
+        self._sending = 0
+        self._window = math.inf
         self._refusals = 0
+        self._refused_until = 0.0
+        self._closed = False
 
     async def place(self, make: Callable[[float], Intent]) -> Intended:
         """Write an intent as soon as there is room for it; first come, first served.
+
+        Where it is fresh, its caller sends it, and then calls `done`. Whoever cancels this leaves
+        nothing behind.
 
         Args:
             make: the intent for a time (Unix seconds).
 
         Raises:
             LedgerUnavailable: it cannot be written.
+            Unavailable: `stop` was called.
         """
         async with self._turn:
-            woken = asyncio.Event()
             end: Callable[[], None] | None = None
             try:
                 while True:
-                    woken.clear()
-                    now = self._clock()
-                    answer = await self._ledger.intend(make(now), self._limits, now)
+                    self._woken.clear()
+                    if self._closed:
+                        raise Unavailable("the client was closed", advice="nothing was sent")
+                    answer: Intended | Full = Full(None)
+                    if self._sending < self._window:
+                        now = self._clock()
+                        answer = await self._intend(make(now), now)
                     if isinstance(answer, Intended):
+                        self._sending += answer.fresh
                         return answer
                     if end is None:
                         # Looked again after it: what changed in between woke nobody.
-                        end = self._ledger.subscribe(woken.set)
+                        end = self._ledger.subscribe(self._woken.set)
                         continue
-                    await self._wait(answer, woken)
+                    await self._wait(answer)
             finally:
                 if end is not None:
                     end()
 
     async def refused(self, retry_after: float | None) -> None:
         """The API answered 429: nobody submits for a while."""
-        wait = retry_after
-        if wait is None:
-            wait = self._schedule.pause(self._refusals, self._random)
-        self._refusals += 1
-        await self._ledger.pause(self._clock() + wait)
+        self._window = max(1.0, min(self._window, self._sending) / 2)
+        now = self._clock()
+        # Those that were on their way together are one refusal.
+        if now >= self._refused_until:
+            wait = retry_after
+            if wait is None:
+                wait = self._schedule.pause(self._refusals, self._random)
+            self._refusals += 1
+            self._refused_until = now + wait
+        elif retry_after is not None:
+            self._refused_until = max(self._refused_until, now + retry_after)
+        await self._ledger.pause(self._refused_until)
 
     def accepted(self) -> None:
         """The API took a task: the next 429 is a first one again."""
+        self._window += 1
         self._refusals = 0
 
-    async def _wait(self, full: Full, woken: asyncio.Event) -> None:
+    def done(self) -> None:
+        """A request that was on its way has its answer, or never will."""
+        self._sending -= 1
+        self._woken.set()
+
+    def open(self) -> None:
+        """Give places."""
+        self._closed = False
+
+    async def stop(self) -> None:
+        """End all who wait for a place."""
+        self._closed = True
+        self._woken.set()
+        if self._undoing:
+            await asyncio.wait(self._undoing)
+
+    async def _intend(self, intent: Intent, now: float) -> Intended | Full:
+        writing = asyncio.ensure_future(self._ledger.intend(intent, self._limits, now))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # It may be written all the same, and nobody will send it.
+            undoing = asyncio.create_task(self._undo(intent.key, writing))
+            self._undoing.add(undoing)
+            undoing.add_done_callback(self._undoing.discard)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(undoing)
+            raise
+
+    async def _undo(self, key: str, writing: asyncio.Future[Intended | Full]) -> None:
+        try:
+            answer = await writing
+            if isinstance(answer, Intended) and answer.fresh:
+                await self._ledger.reject(key, "cancelled before it was sent", self._clock())
+        except LedgerUnavailable:
+            # It is doubted when its time is over, looked for, and not found.
+            return
+
+    async def _wait(self, full: Full) -> None:
         left = None if full.until is None else max(full.until - self._clock(), 0.001)
         try:
-            await asyncio.wait_for(woken.wait(), left)
+            await asyncio.wait_for(self._woken.wait(), left)
         except TimeoutError:
             return

@@ -43,6 +43,8 @@ class Submission:
     @property
     def task_id(self) -> str | None:
         """The API's id of the task, once it is known."""
+        if self.entry.task_id is None and self.prediction is not None:
+            return self.prediction.id
         return self.entry.task_id
 
     async def result(self, timeout: float | None = None) -> Prediction:

@@ -7,13 +7,11 @@ the ledger does not know of: what was not recorded is doubted, and looked for in
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from weakref import WeakValueDictionary
 
 from submitter import address, catalogue, protocol
 from submitter.calls import Calls
@@ -30,13 +28,12 @@ from submitter.errors import (
     Unavailable,
 )
 from submitter.flow import Flow
-from submitter.ledger.base import Entry, Intent, Ledger, Result
-from submitter.media import Prepared, prepare
+from submitter.ledger.base import Entry, Intent, Ledger, Result, State
+from submitter.media import File, prepare
+from submitter.order import Order, cap_fault, digest, key_fault, same
 from submitter.prediction import JSON, Prediction
 from submitter.schedule import Schedule
 from submitter.seal import Seal
-
-MAX_KEY = 200
 
 UPLOAD_DAY = 86400.0
 """Seconds for which a file is not uploaded again."""
@@ -48,31 +45,6 @@ RECORDING = 5
 """How often a record is tried in a ledger that is away."""
 
 log = logging.getLogger("wavehook.submitter")
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be submitted, checked and not yet sent.
-
-    Attributes:
-        key: of the submission.
-        model: the model's id.
-        prepared: the input, with the local files it names.
-        digest: of model and input as given.
-        context: for the handlers.
-        webhook: True: to the receiver; a URL: to there; False: nowhere.
-        max_cost: USD; None: no price is asked for.
-        cost: USD, where it is known already.
-    """
-
-    key: str
-    model: str
-    prepared: Prepared = field(repr=False)
-    digest: str
-    context: JSON = field(default=None, repr=False)
-    webhook: bool | str = field(default=True, repr=False)
-    max_cost: float | None = None
-    cost: float | None = None
 
 
 class Submitting:
@@ -113,6 +85,7 @@ class Submitting:
         self._timeout = timeout
         self._clock = clock
         self._sending: set[asyncio.Task[tuple[Entry, Prediction]]] = set()
+        self._uploading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def check(
         self,
@@ -131,7 +104,8 @@ class Submitting:
             BadInput: with all faults, those that were given among them.
             BadSettings: a context needs a public URL and a seal.
         """
-        faults = [*faults, *filter(None, [protocol.model_fault(model), _key_fault(key)])]
+        given = [protocol.model_fault(model), key_fault(key), cap_fault(max_cost)]
+        faults = [*faults, *filter(None, given)]
         known = None if faults else await self._models.model(model)
         schema = (known.schema if known else None) or {}
         prepared = await asyncio.to_thread(prepare, input, schema)
@@ -147,18 +121,19 @@ class Submitting:
             faults += error.faults
         if faults:
             raise BadInput(faults)
-        return Order(key, model, prepared, _digest(model, prepared), context, webhook, max_cost)
+        return Order(key, model, prepared, digest(model, prepared), context, webhook, max_cost)
 
     async def known(self, order: Order) -> Entry | None:
         """The entry of this key, where it is paid for already or may be.
 
         Raises:
             BadInput: the key was used for something else.
+            LedgerUnavailable: it cannot be read.
         """
         entry = (await self._ledger.find([order.key])).get(order.key)
-        if entry is None or entry.state == "rejected":
+        if entry is None or entry.state is State.REJECTED:
             return None
-        _same(entry, order)
+        same(entry, order)
         return entry
 
     async def send(self, order: Order) -> tuple[Entry, Prediction | None]:
@@ -168,6 +143,9 @@ class Submitting:
 
         Returns:
             The entry, and the API's answer; None where this call sent nothing.
+
+        Raises:
+            SubmitterError: see `WaveSpeed.submit`.
         """
         if (entry := await self.known(order)) is not None:
             return entry, None
@@ -177,7 +155,7 @@ class Submitting:
         while True:
             intended = await self._flow.place(lambda now: self._intent(order, input, cost, now))
             if not intended.fresh:
-                _same(intended.entry, order)
+                same(intended.entry, order)
                 return intended.entry, None
             sending = asyncio.create_task(self._send(intended.entry, order))
             self._sending.add(sending)
@@ -189,12 +167,17 @@ class Submitting:
                 if refusals == REFUSALS:
                     raise
 
+    def open(self) -> None:
+        """Take submits."""
+        self._flow.open()
+
     async def stop(self, grace: float) -> None:
         """Let requests on their way end; what takes longer is doubted.
 
         Args:
             grace: seconds.
         """
+        await self._flow.stop()
         if self._sending:
             _, late = await asyncio.wait(self._sending, timeout=grace)
             for task in late:
@@ -218,15 +201,16 @@ class Submitting:
 
     async def _send(self, entry: Entry, order: Order) -> tuple[Entry, Prediction]:
         key, model = entry.key, entry.model
-        url = self._address(order.context, order.webhook, model, key)
         try:
+            url = self._address(order.context, order.webhook, model, key)
             prediction = await self._calls.post(model, entry.input, url, timeout=self._timeout)
+            self._flow.accepted()
         except RateLimited as error:
-            await self._ledger.reject(key, "429: too many requests", self._clock())
-            await self._flow.refused(error.retry_after)
+            await self._written(key, self._flow.refused(error.retry_after))
+            await self._reject(key, "429: too many requests")
             raise
         except (ApiError, Unavailable) as error:
-            await self._ledger.reject(key, str(error), self._clock())
+            await self._reject(key, str(error))
             raise
         except SubmissionUnknown as error:
             await self._doubt(key, error.reason)
@@ -234,16 +218,23 @@ class Submitting:
                 model, entry.sent_at, error.reason, status=error.status, key=key
             ) from None
         except asyncio.CancelledError:
-            await self._doubt(key, "the process stopped before the answer came")
+            await self._doubt(key, "the client was closed before the answer came")
             raise
-        self._flow.accepted()
+        finally:
+            self._flow.done()
         return await self._record(entry, prediction), prediction
+
+    async def _reject(self, key: str, reason: str) -> None:
+        await self._written(key, self._ledger.reject(key, reason, self._clock()))
 
     async def _doubt(self, key: str, reason: str) -> None:
         now = self._clock()
         ask_at = now + (self._schedule.look(0) or 0.0)
+        await self._written(key, self._ledger.doubt(key, reason, now, ask_at=ask_at))
+
+    async def _written(self, key: str, writing: Awaitable[object]) -> None:
         try:
-            await self._ledger.doubt(key, reason, now, ask_at=ask_at)
+            await writing
         except LedgerUnavailable as error:
             # It stays INTENDED, and is doubted when its time is over.
             log.warning("ledger.failed key=%s error=%s", key, error)
@@ -258,8 +249,8 @@ class Submitting:
                 )
                 if left:
                     await asyncio.sleep(self._schedule.tick)
-        # The task is paid for; the history brings it back to the ledger.
-        return entry
+        # The task is paid for; its webhook or the history brings it back to the ledger.
+        return replace(entry, state=State.ACCEPTED, task_id=prediction.id)
 
     async def _accept(self, entry: Entry, prediction: Prediction) -> Entry:
         now = self._clock()
@@ -278,15 +269,20 @@ class Submitting:
     async def _upload(self, order: Order) -> dict[str, str]:
         urls: dict[str, str] = {}
         for file in order.prepared.files:
-            now = self._clock()
-            url = await self._ledger.uploaded(file.digest, after=now - UPLOAD_DAY)
-            if url is None:
-                url = await self._calls.upload(
-                    file.data, filename=file.filename, content_type=file.content_type
-                )
-                await self._ledger.upload(file.digest, url, now)
-            urls[file.digest] = url
+            # Of many submits with one file, the first uploads it.
+            async with self._uploading.setdefault(file.digest, asyncio.Lock()):
+                urls[file.digest] = await self._uploaded(file)
         return urls
+
+    async def _uploaded(self, file: File) -> str:
+        now = self._clock()
+        url = await self._ledger.uploaded(file.digest, after=now - UPLOAD_DAY)
+        if url is None:
+            url = await self._calls.upload(
+                file.data, filename=file.filename, content_type=file.content_type
+            )
+            await self._ledger.upload(file.digest, url, now)
+        return url
 
     async def _price(self, order: Order, input: Mapping[str, JSON]) -> float | None:
         if order.max_cost is None:
@@ -318,24 +314,3 @@ class Submitting:
             return address.webhook_url(self._public_url, None)
         token = self._seal.seal(context, model=model, now=self._clock(), submission=key)
         return address.webhook_url(self._public_url, token)
-
-
-def _key_fault(key: str) -> Fault | None:
-    if 0 < len(key) <= MAX_KEY and key.isprintable():
-        return None
-    return Fault("key", f"must be 1 to {MAX_KEY} printable characters")
-
-
-def _digest(model: str, prepared: Prepared) -> str:
-    given: Any = [model, prepared.input]
-    try:
-        text = json.dumps(given, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    # It has faults, which are told; nothing is sent.
-    except (TypeError, ValueError, RecursionError):
-        return ""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _same(entry: Entry, order: Order) -> None:
-    if entry.digest != order.digest:
-        raise BadInput([Fault("key", "was used for another model or input; choose a new one")])

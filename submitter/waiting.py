@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
 
-from submitter.errors import LedgerUnavailable, SubmitterError
+from submitter.delivering import words
+from submitter.errors import StillRunning
 from submitter.feed import Feed
 from submitter.ledger.base import Entry, Ledger, State
 from submitter.reconcile import Reconciler
@@ -41,27 +41,37 @@ class Waiting:
         self._schedule = schedule
         self._feed = feed
         self._waits: dict[str, set[asyncio.Future[Entry]]] = {}
-        # Keys that are looked up by name: new ones, and those whose task is not known yet.
+        # Keys that were not looked up yet, and those whose task was not known when they were:
+        # the order of finishing tells of neither a result before the wait, nor a rejection.
+        self._new: set[str] = set()
         self._young: set[str] = set()
-        self._followers: set[Callable[[Entry], None]] = set()
+        self._look_again_at = 0.0
+        self._place: int | None = None
+        self._followers: set[Callable[[Entry | None], None]] = set()
         self._woken = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopped = False
 
     def ended(self, key: str) -> asyncio.Future[Entry]:
         """The entry once it is FINISHED or REJECTED; one that is so already counts.
 
-        Whoever no longer waits cancels the future.
+        Whoever no longer waits cancels the future. It raises StillRunning at the `stop`.
+
+        Raises:
+            RuntimeError: it was stopped.
         """
+        if self._stopped:
+            raise RuntimeError("the client was closed; open it again to wait")
         future: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
         self._waits.setdefault(key, set()).add(future)
-        self._young.add(key)
+        self._new.add(key)
         future.add_done_callback(lambda done: self._forget(key, done))
         self._start()
         return future
 
     @contextlib.contextmanager
-    def following(self, tell: Callable[[Entry], None]) -> Any:
-        """Tell of every entry of the ledger that is finished meanwhile."""
+    def following(self, tell: Callable[[Entry | None], None]) -> Iterator[None]:
+        """Tell of every entry of the ledger that is finished meanwhile; None at the stop."""
         self._followers.add(tell)
         self._start()
         try:
@@ -70,72 +80,88 @@ class Waiting:
             self._followers.discard(tell)
 
     async def stop(self) -> None:
-        """End all waits; nothing is lost with them."""
-        for futures in list(self._waits.values()):
-            for future in list(futures):
-                future.cancel()
-        tasks = list(self._tasks)
-        for task in tasks:
+        """End all waits, for good; nothing is lost with them."""
+        self._stopped = True
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        for key, futures in list(self._waits.items()):
+            for future in list(futures):
+                if not future.done():
+                    future.set_exception(StillRunning(key, None, None))
+        for tell in list(self._followers):
+            tell(None)
 
     def _start(self) -> None:
         self._woken.set()
         if not self._tasks:
-            for work in (self._follow(), self._reconcile(), *self._hear()):
-                task = asyncio.create_task(work)
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            works = [self._follow, self._reconcile, *([self._feed.run] if self._feed else [])]
+            self._tasks = [asyncio.create_task(self._forever(work)) for work in works]
 
-    def _hear(self) -> list[Coroutine[Any, Any, None]]:
-        return [self._feed.run()] if self._feed else []
+    async def _forever(self, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - others' waits must outlive it
+                log.warning("waiting.failed error=%s", words(error))
+            await asyncio.sleep(self._schedule.tick)
 
     def _forget(self, key: str, future: asyncio.Future[Entry]) -> None:
         futures = self._waits.get(key, set())
         futures.discard(future)
         if not futures:
             self._waits.pop(key, None)
+            self._new.discard(key)
             self._young.discard(key)
 
     async def _follow(self) -> None:
         """Resolve waits as the ledger changes."""
         end = self._ledger.subscribe(self._woken.set)
-        place: int | None = None
         try:
             while True:
                 self._woken.clear()
-                try:
-                    if place is None:
-                        place = await self._ledger.last_place()
-                    await self._look_up()
-                    while several := await self._ledger.finished(place, limit=PAGE):
-                        place = several[-1].place
-                        for entry in several:
-                            self._resolve(entry)
-                            for tell in list(self._followers):
-                                tell(entry)
-                except LedgerUnavailable as error:
-                    log.warning("ledger.failed error=%s", error)
-                    await asyncio.sleep(self._schedule.tick)
-                    continue
-                await self._woken.wait()
+                if self._place is None:
+                    self._place = await self._ledger.last_place()
+                await self._look_up()
+                await self._read_on(self._place)
+                with contextlib.suppress(TimeoutError):
+                    tick = self._schedule.tick if self._young else None
+                    await asyncio.wait_for(self._woken.wait(), tick)
         finally:
             end()
 
-    async def _look_up(self) -> None:
-        young = list(self._young)
-        found = await self._ledger.find(young) if young else {}
-        for key, entry in found.items():
-            if entry.state in (State.FINISHED, State.REJECTED):
+    async def _read_on(self, place: int) -> None:
+        while several := await self._ledger.finished(place, limit=PAGE):
+            for entry in several:
                 self._resolve(entry)
-            elif entry.state is State.ACCEPTED and key in self._young:
-                # From here on the order of finishing tells; but what the receiver heard before
-                # the task's id was written down, it told to nobody.
+                for tell in list(self._followers):
+                    tell(entry)
+            self._place = place = several[-1].place
+
+    async def _look_up(self) -> None:
+        """Look at new keys at once, and now and then at those that were not known."""
+        now = asyncio.get_running_loop().time()
+        keys = set(self._new)
+        if self._young and now >= self._look_again_at:
+            self._look_again_at = now + self._schedule.tick
+            keys |= self._young
+        if not keys:
+            return
+        found = await self._ledger.find(list(keys))
+        self._new -= keys
+        for key in keys & self._waits.keys():
+            entry = found.get(key)
+            if entry is not None and entry.state in (State.FINISHED, State.REJECTED):
+                self._resolve(entry)
+            elif entry is not None and entry.state is State.ACCEPTED:
                 self._young.discard(key)
                 if self._feed is not None and entry.task_id is not None:
-                    task = asyncio.create_task(self._feed.ask(entry.task_id))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
+                    # What the receiver heard before the task's id was written down, it told to
+                    # nobody.
+                    self._feed.ask(entry.task_id)
+            else:
+                self._young.add(key)
 
     def _resolve(self, entry: Entry) -> None:
         for future in list(self._waits.get(entry.key, ())):
@@ -143,10 +169,5 @@ class Waiting:
                 future.set_result(entry)
 
     async def _reconcile(self) -> None:
-        while True:
-            if self._waits:
-                try:
-                    await self._reconciler.round(keys=list(self._waits))
-                except SubmitterError as error:
-                    log.warning("reconcile.failed error=%s", error)
-            await asyncio.sleep(self._schedule.tick)
+        if self._waits:
+            await self._reconciler.round(keys=list(self._waits))

@@ -1,0 +1,114 @@
+"""Waits for the end of one submission, up to a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from submitter.calls import Calls
+from submitter.delivering import ended
+from submitter.errors import StillRunning, Unavailable
+from submitter.ledger.base import Entry, Ledger, Result, State
+from submitter.prediction import Prediction
+from submitter.schedule import Schedule
+from submitter.waiting import Waiting
+
+LAST = 10.0
+"""Seconds that the question at a deadline may take."""
+
+
+class Ending:
+    """Gives results.
+
+    Args:
+        calls: of the API.
+        ledger: open.
+        waiting: ends the waits of this process.
+        schedule: when a result is overdue.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        ledger: Ledger,
+        waiting: Waiting,
+        schedule: Schedule,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._calls = calls
+        self._ledger = ledger
+        self._waiting = waiting
+        self._schedule = schedule
+        self._clock = clock
+
+    async def result(self, key: str, timeout: float | None) -> Prediction:
+        """See `Submission.result`."""
+        try:
+            async with asyncio.timeout(timeout):
+                entry = await self.entry(key)
+        except TimeoutError:
+            return await self.at_deadline(key)
+        if entry.prediction is None:
+            raise nothing_created(entry.reason)
+        return entry.prediction
+
+    async def entry(self, key: str) -> Entry:
+        """The submission once it is FINISHED or REJECTED.
+
+        Raises:
+            StillRunning: the client was closed.
+        """
+        future = self._waiting.ended(key)
+        try:
+            return await future
+        finally:
+            future.cancel()
+
+    async def at_deadline(self, key: str) -> Prediction:
+        """What is known now; the API is asked once, where it has a task.
+
+        Raises:
+            StillRunning: the task has not ended, as far as is known.
+            Unavailable: nothing was created.
+            ApiError: the API refused the question.
+            LedgerUnavailable: nothing can be read now.
+        """
+        entry = (await self._ledger.find([key])).get(key)
+        if entry is None:
+            raise nothing_created("there was no place for it in time")
+        if entry.prediction is not None:
+            return entry.prediction
+        if entry.state is State.REJECTED:
+            raise nothing_created(entry.reason)
+        if entry.task_id is None:
+            raise StillRunning(key, None, None)
+        prediction = await self._calls.result_now(entry.task_id, timeout=LAST)
+        if prediction is None or not ended(prediction):
+            status = prediction.status if prediction else entry.status
+            raise StillRunning(key, entry.task_id, status)
+        await self._ledger.finish([Result(prediction, key)], self._clock())
+        return prediction
+
+    async def find(self, id: str) -> str | Prediction:
+        """The key for a task id or a key; or the prediction, where it has ended already.
+
+        A task that the ledger does not know is taken into it.
+
+        Raises:
+            SubmitterError: nobody knows it, or nobody can be asked.
+        """
+        if found := await self._ledger.find([id]) or await self._ledger.find_tasks([id]):
+            return next(iter(found.values())).key
+        prediction = await self._calls.result(id)
+        if ended(prediction):
+            return prediction
+        now = self._clock()
+        expected_at = now + self._schedule.expected((), webhook=False)
+        return (await self._ledger.adopt(prediction, now, expected_at=expected_at)).key
+
+
+def nothing_created(reason: str | None) -> Unavailable:
+    """Of a submission that may be sent again."""
+    return Unavailable(reason or "no reason is known", advice="the submission created nothing")

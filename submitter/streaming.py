@@ -1,0 +1,100 @@
+"""Gives the results of one client's submits as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterator
+
+from submitter.errors import SubmissionUnknown
+from submitter.ledger.base import Entry
+from submitter.waiting import Waiting
+
+MOST = 100_000
+"""Submits that are remembered for a stream that may never be asked for; the oldest go first."""
+
+
+class Streaming:
+    """Knows what the client has submitted, and what of it was given."""
+
+    def __init__(self) -> None:
+        self._mine: dict[str, None] = {}
+        self._on_their_way = 0
+        self._streams: set[_Stream] = set()
+
+    @contextlib.contextmanager
+    def sending(self, key: str) -> Iterator[None]:
+        """A submit, while it is on its way; one whose answer is lost may well end."""
+        self._on_their_way += 1
+        try:
+            yield
+            _keep(self._mine, key)
+        except SubmissionUnknown:
+            _keep(self._mine, key)
+            raise
+        finally:
+            self._on_their_way -= 1
+            for stream in self._streams:
+                stream.news.put_nowait(key)
+
+    async def stream(self, waiting: Waiting, *, follow: bool) -> AsyncGenerator[Entry, None]:
+        """See `WaveSpeed.stream`."""
+        stream = _Stream(self._mine, waiting)
+        with contextlib.ExitStack() as exits:
+            if follow:
+                exits.enter_context(waiting.following(stream.news.put_nowait))
+            self._streams.add(stream)
+            exits.callback(self._streams.discard, stream)
+            exits.callback(stream.close)
+            for key in self._mine:
+                stream.wait_for(key)
+            while follow or stream.waits or self._on_their_way or not stream.news.empty():
+                item = await stream.news.get()
+                if isinstance(item, str):
+                    stream.wait_for(item)
+                elif isinstance(item, Entry):
+                    if stream.is_new(item):
+                        yield item
+                elif follow or item is None:
+                    return
+                else:
+                    raise item
+
+
+class _Stream:
+    """One reader. Its news are keys that were sent, and entries that have ended."""
+
+    def __init__(self, mine: dict[str, None], waiting: Waiting) -> None:
+        self.news: asyncio.Queue[str | Entry | BaseException | None] = asyncio.Queue()
+        self.waits: dict[str, asyncio.Future[Entry]] = {}
+        self._mine = mine
+        self._waiting = waiting
+        self._given: dict[str, None] = {}
+
+    def wait_for(self, key: str) -> None:
+        if key in self._mine and key not in self.waits and key not in self._given:
+            self.waits[key] = self._waiting.ended(key)
+            self.waits[key].add_done_callback(self._take)
+
+    def is_new(self, entry: Entry) -> bool:
+        """Whether an entry is a result that was not given yet."""
+        self.waits.pop(entry.key, None)
+        self._mine.pop(entry.key, None)
+        if entry.prediction is None or entry.key in self._given:
+            return False
+        _keep(self._given, entry.key)
+        return True
+
+    def close(self) -> None:
+        for future in self.waits.values():
+            future.cancel()
+
+    def _take(self, done: asyncio.Future[Entry]) -> None:
+        if not done.cancelled():
+            self.news.put_nowait(done.exception() or done.result())
+
+
+def _keep(keys: dict[str, None], key: str) -> None:
+    keys[key] = None
+    if len(keys) > MOST:
+        del keys[next(iter(keys))]
