@@ -31,5 +31,12 @@ def tell_retries() -> None:
     set_on_retry_hooks([_tell_retry])
 
 
+def hush_retries() -> None:
+    """Tell nobody: where many questions are asked, some are always asked again."""
+    from stamina.instrumentation import set_on_retry_hooks
+
+    set_on_retry_hooks([])
+
+
 def _tell_retry(details: RetryDetails) -> None:
     typer.echo(f"{details.caused_by}; asking again in {details.wait_for:.1f} s", err=True)

@@ -117,7 +117,7 @@ def batch_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]
             return done.counts[Standing.COMPLETED] == len(done.rows)
 
         again = "Interrupted. The same command goes on from here, and pays for nothing twice."
-        if not run(settings, work, interrupted=again):
+        if not run(settings, work, interrupted=again, hushed=True):
             raise typer.Exit(1)
 
     return batch

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import typer
 
-from submitter.errors import ApiError, BadInput, BadSettings, SubmitterError
-from submitter.printing import tell_retries
+from submitter.errors import ApiError, BadInput, BadSettings, SubmissionUnknown, SubmitterError
+from submitter.printing import hush_retries, plain, tell_retries
 from submitter.settings import SubmitSettings
 
 T = TypeVar("T")
@@ -22,6 +22,7 @@ def run(
     work: Callable[[SubmitSettings], Coroutine[Any, Any, T]],
     *,
     interrupted: str = "Interrupted.",
+    hushed: bool = False,
 ) -> T:
     """Do the work of a command; ends the command where it fails.
 
@@ -29,8 +30,9 @@ def run(
         settings: gives the settings; raises BadSettings for exit code 2.
         work: what to do.
         interrupted: what to say where a person stops it.
+        hushed: whether not to tell of each question that is asked again.
     """
-    tell_retries()
+    hush_retries() if hushed else tell_retries()
     try:
         return asyncio.run(work(settings()))
     except SubmitterError as error:
@@ -52,3 +54,7 @@ def tell(error: SubmitterError, *, about: str = "") -> None:
     # The person at the terminal is the one who sent what the API may repeat here.
     if isinstance(error, ApiError) and error.message:
         typer.echo(f"The API says: {error.message}", err=True)
+    if isinstance(error, SubmissionUnknown) and error.key:
+        typer.echo(
+            f"`wavehook wait {plain(error.key)}` settles it too, and waits for it.", err=True
+        )

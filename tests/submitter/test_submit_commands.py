@@ -1,65 +1,29 @@
-"""The commands `submit` and `result`, against answers of our own."""
+"""The command `submit`, against answers of our own."""
 
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 import httpx
 import pytest
-import stamina
 import typer
 from cryptography.fernet import Fernet
-from typer.testing import CliRunner
 
 from submitter.cli import register
 from submitter.errors import BadSettings
 from submitter.seal import Seal
 from submitter.settings import SubmitSettings, from_environment
+from tests.submitter.vendor import IMAGE, KLING, Vendor, install, run, task
 
-KLING = "kwaivgi/kling-v2.1-i2v-standard"
-IMAGE = "https://example.com/first.png"
 SEAL_KEY = Fernet.generate_key().decode()
-TASK: dict[str, Any] = {"id": "t1", "status": "created"}
-
-
-class Vendor:
-    """Gives its answers in turn, the last for ever; keeps what it was asked."""
-
-    url = "http://127.0.0.1:9"
-
-    def __init__(self) -> None:
-        self.answers: list[tuple[int, Any]] = [(200, {"code": 200, "data": TASK})]
-        self.asked: list[tuple[str, dict[str, list[str]], Any]] = []
-
-    async def answer(self, request: httpx.Request) -> httpx.Response:
-        input = json.loads(request.content) if request.content else None
-        query = parse_qs(request.url.query.decode())
-        self.asked.append((request.url.path, query, input))
-        status, body = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        return httpx.Response(status, json=body)
 
 
 @pytest.fixture
-def vendor(monkeypatch: pytest.MonkeyPatch) -> Vendor:
-    made = Vendor()
-    monkeypatch.setenv("WAVESPEED_API_KEY", "key-SECRET")
-    monkeypatch.setenv("WAVESPEED_BASE_URL", made.url)
-    # A command makes its own client, so that its requests are caught where they would leave.
-    # Over sockets, coverage.py on Python 3.11 loses count of the frames around `asyncio.run`.
-    monkeypatch.setattr(
-        httpx.AsyncHTTPTransport, "handle_async_request", lambda _, request: made.answer(request)
-    )
-    return made
-
-
-def run(*words: str, input: str | bytes | None = None, app: typer.Typer | None = None) -> Any:
-    if app is None:
-        app = typer.Typer()
-        register(app)
-    return CliRunner().invoke(app, words, input=input)
+def vendor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Vendor:
+    return install(monkeypatch, tmp_path)
 
 
 def submit(*words: str, input: str | bytes | None = None) -> Any:
@@ -78,18 +42,27 @@ def test_submit_prints_the_id(vendor: Vendor) -> None:
 
 def test_submit_as_json(vendor: Vendor) -> None:
     """A script gets one JSON object in one line."""
-    done = submit("--json")
-    assert json.loads(done.stdout) == {"task_id": "t1", "model": KLING, "status": "created"}
+    done = submit("--json", "--key", "k1")
+    assert json.loads(done.stdout) == {
+        "key": "k1",
+        "task_id": "t1",
+        "model": KLING,
+        "status": "created",
+    }
     assert done.stdout.count("\n") == 1
 
 
 def test_text_fields_are_not_read_as_json(vendor: Vendor) -> None:
-    """A prompt that looks like JSON stays text; other models take JSON where it is."""
+    """A prompt that looks like JSON stays text, also by a schema of the live catalogue."""
     done = run("submit", KLING, "-i", "prompt=5", "-i", f"image={IMAGE}")
     assert done.exit_code == 0
-    run("submit", "vendor/other", "-i", "a=5", "-i", "b=x=y", "-i", 'c="5"', "-i", "d=[1,null]")
+    schema = {"type": "object", "properties": {"e": {"type": ["string", "null"]}}}
+    api = {"api_schemas": [{"request_schema": schema}]}
+    vendor.models = [{"model_id": "vendor/other", "api_schema": api}]
+    words = ("a=5", "b=x=y", 'c="5"', "d=[1,null]", "e=7")
+    run("submit", "vendor/other", *(part for word in words for part in ("-i", word)))
     assert vendor.asked[0][2]["prompt"] == "5"
-    assert vendor.asked[1][2] == {"a": 5, "b": "x=y", "c": "5", "d": [1, None]}
+    assert vendor.asked[1][2] == {"a": 5, "b": "x=y", "c": "5", "d": [1, None], "e": "7"}
 
 
 def test_input_from_a_file_or_standard_input(vendor: Vendor, tmp_path: Path) -> None:
@@ -126,8 +99,8 @@ def test_without_webhook(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("-i", "duration"), "KEY=VALUE"),
-        (("-i", "=5"), "KEY=VALUE"),
+        (("-i", "duration"), "FIELD=VALUE"),
+        (("-i", "=5"), "FIELD=VALUE"),
         (("-i", "prompt=again"), "given twice"),
         (("--input-json", "missing.json"), "cannot be read"),
         (("--input-json", "-"), "line 1"),
@@ -135,9 +108,13 @@ def test_without_webhook(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> Non
         (("--context", "9" * 5000), "beyond reading"),
         (("--context", "[" * 100_000), "beyond reading"),
         (("--context", "1"), "WAVEHOOK_PUBLIC_URL"),
+        (("--timeout", "5s"), "needs --wait"),
+        (("--wait", "--timeout", "soon"), "30s"),
+        (("--max-cost", "much"), "USD"),
+        (("--max-cost", "nan"), "USD"),
         (("-i", "duration=7", "-i", "seed=1"), "duration: must be one of 5, 10"),
     ],
-    ids=range(10),
+    ids=range(14),
 )
 def test_usage(vendor: Vendor, words: tuple[str, ...], said: str) -> None:
     """F16: what a person got wrong is said without its value, with exit code 2; nothing is sent."""
@@ -164,7 +141,7 @@ def test_a_file_that_is_no_object(
 
 def test_all_faults_of_the_input_are_shown(vendor: Vendor) -> None:
     """All faults at once, each in a line with its path."""
-    done = run("submit", KLING, "-i", "image=first.png", "-i", "duration=7")
+    done = run("submit", KLING, "-i", "image=missing.png", "-i", "duration=7")
     assert done.exit_code == 2
     for path in ("image", "duration", "prompt"):
         assert f"  {path}: " in done.stderr
@@ -174,8 +151,7 @@ def test_all_faults_of_the_input_are_shown(vendor: Vendor) -> None:
     ("status", "body", "said"),
     [
         (401, {"message": "bad\x1b[31m key"}, ("WAVESPEED_API_KEY", "The API says: bad [31m key")),
-        (500, {"message": "SECRET"}, ("may have been created and billed",)),
-        (429, {}, ("too many requests",)),
+        (500, {"message": "SECRET"}, ("may have been created and billed", "wavehook wait ")),
     ],
 )
 def test_a_failure_is_exit_code_1(
@@ -190,74 +166,19 @@ def test_a_failure_is_exit_code_1(
     assert len(vendor.asked) == 1
 
 
-def test_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """F15: a missing key is named, with exit code 2."""
-    done = run("result", "t1")
-    assert done.exit_code == 2
-    assert "WAVESPEED_API_KEY" in done.stderr
-
-
-def finished(**fields: Any) -> list[tuple[int, Any]]:
-    task = {"id": "t1", "status": "completed", "outputs": ["https://cdn/1.mp4"], **fields}
-    return [(200, {"code": 200, "data": task})]
-
-
-def test_result_for_a_person(vendor: Vendor) -> None:
-    """A person gets the status and the outputs, without what would steer the terminal."""
-    vendor.answers = finished(outputs=["https://cdn/1.mp4", "https://cdn/\x1b[31m.mp4"])
-    done = run("result", "t1")
-    assert done.exit_code == 0
-    assert done.stdout == "t1 completed\nhttps://cdn/1.mp4\nhttps://cdn/\ufffd[31m.mp4\n"
-
-
-def test_result_of_a_failed_task(vendor: Vendor) -> None:
-    """A task that ended badly is told with its reason, and exit code 1."""
-    vendor.answers = finished(status="failed", outputs=[], error="no image", code=1402)
-    done = run("result", "t1")
-    assert (done.exit_code, done.stdout) == (1, "t1 failed\nno image (code 1402)\n")
-    vendor.answers = finished(status="failed", outputs=[], error="no image")
-    assert run("result", "t1").stdout == "t1 failed\nno image\n"
-
-
-def test_result_as_json(vendor: Vendor) -> None:
-    """A script gets every field of the prediction in one line."""
-    vendor.answers = finished(created_at="2026-03-01T09:12:48.2Z", has_nsfw_contents=None)
-    done = run("result", "t1", "--json")
-    assert done.stdout.count("\n") == 1
-    assert json.loads(done.stdout) == {
-        "id": "t1",
-        "status": "completed",
-        "model": None,
-        "outputs": ["https://cdn/1.mp4"],
-        "error": None,
-        "code": None,
-        "has_nsfw_contents": [],
-        "created_at": "2026-03-01T09:12:48.200000+00:00",
-        "inference_ms": None,
-    }
-
-
-def test_a_task_under_way_is_no_failure(vendor: Vendor) -> None:
-    """Exit code 0 says that the question was answered."""
-    vendor.answers = finished(status="processing", outputs=[])
-    assert (run("result", "t1").exit_code, run("result", "t1").stdout) == (0, "t1 processing\n")
-
-
-def test_retries_are_told_beside_the_output(vendor: Vendor) -> None:
-    """A retry is told on standard error; standard output holds the result alone."""
-    vendor.answers = [(503, {}), *finished()]
-    done = run("result", "t1", "--json")
-    assert json.loads(done.stdout)["status"] == "completed"
-    assert "HTTP 503" in done.stderr
-    assert "asking again" in done.stderr
-    assert stamina.is_testing()
+def test_too_many_requests_for_too_long(vendor: Vendor) -> None:
+    """A 429 is waited for, but not for ever."""
+    vendor.answers = [(429, {})]
+    done = submit()
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "too many requests" in done.stderr
 
 
 def test_settings_may_come_from_elsewhere(vendor: Vendor) -> None:
     """The receiver's command line hands in its own settings."""
     app = typer.Typer()
-    register(app, lambda: SubmitSettings(api_key="k", base_url=vendor.url, seal_keys=("bad",)))
-    done = run("result", "t1", app=app)
+    register(app, lambda: _settings(vendor))
+    done = run("submit", KLING, "-i", "prompt=p", "-i", f"image={IMAGE}", app=app)
     assert done.exit_code == 2
     assert "WAVEHOOK_SEAL_KEYS: key 1" in done.stderr
 
@@ -266,7 +187,7 @@ def test_settings_may_come_from_elsewhere(vendor: Vendor) -> None:
 
     app = typer.Typer()
     register(app, broken)
-    assert run("result", "t1", app=app).exit_code == 2
+    assert run("submit", KLING, app=app).exit_code == 2
 
 
 def test_settings_hide_their_secrets(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,9 +199,90 @@ def test_settings_hide_their_secrets(vendor: Vendor, monkeypatch: pytest.MonkeyP
     assert SEAL_KEY not in repr(settings)
 
 
-@pytest.mark.parametrize("command", ["submit", "result", "simulate"])
+def _settings(vendor: Vendor) -> SubmitSettings:
+    url = "https://hooks.example.com"
+    return SubmitSettings(api_key="k", base_url=vendor.url, public_url=url, seal_keys=("bad",))
+
+
+def test_wait_prints_the_outputs(vendor: Vendor) -> None:
+    """With --wait a person gets what `result` shows, once it has ended."""
+    vendor.answers.append(task())
+    done = submit("--wait")
+    assert (done.exit_code, done.stdout) == (0, "t1 completed\nhttps://cdn/1.mp4\n")
+
+
+def test_wait_as_json(vendor: Vendor) -> None:
+    """A script gets key and task id, and all that `result` says; exit code 1 for a bad end."""
+    vendor.answers.append(task(status="failed", outputs=[], error="no image", code=1402))
+    done = submit("--wait", "--json", "--key", "k1")
+    said = json.loads(done.stdout)
+    assert done.exit_code == 1
+    assert {name: said[name] for name in ("key", "task_id", "model", "status", "code")} == {
+        "key": "k1",
+        "task_id": "t1",
+        "model": KLING,
+        "status": "failed",
+        "code": 1402,
+    }
+
+
+def test_waiting_has_an_end(vendor: Vendor) -> None:
+    """A task that has not ended in time is told with the command that waits for it again."""
+    vendor.answers.append(task(status="processing", outputs=[]))
+    done = submit("--wait", "--timeout", "100ms")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "wavehook wait t1" in done.stderr
+
+
+def test_a_key_pays_once(vendor: Vendor) -> None:
+    """The same command with the same key sends nothing again; another input is refused."""
+    assert submit("--key", "k1").stdout == submit("--key", "k1").stdout == "t1\n"
+    assert len(vendor.asked) == 1
+    other = submit("--key", "k1", "-i", "duration=10")
+    assert other.exit_code == 2
+    assert "key: " in other.stderr
+
+
+def test_a_key_whose_answer_was_lost(vendor: Vendor) -> None:
+    """F32: the second time, a lost answer is still no reason to send again."""
+    vendor.answers = [(500, {})]
+    assert submit("--key", "k1").exit_code == 1
+    done = submit("--key", "k1")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "wavehook wait k1" in done.stderr
+    assert len(vendor.asked) == 1
+
+
+@pytest.mark.parametrize(("cap", "code"), [("0.24", 1), ("0.25", 0)])
+def test_a_cap_on_the_cost(vendor: Vendor, cap: str, code: int) -> None:
+    """Nothing is sent that would cost more than the cap."""
+    price = {"code": 200, "data": {"price": 0.25}}
+    vendor.answers.insert(0, (200, price))
+    done = submit("--max-cost", cap)
+    assert done.exit_code == code
+    assert [path for path, _, _ in vendor.asked][1:] == [f"/api/v3/{KLING}"] * (not code)
+
+
+def test_interrupted(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends the wait, not the task: the person is told how to wait again."""
+
+    def stop(request: httpx.Request) -> Any:
+        if request.method == "GET":
+            signal.raise_signal(signal.SIGINT)
+        return answer(request)
+
+    answer = vendor.answer
+    monkeypatch.setattr(vendor, "answer", stop)
+    vendor.answers.append(task(status="processing", outputs=[]))
+    done = submit("--wait", "--key", "k1")
+    assert (done.exit_code, done.stdout) == (130, "")
+    assert "wavehook wait k1" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["submit", "result", "wait", "batch", "models", "simulate"])
 def test_help_teaches(command: str) -> None:
-    """Every command is there and explains itself."""
+    """Every command is there and explains itself, with its exit codes."""
     done = run(command, "--help")
     assert done.exit_code == 0
+    assert "Exit codes: 0 " in done.stdout
     assert command == "simulate" or "Example: wavehook" in done.stdout
