@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 import structlog
-from cryptography.fernet import Fernet
 from typer.testing import CliRunner
 
 from receiver.cli import application
@@ -27,6 +26,7 @@ from receiver.handlers.loading import install
 from receiver.stores.sqlite import SQLiteStore
 from receiver.trusted import sources_of
 from submitter.simulator import Simulator
+from submitter.simulator.media import png
 from tests.docs import readme
 
 TASK = "wavespeed:task-1:completed"
@@ -135,30 +135,63 @@ async def test_signed_by_openssl_and_sent_by_curl(tmp_path: Path) -> None:
 
 async def test_submitted_received_and_handled(tmp_path: Path) -> None:
     """The examples of "Submit" and "Handle", together: two submits become two videos."""
-    submit, handlers = (block.text for block in readme.blocks("python"))
-    (tmp_path / "submit_one.py").write_text(submit)
+    submit, typed, handlers = (block.text for block in readme.blocks("python"))
+    (tmp_path / "make_video.py").write_text(submit)
+    (tmp_path / "typed.py").write_text(typed)
     (tmp_path / "my_handlers.py").write_text(handlers)
+    (tmp_path / "first.png").write_bytes(png())
     command = readme.the_block("bash", "wavehook submit kwaivgi")
-    settings = exports("WAVESPEED_BASE_URL")
+    settings = exports("WAVESPEED_BASE_URL") | {"WAVEHOOK_ADMIN_TOKEN": "a long random text"}
     assert "`wavehook serve --handlers my_handlers`" in readme.TEXT
     async with Simulator(speed=600.0) as simulator:
         settings["WAVESPEED_BASE_URL"] = simulator.url
         async with serving(tmp_path, "--handlers", "my_handlers", **settings) as server:
             settings["WAVEHOOK_PUBLIC_URL"] = str((await server.line("server.started"))["url"])
             printed = await asyncio.gather(
-                run(tmp_path, sys.executable, "submit_one.py", **settings),
+                run(tmp_path, sys.executable, "make_video.py", **settings),
                 run(tmp_path, BASH, "-euc", command, **settings),
+                run(tmp_path, sys.executable, "typed.py", **settings),
             )
             assert server.process.stdout is not None
             async with asyncio.timeout(PATIENCE):
-                told = [await server.process.stdout.readline() for _ in printed]
+                told = [await server.process.stdout.readline() for _ in simulator.tasks]
+            script = readme.the_block("bash", "/api/predictions/")
+            results = [
+                json.loads(await run(tmp_path, BASH, "-euc", script, TASK_ID=task.id, **settings))
+                for task in simulator.tasks
+            ]
         tasks = {task.id: task for task in simulator.tasks}
-    assert {text.strip() for text in printed} == tasks.keys()
+        uploads, questions = simulator.calls["put"], simulator.calls["result"]
+    assert {text.split()[0] for text in printed if text} == tasks.keys()
+    assert all(text.count("http://127.0.0.1:") == 1 for text in printed if text)
+    assert (uploads, questions) == (1, 0)
     assert {task.input["prompt"] for task in tasks.values()} == {"A lighthouse at dusk"}
     assert [line.decode().rpartition(" for ")[2].strip() for line in told] == ["{'user': 7}"] * 2
+    [answers] = [line for line in readme.TEXT.splitlines() if line.startswith("answers 200 with")]
+    fields = re.findall(r"`(\w+)`", answers.partition(" as soon as ")[0])
+    assert [sorted(result) for result in results] == [sorted(fields)] * 2
     videos = list((tmp_path / "videos").iterdir())
     assert len(videos) == 2
     assert all(video.suffix == ".mp4" and video.stat().st_size > 0 for video in videos)
+
+
+async def test_batch_of_the_chapter_submit(tmp_path: Path) -> None:
+    """The command as it stands there, on CSV: each row is paid for once, also the second time."""
+    command = readme.the_block("bash", "wavehook batch shots.csv")
+    settings = exports("WAVESPEED_BASE_URL")
+    async with Simulator(speed=600.0) as simulator:
+        rows = [f"take {number},{simulator.first_frame},5" for number in range(3)]
+        (tmp_path / "shots.csv").write_text("\n".join(["prompt,image,duration", *rows]))
+        settings["WAVESPEED_BASE_URL"] = simulator.url
+        async with serving(tmp_path, **settings) as server:
+            settings["WAVEHOOK_PUBLIC_URL"] = str((await server.line("server.started"))["url"])
+            for _ in range(2):
+                await run(tmp_path, BASH, "-euc", command, **settings)
+        assert len(simulator.tasks) == 3
+        assert simulator.calls["result"] == 0
+    results = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [row["input"]["prompt"] for row in results] == ["take 0", "take 1", "take 2"]
+    assert {row["status"] for row in results} == {"completed"}
 
 
 @pytest.fixture
@@ -257,15 +290,3 @@ def test_toml_is_a_file_that_serve_takes(
         for each in installed:
             if each.close is not None:
                 asyncio.run(each.close())  # type: ignore[arg-type]
-
-
-def test_key_of_the_python_example_is_the_one_that_serve_makes(tmp_path: Path) -> None:
-    """What the submit example reads from `wavehook.key` is a key, and the receiver's."""
-    from receiver.build import seal_keys
-
-    [example] = [b.text for b in readme.blocks("python", "Submit")]
-    found = re.search(r'Path\("([^"]+)"\)', example)
-    assert found is not None
-    [key] = seal_keys(read({}, cwd=tmp_path).settings)
-    assert (tmp_path / found[1]).read_text().strip() == key
-    Fernet(key)
