@@ -16,6 +16,9 @@ from submitter.prediction import JSON
 AT_ONCE = 8
 """Questions that are asked at one time."""
 
+# Fields in which no two rows need be alike.
+_FREE = re.compile(r"prompt|^text$|^seed$")
+
 # Such as 720p, 16:9, 1024*1024.
 _MEASURE = re.compile(r"\d[\w.:*-]{0,15}")
 
@@ -98,7 +101,7 @@ class Prices:
 
     def _matters(self, name: str, value: JSON) -> bool:
         schema = self._schemas.get(name)
-        if name == "seed" or takes_files(name, schema):
+        if _FREE.search(name) or takes_files(name, schema):
             return False
         listed = isinstance(schema, dict) and "enum" in schema
         return listed or not isinstance(value, str) or _MEASURE.fullmatch(value) is not None
