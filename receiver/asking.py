@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import math
 from asyncio import AbstractEventLoop
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from receiver.config import Settings
 from receiver.errors import ApiUnavailable
+from receiver.telemetry import Details, Hook
 from submitter.errors import BadInput, NotFound, RateLimited, SubmitterError, Unavailable
 from submitter.prediction import Prediction
 
@@ -81,11 +82,19 @@ class Asking:
 
     Args:
         connect: makes the API's calls.
+        hooks: are told of every question, and of every result.
         limit: seconds for one answer, the wait for its turn included.
     """
 
-    def __init__(self, connect: Callable[[], Calls], *, limit: float = ANSWER_LIMIT) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Calls],
+        *,
+        hooks: Sequence[Hook] = (),
+        limit: float = ANSWER_LIMIT,
+    ) -> None:
         self._connect = connect
+        self._hooks = tuple(hooks)
         self._limit = limit
         self._connection: _Connection | None = None
 
@@ -139,7 +148,11 @@ class Asking:
     async def _ask(self, connection: _Connection, task_id: str) -> Answer:
         try:
             async with asyncio.timeout(self._limit), connection.places:
-                return await connection.calls.result(task_id)
+                self._tell("reconcile.asked", task_id)
+                prediction = await connection.calls.result(task_id)
+                if prediction.terminal:
+                    self._tell("reconcile.found", task_id)
+                return prediction
         except (NotFound, BadInput):
             return None
         except TimeoutError:
@@ -148,3 +161,7 @@ class Asking:
             wait = error.retry_after if isinstance(error, Unavailable | RateLimited) else None
             least, most = RETRY_AFTER
             return ApiUnavailable(str(error), max(least, min(math.ceil(wait or 0), most)))
+
+    def _tell(self, name: str, task_id: str) -> None:
+        for hook in self._hooks:
+            hook(Details(name, task_id=task_id))

@@ -117,7 +117,7 @@ def build(
     hooks = (*hooks, work.metrics)
     ledger = ledger or ledger_of(settings)
     connect = partial(calls_of, settings)
-    asking = Asking(connect) if settings.api_key else None
+    asking = Asking(connect, hooks=hooks) if settings.api_key else None
     results = Results(store)
     follower = Follower(store, ledger, results, hooks=hooks)
     intake = Intake(

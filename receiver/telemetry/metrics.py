@@ -71,10 +71,11 @@ class Metrics:
             "wavehook_follower_errors_total", "Times that the ledger could not be told of results."
         )
         self._asked = self._plain(
-            "wavehook_reconcile_asked_total", "Questions to the API about overdue tasks."
+            "wavehook_reconcile_asked_total",
+            "Questions to the API about tasks whose webhook is overdue or came late.",
         )
         self._found = self._plain(
-            "wavehook_reconcile_found_total", "Results that were found without their webhook."
+            "wavehook_reconcile_found_total", "Results that the API was asked for."
         )
         self._on: dict[str, Callable[[Details], None]] = {
             "delivery.accepted": self._accepted,

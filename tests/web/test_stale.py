@@ -96,6 +96,9 @@ async def test_a_late_webhook_is_made_good_by_the_api(around: Around) -> None:
     assert (event.origin, event.context) == (Origin.RECONCILE, {"job": 7})
     assert event.prediction is not None
     assert event.prediction.outputs  # the body that was sent had none
+    metrics = around.parts.metrics.render(None, 0.0)
+    assert b"wavehook_reconcile_asked_total 1.0" in metrics
+    assert b"wavehook_reconcile_found_total 1.0" in metrics
 
 
 async def test_what_the_inbox_has_is_asked_of_nobody(around: Around) -> None:
