@@ -101,12 +101,13 @@ class Submitting:
         """Find everything that is wrong, before anything is sent.
 
         Raises:
-            BadInput: with all faults, those that were given among them.
+            BadInput: with all faults, those that were given among them; ContextTooLarge where it
+                is only that.
             BadSettings: a context needs a public URL and a seal.
         """
-        given = [protocol.model_fault(model), key_fault(key), cap_fault(max_cost)]
-        faults = [*faults, *filter(None, given)]
-        known = None if faults else await self._models.model(model)
+        no_model = protocol.model_fault(model)
+        faults = [*faults, *filter(None, [no_model, key_fault(key), cap_fault(max_cost)])]
+        known = None if no_model else await self._models.model(model)
         schema = (known.schema if known else None) or {}
         prepared = await asyncio.to_thread(prepare, input, schema)
         faults += prepared.faults
@@ -118,6 +119,8 @@ class Submitting:
         try:
             self._address(context, webhook, model, key)
         except BadInput as error:
+            if not faults:
+                raise
             faults += error.faults
         if faults:
             raise BadInput(faults)

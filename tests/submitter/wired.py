@@ -41,6 +41,7 @@ class Wire(httpx.AsyncBaseTransport):
         self._inner = httpx.AsyncHTTPTransport(verify=False)  # plain HTTP; loading roots takes time
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await request.aread()
         self.sent.append(request)
         if self.meddle is not None and (answer := await self.meddle(request)) is not None:
             return answer
