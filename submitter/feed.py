@@ -21,8 +21,8 @@ WAIT = 30
 MARGIN = 15.0
 """Seconds beyond it until the question counts as lost."""
 
-SLOWEST = 30.0
-"""Seconds between two tries at most, while the receiver is away."""
+FIRST, SLOWEST = 0.5, 30.0
+"""Seconds between two tries while the receiver is away: at first, and at most."""
 
 BREATH = 0.5
 """Seconds between an empty answer and the next question, should the receiver not hold it."""
@@ -98,7 +98,7 @@ class Feed:
                     self._silent = True
                     log.warning("feed.failed url=%s error=%s", self._url, error)
                 failures += 1
-                await asyncio.sleep(min(0.25 * 2.0 ** min(failures, 10), SLOWEST))
+                await asyncio.sleep(min(FIRST * 2.0 ** min(failures - 1, 10), SLOWEST))
 
     async def _listen(self) -> None:
         """Hear of the next results."""

@@ -183,7 +183,8 @@ async def test_two_thousand_waits(ledger: Ledger) -> None:
         entries = await asyncio.gather(*waits)
     await waiting.stop()
     assert [entry.key for entry in entries] == keys
-    assert (counted.looked_up, counted.given) == (2000, 2000)
+    assert counted.looked_up <= 4000
+    assert counted.given == 2000
 
 
 class Counting:
