@@ -28,7 +28,7 @@ from submitter.errors import (
 )
 from submitter.ledger.base import OPEN, Entry, State
 from submitter.media import takes_files
-from submitter.prediction import JSON, Status
+from submitter.prediction import JSON, Prediction, Status
 from submitter.schedule import Schedule
 from submitter.submission import Submission
 
@@ -49,6 +49,7 @@ class Batch:
         schemas: of the model's fields.
         schedule: of the waits while the API is away.
         webhook: whether to ask for webhooks.
+        heard: whether a receiver may tell of results, so that the API need not be asked.
         window: rows that are seen through at one time.
     """
 
@@ -61,6 +62,7 @@ class Batch:
         schemas: Mapping[str, JSON],
         schedule: Schedule,
         webhook: bool = True,
+        heard: bool = False,
         window: int,
     ) -> None:
         self.rows = rows
@@ -69,14 +71,17 @@ class Batch:
         self.stopped: SubmitterError | None = None
         """Why nothing more is submitted."""
         self.patience = Patience(schedule)
+        self._schedule = schedule
         self._wave = wave
         self._model = model
         self._schemas = schemas
         self._webhook = webhook
+        self._heard = heard
         self._window = window
         self._given_up = asyncio.Event()
         self._places = asyncio.Semaphore(SENDERS)
         self._sending: set[asyncio.Task[Submission]] = set()
+        self._waits: set[asyncio.Task[Prediction]] = set()
 
     @property
     def counts(self) -> Counter[Standing]:
@@ -172,16 +177,34 @@ class Batch:
         """Send what is to be sent, and wait until all have ended; whoever cancels loses nothing."""
         open_rows = [row for row in self.rows if row.standing in _UNFINISHED]
         left = iter(open_rows)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(self._window, len(open_rows))):
-                group.create_task(self._see_through(left))
+        watching = asyncio.create_task(self._watch())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._window, len(open_rows))):
+                    group.create_task(self._see_through(left))
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        """Notice that nothing ends because the key is refused, or the API is away."""
+        while True:
+            before = self.ended
+            await asyncio.sleep(self._schedule.overdue)
+            if self.ended == before:
+                try:
+                    await self._wave.balance()
+                except AuthFailed as error:
+                    self._stop(error)
+                except (ApiError, Unavailable) as error:
+                    self.patience.trouble = str(error)
 
     async def _see_through(self, rows: Iterator[Row]) -> None:
         for row in rows:
             while row.standing in _UNFINISHED:
                 waiting = row.standing is Standing.WAITING
                 turn = await self.patience.turn(self._given_up if waiting else asyncio.Event())
-                if waiting and self._given_up.is_set():
+                if self._given_up.is_set() and (waiting or self._is_deaf()):
                     break
                 try:
                     if waiting:
@@ -193,49 +216,55 @@ class Batch:
 
     async def _send(self, row: Row) -> None:
         async with self._places:
-            if self._given_up.is_set():
-                return
-            sending = asyncio.create_task(
-                self._wave.submit(
-                    self._model,
-                    json.loads(row.text),
-                    key=row.key,
-                    context=row.context,
-                    webhook=self._webhook,
-                    cost=row.cost,
-                )
+            if not self._given_up.is_set() and await self._submit(row):
+                self.patience.passed()
+                row.standing = Standing.RUNNING
+
+    async def _submit(self, row: Row) -> bool:
+        """Whether it is under way now, as far as is known."""
+        sending = asyncio.create_task(
+            self._wave.submit(
+                self._model,
+                json.loads(row.text),
+                key=row.key,
+                context=row.context,
+                webhook=self._webhook,
+                cost=row.cost,
             )
-            self._sending.add(sending)
-            try:
-                await sending
-            except SubmissionUnknown:
-                pass
-            except (AuthFailed, InsufficientBalance) as error:
-                self._stop(error)
-                return
-            except (RateLimited, Unavailable, LedgerUnavailable):
+        )
+        self._sending.add(sending)
+        try:
+            await sending
+        except SubmissionUnknown:
+            return True
+        except (AuthFailed, InsufficientBalance) as error:
+            self._stop(error)
+        except (RateLimited, Unavailable, LedgerUnavailable):
+            raise
+        except BadInput as error:
+            _refuse(row, Standing.INVALID, error)
+        except SubmitterError as error:
+            _refuse(row, Standing.REJECTED, error)
+        except asyncio.CancelledError:
+            if _cancelled():
                 raise
-            except BadInput as error:
-                _refuse(row, Standing.INVALID, error)
-                return
-            except SubmitterError as error:
-                _refuse(row, Standing.REJECTED, error)
-                return
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
-                    raise
-                # Its place in line is given up; a request that is on its way is waited for.
-                if not await self._is_open(row):
-                    return
-            finally:
-                self._sending.discard(sending)
-            self.patience.passed()
-            row.standing = Standing.RUNNING
+            # Its place in line is given up; a request that is on its way is waited for.
+            entry = (await self._wave.find([row.key])).get(row.key)
+            return entry is not None and entry.state in OPEN
+        else:
+            return True
+        finally:
+            self._sending.discard(sending)
+        return False
 
     async def _await_end(self, row: Row) -> None:
+        waiting = asyncio.create_task(self._wave.wait(row.key))
+        self._waits.add(waiting)
         try:
-            prediction = await self._wave.wait(row.key)
+            prediction = await waiting
+        except asyncio.CancelledError:
+            if _cancelled():
+                raise
         except Unavailable:
             # The lost answer had created nothing: it may be sent again.
             row.standing = Standing.WAITING
@@ -244,19 +273,22 @@ class Batch:
             _refuse(row, Standing.REJECTED, error)
         else:
             self.ended += 1
+            self.patience.trouble = None
             row.standing = Standing.COMPLETED if prediction.succeeded else Standing.FAILED
+        finally:
+            self._waits.discard(waiting)
 
     def _stop(self, error: SubmitterError) -> None:
         """Submit nothing more: the same would happen to all."""
         if self.stopped is None:
             self.stopped = error
             self._given_up.set()
-            for sending in list(self._sending):
-                sending.cancel()
+            for task in [*self._sending, *(self._waits if self._is_deaf() else ())]:
+                task.cancel()
 
-    async def _is_open(self, row: Row) -> bool:
-        entry = (await self._wave.find([row.key])).get(row.key)
-        return entry is not None and entry.state in OPEN
+    def _is_deaf(self) -> bool:
+        """Whether nobody would ever tell how the tasks that are on their way have ended."""
+        return isinstance(self.stopped, AuthFailed) and not self._heard
 
     def _names_files(self, input: Mapping[str, JSON]) -> bool:
         return any(
@@ -289,6 +321,12 @@ def _refuse(row: Row, standing: Standing, error: SubmitterError) -> None:
     elif isinstance(error, ApiError):
         row.code = error.code
         row.error += f": {error.message}" if error.message else ""
+
+
+def _cancelled() -> bool:
+    """Whether this task is cancelled, and not just one that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _is_url(value: JSON) -> bool:

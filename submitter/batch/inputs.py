@@ -18,6 +18,7 @@ from submitter.batch.row import Keys, Row, Standing
 from submitter.errors import BadInput, Fault
 from submitter.fields import read_field
 from submitter.prediction import JSON
+from submitter.strict import unfit
 
 FORMATS = (".jsonl", ".ndjson", ".csv")
 
@@ -75,12 +76,12 @@ def _row(number: int, line: int, given: _Given, keys: Keys, context: JSON) -> Ro
         input = given
         if isinstance(given.get("input"), dict) and given.keys() <= {"input", "context"}:
             input, context = given["input"], given.get("context", context)
-        try:
+        faults, sound = unfit(input)
+        if sound:
             text = json.dumps(input, ensure_ascii=False)
             ordered = json.dumps(input, ensure_ascii=False, sort_keys=True)
             return Row(number, line, text, keys.key(ordered), context)
-        except RecursionError:
-            given = _Unreadable(str(number), "nests too deep")
+        given = _Unreadable(str(number), "; ".join(map(str, faults)))
     key = keys.key(f"unreadable: {given.content}")
     return Row(number, line, "", key, standing=Standing.INVALID, error=given.reason)
 

@@ -59,12 +59,13 @@ async def plan(
         schemas=schemas,
         schedule=Schedule(given.overdue),
         webhook=wanted.webhook,
+        heard=wanted.webhook and given.public_url is not None,
         # Somebody is always in line for the place that is free next.
         window=WINDOW if given.in_flight is None else given.in_flight + SENDERS,
     )
     await batch.look_up(rows)
     if wanted.retry:
-        say(f"{batch.pay_again(earlier.failed)} rows are submitted again")
+        say(f"Submitted again, because they failed: {batch.pay_again(earlier.failed)}")
     prices = Prices(lambda input: wave.price(wanted.model, input), schemas)
     await batch.check(prices)
     _tell_bad(batch, say)
@@ -74,7 +75,7 @@ async def plan(
         if trouble is not None:
             raise trouble
         if unknown:
-            what = f"cannot be held: the API names no price for {unknown} rows"
+            what = f"cannot be held: the API names no price for {unknown} of the rows"
             raise BadInput([Fault("--max-cost", what)])
         if total > wanted.max_cost:
             raise OverBudget(total, wanted.max_cost)

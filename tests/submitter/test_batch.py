@@ -12,7 +12,9 @@ import pytest
 from cryptography.fernet import Fernet
 
 from submitter.batch.batch import SENDERS
+from submitter.batch.planning import plan
 from submitter.batch.row import Standing
+from submitter.batch.wanted import Wanted
 from submitter.client import WaveSpeed
 from submitter.errors import (
     BadInput,
@@ -27,7 +29,7 @@ from submitter.prediction import Prediction
 from submitter.seal import Seal
 from submitter.simulator import Faults, Simulator
 from submitter.simulator.media import png
-from tests.submitter.batching import KLING, Done, Scripted, run, settings, write
+from tests.submitter.batching import KLING, PATIENCE, Done, Scripted, run, settings, write
 
 IMAGE = "https://example.com/first.png"
 
@@ -112,6 +114,16 @@ async def test_another_name_pays_anew(sim: Simulator, tmp_path: Path) -> None:
     assert len(sim.tasks) == 3
 
 
+async def test_another_ledger(sim: Simulator, tmp_path: Path) -> None:
+    """A results file whose tasks the ledger does not know is no reason to pay for them again."""
+    inputs = write(tmp_path, [shot("a")])
+    await batch(sim, inputs)
+    other = settings(sim, tmp_path, database=f"sqlite:///{tmp_path / 'other.db'}")
+    with pytest.raises(BadInput, match="WAVEHOOK_DATABASE"):
+        await run(WaveSpeed(settings=other), other, inputs)
+    assert len(sim.tasks) == 1
+
+
 async def test_two_at_once(sim: Simulator, tmp_path: Path) -> None:
     """Two batches of one name come to the same results, and pay once."""
     inputs = write(tmp_path, [shot(f"{n}") for n in range(20)])
@@ -144,19 +156,27 @@ async def test_a_model_that_the_api_does_not_have(sim: Simulator, tmp_path: Path
     """What is refused is a result; the same again tries it again, for nothing was paid."""
     inputs = write(tmp_path, [{"text": "a"}, {"text": "b"}])
     given = settings(sim, tmp_path)
-    for _ in range(2):
-        wave = Scripted(given)
-        done = await run(wave, given, inputs, model="acme/none")
-        assert done.statuses == ["rejected", "rejected"]
-        assert wave.posts == 2
+    one, two = Scripted(given), Scripted(given)
+    await run(one, given, inputs, model="acme/none")
+    done = await run(two, given, inputs, model="acme/none")
+    assert done.statuses == ["rejected", "rejected"]
+    assert one.posts == two.posts == 2
     assert "Model not found" in done.results[0]["error"]
     assert (done.results[0]["code"], done.results[0]["cost"]) == (404, None)
+
+
+async def test_bad_rows_are_told_in_few_lines(sim: Simulator, tmp_path: Path) -> None:
+    """Of many bad rows a person is told the first ones; the results have them all."""
+    done = await batch(sim, write(tmp_path, ["x"] * 25))
+    assert len(done.said) == 22
+    assert done.said[-1] == "  and 5 more"
+    assert done.statuses == ["invalid"] * 25
 
 
 async def test_a_cap_without_a_price(sim: Simulator, tmp_path: Path) -> None:
     """A cap that cannot be held lets nothing through."""
     inputs = write(tmp_path, [{"text": "a"}])
-    with pytest.raises(BadInput, match="names no price for 1 rows"):
+    with pytest.raises(BadInput, match="names no price for 1 of the rows"):
         await batch(sim, inputs, model="acme/none", max_cost=1.0)
     sim.set_faults(Faults.parse("error-502"))
     with pytest.raises(Unavailable):
@@ -191,6 +211,29 @@ async def test_the_api_is_away(sim: Simulator, tmp_path: Path) -> None:
     assert len(sim.tasks) == 2
     assert wave.posts == len(away) + 2
     assert done.batch.patience.trouble is None
+
+
+async def test_nothing_ends(tmp_path: Path) -> None:
+    """Where nothing ends for long, a person learns that the API is away, until it is back."""
+    async with Simulator(speed=1) as sim:
+        given = settings(sim, tmp_path, overdue=0.1)
+        troubles: list[str | None] = []
+
+        class Silent(Scripted):
+            async def balance(self) -> float:
+                troubles.append(batch.patience.trouble)
+                if len(troubles) > 1:
+                    await sim.forward(100)
+                raise Unavailable("HTTP 502")
+
+        inputs = write(tmp_path, [shot("a")])
+        async with asyncio.timeout(PATIENCE), Silent(given) as wave:
+            wanted = Wanted(inputs, KLING, tmp_path / "results.jsonl")
+            batch = await plan(wave, given, wanted, print)
+            await batch.run()
+    assert troubles[:2] == [None, "the API is not available (HTTP 502)"]
+    assert batch.patience.trouble is None
+    assert batch.rows[0].standing is Standing.COMPLETED
 
 
 async def test_the_ledger_is_away(sim: Simulator, tmp_path: Path) -> None:
@@ -231,16 +274,25 @@ async def test_no_money_left(sim: Simulator, tmp_path: Path) -> None:
     assert len(sim.tasks) == 20
 
 
+async def test_no_money_while_the_api_is_away(sim: Simulator, tmp_path: Path) -> None:
+    """Who waits for the API to come back learns that nothing more is submitted."""
+    given = settings(sim, tmp_path, overdue=3600.0)
+    wave = Scripted(given, Unavailable("ConnectError"), InsufficientBalance(status=400))
+    done = await run(wave, given, write(tmp_path, [shot("a"), shot("b")]))
+    assert done.statuses == ["waiting", "waiting"]
+    assert isinstance(done.batch.stopped, InsufficientBalance)
+
+
 async def test_failed_rows_are_paid_for_again(sim: Simulator, tmp_path: Path) -> None:
     """Only on request, and only what the results file shows; a kill makes no third payment."""
     inputs = write(tmp_path, [shot("a"), shot("b [fail]")])
     out = tmp_path / "results.jsonl"
     first = await batch(sim, inputs, retry=True)
-    assert first.said == ["0 rows are submitted again"]
+    assert first.said == ["Submitted again, because they failed: 0"]
     assert first.statuses == ["completed", "failed"]
     shown = out.read_text()
     second = await batch(sim, inputs, retry=True)
-    assert second.said == ["1 rows are submitted again"]
+    assert second.said == ["Submitted again, because they failed: 1"]
     assert second.results[0] == first.results[0]
     assert second.results[1]["key"] == first.results[1]["key"] + ".2"
     assert len(sim.tasks) == 3
