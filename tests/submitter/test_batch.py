@@ -221,7 +221,7 @@ async def test_nothing_ends(tmp_path: Path) -> None:
 
         class Silent(Scripted):
             async def balance(self) -> float:
-                troubles.append(batch.patience.trouble)
+                troubles.append(made.patience.trouble)
                 if len(troubles) > 1:
                     await sim.forward(100)
                 raise Unavailable("HTTP 502")
@@ -229,11 +229,11 @@ async def test_nothing_ends(tmp_path: Path) -> None:
         inputs = write(tmp_path, [shot("a")])
         async with asyncio.timeout(PATIENCE), Silent(given) as wave:
             wanted = Wanted(inputs, KLING, tmp_path / "results.jsonl")
-            batch = await plan(wave, given, wanted, print)
-            await batch.run()
+            made = await plan(wave, given, wanted, print)
+            await made.run()
     assert troubles[:2] == [None, "the API is not available (HTTP 502)"]
-    assert batch.patience.trouble is None
-    assert batch.rows[0].standing is Standing.COMPLETED
+    assert made.patience.trouble is None
+    assert made.rows[0].standing is Standing.COMPLETED
 
 
 async def test_the_ledger_is_away(sim: Simulator, tmp_path: Path) -> None:

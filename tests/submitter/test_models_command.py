@@ -13,11 +13,11 @@ import rich.console
 import typer
 from typer.testing import CliRunner
 
-from submitter import models_view
 from submitter.catalogue import builtin, builtin_models
 from submitter.catalogue.cache import Cache, Listing
+from submitter.cli import models_view
+from submitter.cli.models import models_command
 from submitter.errors import BadSettings
-from submitter.models_command import models_command
 from submitter.offers import Model
 from submitter.settings import SubmitSettings, from_environment
 
@@ -271,7 +271,7 @@ def test_a_terminal_gets_the_table(api: Api, monkeypatch: pytest.MonkeyPatch) ->
     """Whoever looks at it gets the table, whoever pipes it gets lines."""
     shown: list[object] = []
     monkeypatch.setattr(rich.console.Console, "print", lambda _, table: shown.append(table))
-    monkeypatch.setattr("submitter.models_command._is_terminal", lambda: True)
+    monkeypatch.setattr("submitter.cli.models._is_terminal", lambda: True)
     assert run().stdout == ""
     assert len(shown) == 1
 

@@ -118,7 +118,7 @@ def _list(found: Sequence[Model], *, as_json: bool) -> None:
     elif not found:
         typer.echo("No such models.", err=True)
     else:
-        from submitter.models_view import lines, table
+        from submitter.cli.models_view import lines, table
 
         if _is_terminal():
             table(found)
@@ -142,7 +142,7 @@ def _show(name: str, known: Sequence[Model], note: str, *, as_json: bool) -> Non
         schema = dict(model.schema) if model.schema is not None else None
         json_line({**_fields(model), "schema": schema})
     else:
-        from submitter.models_view import sheet
+        from submitter.cli.models_view import sheet
 
         typer.echo("\n".join(sheet(model)))
 
