@@ -7,7 +7,7 @@ import contextlib
 import random as _random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -314,13 +314,16 @@ class WaveSpeed(Calls):
         found = await ends.find(id)
         return found if isinstance(found, Prediction) else await ends.result(found, timeout)
 
-    async def stream(self, *, follow: bool = False) -> AsyncIterator[Prediction]:
+    async def stream(self, *, follow: bool = False) -> AsyncGenerator[Prediction, None]:
         """Give the predictions of this client's submits as they end, each once.
 
         Those that ended before are given first. It ends when all that were submitted have ended.
 
         Args:
             follow: go on until closed, with whatever ends in the ledger, whoever submitted it.
+
+        Raises:
+            StillRunning: the client was closed, and tasks have not ended; they are not lost.
         """
         if self._waiting is None:
             raise RuntimeError(OUTSIDE)
