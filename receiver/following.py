@@ -24,8 +24,14 @@ from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Ledger, Result
 from submitter.prediction import TERMINAL
 
-AT_ONCE = 200
+AT_ONCE = 1000
 """Events that are looked at together."""
+
+MANY = 16
+"""Events of one look after which the next ones may gather for a moment."""
+
+GATHER = 0.02
+"""Seconds of it: each look takes time from the deliveries, whatever it looks at."""
 
 MOST = 10_000
 """Events that wait here at most; a reconcile finds the others in the inbox."""
@@ -161,6 +167,8 @@ class Follower:
                 self._batch = [self._queue.popleft() for _ in range(some)]
                 await self._persist(self._batch)
                 self._batch = []
+                if some > MANY and not self._stopping:
+                    await asyncio.sleep(GATHER)
                 continue
             self._woken.clear()
             try:
