@@ -21,6 +21,9 @@ from submitter.settings import SubmitSettings
 WINDOW = 1000
 """Rows that are seen through at one time, where the settings set no limit."""
 
+MANY = 5000
+"""Rows whose check takes long enough for a person to wonder."""
+
 SHOWN = 20
 """Bad rows that are shown; the results have all."""
 
@@ -66,6 +69,8 @@ async def plan(
     await batch.look_up(rows)
     if wanted.retry:
         say(f"Submitted again, because they failed: {batch.pay_again(earlier.failed)}")
+    if len(rows) >= MANY:
+        say(f"Checking {len(rows)} rows.")
     prices = Prices(lambda input: wave.price(wanted.model, input), schemas)
     await batch.check(prices)
     _tell_bad(batch, say)

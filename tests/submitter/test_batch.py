@@ -389,7 +389,7 @@ async def test_a_row_that_left_the_ledger(sim: Simulator, tmp_path: Path) -> Non
 async def test_many_rows(sim: Simulator, tmp_path: Path) -> None:
     """However many rows there are, few are seen through at one time."""
     given = settings(sim, tmp_path, in_flight=10)
-    count, most = 500, 0
+    count, most = 300, 0
 
     class Quick(WaveSpeed):
         async def post(self, model: str, input: Any, *_: Any, **__: Any) -> Prediction:

@@ -42,8 +42,9 @@ def test_json_lines(tmp_path: Path) -> None:
         (b'{"a": "\xff"}', "is not UTF-8"),
         (b'{"a": ' + b"9" * 5000 + b"}", "beyond reading"),
         (b'{"a": ' + b"[" * 100_000 + b"}", "beyond reading"),
+        (b'{"a": ' + b"[" * 50 + b"]" * 50 + b"}", "nests deeper"),
     ],
-    ids=["cut", "no object", "not UTF-8", "a huge number", "deep"],
+    ids=["cut", "no object", "not UTF-8", "a huge number", "endless", "deep"],
 )
 def test_a_bad_line_stops_no_other(tmp_path: Path, line: bytes, reason: str) -> None:
     """F12: a line that cannot be read is a bad row, with the reason; it has a key all the same."""
