@@ -76,31 +76,31 @@ __all__ = [
     "WaveSpeed",
 ]
 
-_HOMES = {
-    "JSON": "prediction",
-    "KlingImageToVideo": "catalogue.kling",
-    "KlingStartEndFrame": "catalogue.kling",
-    "KlingTextToVideo": "catalogue.kling",
-    "Limits": "ledger.base",
-    "MemoryLedger": "ledger.memory",
-    "Model": "offers",
-    "Prediction": "prediction",
-    "Price": "offers",
-    "SQLiteLedger": "ledger.sqlite",
-    "Seal": "seal",
-    "Sealed": "seal",
-    "Status": "prediction",
-    "Submission": "submission",
-    "TypedInput": "catalogue.kling",
-    "WaveSpeed": "client",
-}
+if not TYPE_CHECKING:  # a checker would take any name for public
+    _HOMES = {
+        "JSON": "prediction",
+        "KlingImageToVideo": "catalogue.kling",
+        "KlingStartEndFrame": "catalogue.kling",
+        "KlingTextToVideo": "catalogue.kling",
+        "Limits": "ledger.base",
+        "MemoryLedger": "ledger.memory",
+        "Model": "offers",
+        "Prediction": "prediction",
+        "Price": "offers",
+        "SQLiteLedger": "ledger.sqlite",
+        "Seal": "seal",
+        "Sealed": "seal",
+        "Status": "prediction",
+        "Submission": "submission",
+        "TypedInput": "catalogue.kling",
+        "WaveSpeed": "client",
+    }
 
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
-    globals()[name] = value
-    return value
+        value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+        globals()[name] = value
+        return value

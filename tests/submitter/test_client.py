@@ -1,298 +1,119 @@
-"""The client over a transport that answers in the same process."""
+"""The client as a whole: how it is made, entered and left."""
 
 from __future__ import annotations
 
-import json
-import logging
-import traceback
-from collections.abc import Callable
+import asyncio
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from cryptography.fernet import Fernet
 
-from submitter import errors
-from submitter.client import BASE_URL, Submission, WaveSpeed, _wait
-from submitter.seal import Seal, Sealed
+from submitter.client import WaveSpeed
+from submitter.errors import BadSettings, LedgerUnavailable
+from submitter.ledger.base import Ledger, Limits, State
+from submitter.ledger.memory import MemoryLedger
+from submitter.ledger.sqlite import SQLiteLedger
+from submitter.seal import Seal, load_or_create_key
+from submitter.settings import SubmitSettings
+from tests.submitter.submits import INPUT, World, refusing, surroundings
+from tests.submitter.wired import KLING, Wire, answering
 
 pytestmark = pytest.mark.anyio
 
-KEY, PROMPT = "wave-KEY-5e2a3b", "a PROMPT that nobody may see"
-KLING = "kwaivgi/kling-v2.1-i2v-standard"
-IMAGE = "https://example.com/first.png"
-INPUT: dict[str, Any] = {"prompt": PROMPT, "image": IMAGE}
 PUBLIC = "https://hooks.example.com"
-NOW = 1_772_356_368.0
-SEAL = Seal([Fernet.generate_key().decode()])
-TASK = {"code": 200, "data": {"id": "t1", "status": "created"}}
-
-Answering = Callable[[httpx.Request], httpx.Response]
+CREATED = {"code": 200, "data": {"id": "t", "status": "created"}}
 
 
-class Wire(httpx.MockTransport):
-    """Answers in turn, the last answer for ever, and keeps what was sent."""
-
-    def __init__(self, *answers: httpx.Response | Exception) -> None:
-        super().__init__(self.answer)
-        self.answers = list(answers)
-        self.sent: list[httpx.Request] = []
-
-    async def answer(self, request: httpx.Request) -> httpx.Response:
-        self.sent.append(request)
-        item = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(item, Exception):
-            raise item
-        return httpx.Response(item.status_code, headers=item.headers, content=item.content)
+@pytest.fixture
+async def world(ledger: Ledger) -> AsyncIterator[World]:
+    async with surroundings(ledger) as world:
+        yield world
 
 
-def reply(status: int = 200, body: Any = None, **headers: str) -> httpx.Response:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.Response(status, json=TASK if body is None else body, headers=named)
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, empty."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def client(wire: Wire, **more: Any) -> WaveSpeed:
-    more = {"webhook_url": PUBLIC, "seal": SEAL, **more}
-    return WaveSpeed(KEY, transport=wire, clock=lambda: NOW, **more)
+async def test_with_only_a_key(world: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`WaveSpeed()` works with the API key alone; its ledger is in the working directory."""
+    monkeypatch.setenv("WAVESPEED_API_KEY", "key\n")
+    monkeypatch.setenv("WAVESPEED_BASE_URL", world.sim.url)
+    async with WaveSpeed() as wave:
+        submission = await wave.submit(KLING, INPUT, key="k")
+    assert {path.name.partition(".db")[0] for path in folder.iterdir()} == {"wavehook"}
+    assert stat.S_IMODE((folder / "wavehook.db").stat().st_mode) == 0o600
+    async with SQLiteOpened(folder / "wavehook.db") as ledger:
+        [entry] = (await ledger.find(["k"])).values()
+    assert (entry.state, entry.task_id) == (State.ACCEPTED, submission.task_id)
 
 
-async def test_submit() -> None:
-    """A submission is one POST with key, input and webhook, and answers with the task's id."""
-    wire = Wire(reply())
-    async with client(wire) as wave:
-        done = await wave.submit(KLING, {"image": IMAGE}, prompt=PROMPT)
-    assert isinstance(done, Submission)
-    assert (done.task_id, done.model, done.prediction.status) == ("t1", KLING, "created")
-    [request] = wire.sent
-    assert request.headers["authorization"] == f"Bearer {KEY}"
-    assert request.url.path == f"/api/v3/{KLING}"
-    assert str(request.url) == BASE_URL
-    assert dict(request.url.params) == {"webhook": f"{PUBLIC}/webhooks/wavespeed"}
-    assert json.loads(request.content) == INPUT
+class SQLiteOpened:
+    """A ledger for as long as a block runs."""
+
+    def __init__(self, path: Path) -> None:
+        self.ledger = SQLiteLedger(path)
+
+    async def __aenter__(self) -> Ledger:
+        await self.ledger.open()
+        return self.ledger
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.ledger.close()
 
 
-async def test_a_context_travels_sealed() -> None:
-    """The webhook's path ends with a token that opens to the context and the model."""
-    wire = Wire(reply())
-    async with client(wire) as wave:
-        await wave.submit(KLING, INPUT, context={"user": 7})
-    base, _, token = wire.sent[0].url.params["webhook"].rpartition("/")
-    assert base == f"{PUBLIC}/webhooks/wavespeed"
-    assert SEAL.open(token, NOW) == Sealed({"user": 7}, KLING)
-
-
-@pytest.mark.parametrize(
-    ("webhook", "sent"),
-    [
-        (True, f"{PUBLIC}/webhooks/wavespeed"),
-        (False, None),
-        ("", None),
-        ("https://other.example/x?y=1", "https://other.example/x?y=1"),
-    ],
-)
-async def test_the_webhook_of_one_submission(webhook: str | bool, sent: str | None) -> None:
-    """A submission may go without a webhook, or with one of its own."""
-    wire = Wire(reply())
-    async with client(wire) as wave:
-        await wave.submit(KLING, INPUT, webhook=webhook)
-    assert wire.sent[0].url.params.get("webhook") == sent
-
-
-async def test_without_a_public_url_no_webhook_is_asked_for() -> None:
-    """Without an address there is no webhook, and no error."""
-    wire = Wire(reply())
-    async with client(wire, webhook_url=None) as wave:
-        await wave.submit(KLING, INPUT)
-    assert wire.sent[0].url.query == b""
-
-
-async def test_all_faults_before_anything_is_sent() -> None:
-    """Faults of fields, webhook and context come together, each with its path; none is sent."""
-    wire = Wire(reply())
-    async with client(wire) as wave:
-        with pytest.raises(errors.BadInput) as caught:
-            await wave.submit(
-                KLING, {"duration": 7, "image": IMAGE}, webhook="http://a.example", duration=8
-            )
-        assert {fault.path for fault in caught.value.faults} == {"duration", "prompt", "webhook"}
-        assert "is given twice" in str(caught.value)
-        with pytest.raises(errors.BadInput) as caught:
-            await wave.submit("../delete", {"a": float("nan")}, context={"b": b""})  # type: ignore[dict-item]
-        paths = [fault.path for fault in caught.value.faults]
-        assert paths == ["model", "a", "context.b"]
-    assert wire.sent == []
-
-
-async def test_a_context_too_large_is_told_as_such() -> None:
-    """A context over the limit alone keeps its own error."""
-    wire = Wire(reply())
-    async with client(wire) as wave:
-        with pytest.raises(errors.ContextTooLarge):
-            await wave.submit(KLING, INPUT, context="x" * 3000)
-    assert wire.sent == []
-
-
-@pytest.mark.parametrize("webhook", [False, "https://other.example/x"])
-async def test_a_context_needs_the_clients_webhook(webhook: str | bool) -> None:
-    """A context that would not travel is refused, not lost."""
-    wire = Wire(reply())
-    async with client(wire) as wave:
-        with pytest.raises(errors.BadInput, match="context"):
-            await wave.submit(KLING, INPUT, context=1, webhook=webhook)
-    assert wire.sent == []
-
-
-@pytest.mark.parametrize(
-    ("more", "setting"),
-    [({"webhook_url": None}, "WAVEHOOK_PUBLIC_URL"), ({"seal": None}, "WAVEHOOK_SEAL_KEYS")],
-)
-async def test_what_a_context_needs(more: dict[str, Any], setting: str) -> None:
-    """A context without a way to travel names the setting that is missing."""
-    wire = Wire(reply())
-    async with client(wire, **more) as wave:
-        with pytest.raises(errors.BadSettings) as caught:
-            await wave.submit(KLING, INPUT, context=1)
-    assert caught.value.setting == setting
-    assert wire.sent == []
-
-
-async def test_other_models_are_left_to_the_api() -> None:
-    """A model without a built-in schema is sent as it is, if it is JSON."""
-    wire = Wire(reply())
-    async with client(wire) as wave:
-        await wave.submit("vendor/other-model", anything=[1, {"x": None}])
-        with pytest.raises(errors.BadInput, match="finite"):
-            await wave.submit("vendor/other-model", anything=float("nan"))
-    assert [json.loads(request.content) for request in wire.sent] == [
-        {"anything": [1, {"x": None}]}
+async def test_all_from_the_environment(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each setting of the submitter is taken up."""
+    key = Fernet.generate_key().decode()
+    for name, value in {
+        "WAVESPEED_API_KEY": "key",
+        "WAVESPEED_BASE_URL": world.sim.url,
+        "WAVEHOOK_PUBLIC_URL": PUBLIC,
+        "WAVEHOOK_SEAL_KEYS": f"{key}, {Fernet.generate_key().decode()}",
+        "WAVEHOOK_DATABASE": f"sqlite:///{folder / 'other.db'}",
+        "WAVEHOOK_RATE": "10",
+        "WAVEHOOK_IN_FLIGHT": "20",
+        "WAVEHOOK_ADMIN_TOKEN": "token",
+        "WAVEHOOK_OVERDUE": "2m",
+        "WAVEHOOK_SUBMIT_TIMEOUT": "20s",
+    }.items():
+        monkeypatch.setenv(name, value)
+    wire = Wire(answering(KLING, refusing(200, CREATED)))
+    async with WaveSpeed(transport=wire) as wave:
+        await wave.submit(KLING, INPUT, context=1, key="k")
+        entry = (await wave.find(["k"]))["k"]
+        assert wave._feed is not None
+        assert wave._submitting._flow._limits == Limits(10, 20)
+    assert entry.until == pytest.approx(entry.sent_at + 20 + 2)
+    [request] = [each for each in wire.sent if each.method == "POST"]
+    token = request.url.params["webhook"].rpartition("/")[2]
+    opened = Seal([key]).open(token, entry.sent_at + 1)
+    assert opened is not None
+    assert opened.submission == "k"
+    assert [path.name for path in folder.iterdir() if path.suffix in (".db", ".key")] == [
+        "other.db"
     ]
 
 
-@pytest.mark.parametrize("kind", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout])
-async def test_nothing_was_sent(kind: type[httpx.TransportError]) -> None:
-    """Without a connection nothing was sent, which is no unknown submission."""
-    wire = Wire(kind("x"))
-    async with client(wire) as wave:
-        with pytest.raises(errors.Unavailable):
-            await wave.submit(KLING, INPUT)
-    assert len(wire.sent) == 1
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [
-        httpx.ReadTimeout("x"),
-        httpx.WriteTimeout("x"),
-        httpx.ReadError("x"),
-        httpx.WriteError("x"),
-        httpx.CloseError("x"),
-        httpx.RemoteProtocolError("x"),
-        httpx.ProxyError("x"),
-        httpx.DecodingError("x"),
-        reply(500, {"message": PROMPT}),
-        reply(502, {}),
-        reply(200, {"code": 5000}),
-        reply(200, []),
-    ],
-    ids=repr,
-)
-async def test_a_lost_answer_is_not_sent_again(failure: httpx.Response | Exception) -> None:
-    """F32: after anything that may have reached the API, the POST is not repeated."""
-    wire = Wire(failure)
-    async with client(wire) as wave:
-        with pytest.raises(errors.SubmissionUnknown) as caught:
-            await wave.submit(KLING, INPUT)
-    assert len(wire.sent) == 1
-    assert (caught.value.model, caught.value.sent_at) == (KLING, NOW)
-
-
-async def test_a_limited_submission_says_when() -> None:
-    """F27: a 429 is raised with its Retry-After, and is the caller's to repeat."""
-    wire = Wire(reply(429, {}, retry_after="12"))
-    async with client(wire) as wave:
-        with pytest.raises(errors.RateLimited) as caught:
-            await wave.submit(KLING, INPUT)
-    assert caught.value.retry_after == 12.0
-    assert len(wire.sent) == 1
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [
-        httpx.ConnectError("x"),
-        httpx.ReadTimeout("x"),
-        httpx.RemoteProtocolError("x"),
-        reply(429, {}),
-        reply(429, {}, retry_after="7"),
-        reply(500, {}),
-        reply(503, {}, retry_after="60"),
-        httpx.Response(200, content=b"<html>"),
-    ],
-    ids=repr,
-)
-async def test_questions_are_asked_again(failure: httpx.Response | Exception) -> None:
-    """Network errors, 429 and 5xx are asked again until there is an answer."""
-    done = {"code": 200, "data": {"id": "t1", "status": "completed"}}
-    wire = Wire(failure, failure, reply(200, done))
-    async with client(wire) as wave:
-        assert (await wave.result("t1")).status == "completed"
-    assert [request.url.path for request in wire.sent] == ["/api/v3/predictions/t1/result"] * 3
-
-
-async def test_questions_end() -> None:
-    """An API that stays away is given up on."""
-    wire = Wire(reply(503, {}))
-    async with client(wire) as wave:
-        with pytest.raises(errors.Unavailable):
-            await wave.webhook_secret()
-    assert len(wire.sent) == 5
-
-
-@pytest.mark.parametrize(
-    "failure", [reply(404, {}), reply(401, {}), reply(429, {}, retry_after="3600"), reply(200, [])]
-)
-async def test_questions_that_are_not_asked_again(failure: httpx.Response) -> None:
-    """A refusal, or a wait of an hour, is raised at once."""
-    wire = Wire(failure)
-    async with client(wire) as wave:
-        with pytest.raises(errors.ApiError):
-            await wave.result("t1")
-    assert len(wire.sent) == 1
-
-
-def test_retry_after_is_waited_for() -> None:
-    """F27: the wait is what the API said, and up to a second more, so that clients spread."""
-    waits = [_wait(errors.RateLimited(retry_after=7.0)) for _ in range(20)]
-    assert all(7.0 <= wait <= 8.0 for wait in waits)
-    assert len(set(waits)) > 1
-
-
-async def test_the_secret() -> None:
-    """The webhook secret is fetched and returned as text."""
-    wire = Wire(reply(200, {"code": 200, "data": {"secret": "whsec_abc"}}))
-    async with client(wire) as wave:
-        assert await wave.webhook_secret() == "whsec_abc"
-    assert wire.sent[0].url.path == "/api/v3/webhook/secret"
-
-
-async def test_redirects_are_not_followed() -> None:
-    """F32: a redirect neither repeats a submission nor carries the key elsewhere."""
-    wire = Wire(reply(307, {}, location="https://elsewhere.example/"))
-    async with client(wire) as wave:
-        with pytest.raises(errors.ApiError, match="WAVESPEED_BASE_URL"):
-            await wave.submit(KLING, INPUT)
-    assert len(wire.sent) == 1
-
-
-async def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Key and base URL are read when the client is made."""
-    monkeypatch.setenv("WAVESPEED_API_KEY", f" {KEY}\n")
-    monkeypatch.setenv("WAVESPEED_BASE_URL", "http://127.0.0.1:1")
-    wire = Wire(reply())
-    async with WaveSpeed(transport=wire) as wave:
-        await wave.result("t1")
-    assert wire.sent[0].headers["authorization"] == f"Bearer {KEY}"
-    assert wire.sent[0].url.host == "127.0.0.1"
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_the_receivers_key_file(world: World, folder: Path, is_there: bool) -> None:
+    """The receiver's key is used where it is; one that only the submitter knew is not made."""
+    keys = [load_or_create_key(folder / "wavehook.key")] if is_there else []
+    world.wire.meddle = answering(KLING, refusing(200, CREATED))
+    async with world.client(webhook_url=PUBLIC) as wave:
+        await wave.submit(KLING, INPUT, key="k")
+    [request] = world.wire.sent
+    webhook = request.url.params["webhook"]
+    assert webhook.startswith(f"{PUBLIC}/webhooks/wavespeed")
+    assert (webhook == f"{PUBLIC}/webhooks/wavespeed") is not is_there
+    assert len(list(folder.iterdir())) == len(keys)
 
 
 @pytest.mark.parametrize(
@@ -300,93 +121,103 @@ async def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatc
     [
         ({}, "WAVESPEED_API_KEY"),
         ({"api_key": "a b"}, "WAVESPEED_API_KEY"),
-        ({"api_key": KEY, "base_url": "http://example.com"}, "WAVESPEED_BASE_URL"),
-        ({"api_key": KEY, "webhook_url": "http://example.com"}, "WAVEHOOK_PUBLIC_URL"),
+        ({"api_key": "k", "base_url": "http://example.com"}, "WAVESPEED_BASE_URL"),
+        ({"api_key": "k", "webhook_url": "http://example.com"}, "WAVEHOOK_PUBLIC_URL"),
+        ({"api_key": "k", "webhook_url": "https://example.com/?a=b"}, "WAVEHOOK_PUBLIC_URL"),
     ],
 )
-def test_bad_settings(given: dict[str, Any], setting: str) -> None:
+def test_bad_settings(folder: Path, given: dict[str, Any], setting: str) -> None:
     """F15: what cannot work is refused when the client is made, with the setting's name."""
-    with pytest.raises(errors.BadSettings) as caught:
+    with pytest.raises(BadSettings) as caught:
         WaveSpeed(**given)
     assert caught.value.setting == setting
+    assert list(folder.iterdir()) == []
 
 
-async def test_outside_of_its_context_it_says_how_to_use_it() -> None:
+def test_a_wrong_key_file(folder: Path) -> None:
+    """F15: a key file that holds no key is named."""
+    (folder / "wavehook.key").write_text("no key")
+    with pytest.raises(BadSettings, match=r"wavehook\.key holds no Fernet key"):
+        WaveSpeed("k", webhook_url=PUBLIC)
+
+
+async def test_a_folder_that_is_not_there(folder: Path) -> None:
+    """A database that cannot be made is told when the client is entered."""
+    settings = SubmitSettings(database=f"sqlite:///{folder}/no/such/folder.db")
+    with pytest.raises(LedgerUnavailable, match=r"folder\.db"):
+        async with WaveSpeed("k", settings=settings):
+            pass
+
+
+async def test_outside_of_its_context_it_says_how_to_use_it(world: World) -> None:
     """Before and after `async with` nothing is sent."""
-    wire = Wire(reply())
-    wave = client(wire)
-    with pytest.raises(RuntimeError, match="async with"):
-        await wave.result("t1")
-    async with wave:
-        pass
+    wave = world.client()
+    for _ in range(2):
+        for call in (
+            lambda: wave.submit(KLING, INPUT),
+            lambda: wave.run(KLING, INPUT),
+            lambda: wave.wait("k"),
+            lambda: wave.result("t"),
+            lambda: anext(wave.stream()),
+        ):
+            with pytest.raises(RuntimeError, match="async with"):
+                await call()
+        async with wave:
+            pass
+    await wave.__aexit__(None, None, None)
+    assert world.wire.sent == []
+
+
+async def test_it_can_be_entered_again(world: World) -> None:
+    """A closed client opens again, with its ledger."""
+    wave = world.client()
+    for number in range(2):
+        async with wave:
+            assert (await wave.run(KLING, INPUT, key=f"k{number}")).succeeded
+    assert world.posts == 2
+
+
+async def test_a_given_ledger_is_not_closed(world: World) -> None:
+    """Whoever made it goes on using it."""
+    async with world.client() as wave:
+        await wave.submit(KLING, INPUT, key="k")
+    assert await world.state("k") is State.ACCEPTED
+
+
+async def test_its_own_ledger_is_closed(world: World, folder: Path) -> None:
+    """F45: nothing is left open: no task, no thread, no file."""
+    before = asyncio.all_tasks()
+    async with world.client(ledger=None) as wave:
+        await wave.submit(KLING, INPUT)
+        ledger = wave._ledger
+    with pytest.raises(LedgerUnavailable):
+        await ledger.find(["k"])
+    assert asyncio.all_tasks() == before
+
+
+async def test_the_client_does_all_that_calls_do(world: World) -> None:
+    """The whole API is there: history, price, balance, secret, delete."""
+    async with world.client() as wave:
+        done = await wave.run(KLING, INPUT)
+        assert [each.id async for each in wave.history(model=KLING)] == [done.id]
+        assert (await wave.price(KLING, INPUT)).discounted == 0.25
+        assert await wave.balance() == 99.75
+        assert await wave.webhook_secret() == world.sim.secret
+        assert (await wave.catalogue.model(KLING)) is not None
+        await wave.delete(done.id)
+        assert [each.id async for each in wave.history()] == []
+
+
+async def test_a_failure_inside_leaves_nothing_open(world: World) -> None:
+    """An error in the block closes the client as well."""
+    wave = world.client(ledger=MemoryLedger())
+
+    async def fail() -> None:
+        async with wave:
+            await wave.submit(KLING, INPUT)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
     with pytest.raises(RuntimeError, match="async with"):
         await wave.submit(KLING, INPUT)
-    await wave.__aexit__(None, None, None)
-    assert wire.sent == []
-
-
-async def test_logs_hold_no_token(caplog: pytest.LogCaptureFixture) -> None:
-    """F16: no log line has the key, the sealed context or the input; others' lines stay."""
-    caplog.set_level(logging.DEBUG)
-    wire = Wire(reply(503, {"message": PROMPT}), reply())
-    async with client(wire) as wave:
-        with pytest.raises(errors.SubmissionUnknown):
-            await wave.submit(KLING, INPUT, context="x")
-        await wave.result("t1")
-    token = wire.sent[0].url.params["webhook"].rpartition("/")[2]
-    assert f"POST {BASE_URL} " in caplog.text
-    assert not any(secret in caplog.text for secret in (KEY, PROMPT, token))
-    logging.getLogger("httpx").info("others' %s", httpx.URL("https://a/?webhook=x"))
-    assert "others' https://a/?webhook=x" in caplog.text
-
-
-async def test_an_error_with_the_request_holds_no_token() -> None:
-    """F16: what quotes or represents the request does not show its query."""
-    wire = Wire(reply(503, {}))
-    async with client(wire) as wave:
-        with pytest.raises(errors.SubmissionUnknown):
-            await wave.submit(KLING, INPUT, context="x")
-    url = wire.sent[0].url
-    token = url.params["webhook"].rpartition("/")[2]
-    assert str(url) == BASE_URL
-    assert token not in repr(wire.sent[0]) + repr(url)
-    assert str(url.join("/a?b")) == f"{BASE_URL}/a?b"
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [
-        reply(400, {"code": 1401, "message": f"bad prompt: {PROMPT} for {KEY}"}),
-        reply(401, {"error": KEY}),
-        reply(429, {"detail": PROMPT}),
-        reply(500, {"message": PROMPT}),
-        reply(200, {"code": 200, "data": PROMPT}),
-        httpx.Response(200, content=PROMPT.encode()),
-        httpx.ReadError(PROMPT),
-        httpx.ConnectError(KEY),
-        httpx.RemoteProtocolError(PROMPT),
-    ],
-    ids=range(9),
-)
-async def test_errors_hold_no_secrets(failure: httpx.Response | Exception) -> None:
-    """F16: neither text, repr nor traceback of an error has key, prompt, token or body."""
-    wire = Wire(failure)
-    async with client(wire) as wave:
-        for call in (lambda: wave.submit(KLING, INPUT, context="x"), lambda: wave.result("t1")):
-            with pytest.raises(errors.SubmitterError) as caught:
-                await call()
-            lines = "".join(traceback.format_exception(caught.value))
-            shown = f"{caught.value} {caught.value!r} {lines}"
-            token = wire.sent[0].url.params["webhook"].rpartition("/")[2]
-            assert not any(secret in shown for secret in (KEY, PROMPT, token))
-
-
-async def test_faults_hold_no_prompt() -> None:
-    """F16: the error about a bad input does not repeat it."""
-    async with client(Wire(reply())) as wave:
-        with pytest.raises(errors.BadInput) as caught:
-            await wave.submit(
-                KLING, prompt=PROMPT * 200, image=PROMPT, context={"a": [PROMPT * 90]}
-            )
-    assert PROMPT not in f"{caught.value} {caught.value!r}"
-    assert len(caught.value.faults) == 3

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SAMPLE = Path(__file__).with_name("handlers.py")
+SAMPLES = [Path(__file__).with_name(name) for name in ("handlers.py", "submits.py")]
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +26,16 @@ def check(file: Path, cache: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_sample_has_the_types_it_says(cache: Path) -> None:
-    """Right handlers pass, every wrong one in the sample is found."""
-    done = check(SAMPLE, cache)
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: str(sample.stem))
+def test_the_sample_has_the_types_it_says(cache: Path, sample: Path) -> None:
+    """What is right passes, every mistake in the sample is found."""
+    done = check(sample, cache)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_check_can_fail(cache: Path, tmp_path: Path) -> None:
     """A handler that returns nothing where a text is promised does not pass."""
-    text = SAMPLE.read_text().replace("    return event.id\n", "    return event.model or 5\n")
+    text = SAMPLES[0].read_text().replace("    return event.id\n", "    return event.model or 5\n")
     broken = tmp_path / "broken.py"
     broken.write_text(text)
     done = check(broken, cache)
