@@ -26,6 +26,14 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
 """Seconds; only a test that fails waits as long."""
 
+# Who runs the tests in the background may have them ignore Ctrl-C, and all they start.
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from receiver.cli import main
+main()
+"""
+
 
 @dataclass
 class Done:
@@ -101,7 +109,7 @@ async def start(
     """The command as a process of its own."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-c", "from receiver.cli import main; main()", "batch"),
+        *("-c", PROGRAM, "batch"),
         *("inputs.jsonl", "--model", KLING, "--out", "results.jsonl", *words),
         cwd=folder,
         env={

@@ -274,7 +274,12 @@ def test_interrupted(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = vendor.answer
     monkeypatch.setattr(vendor, "answer", stop)
     vendor.answers.append(task(status="processing", outputs=[]))
-    done = submit("--wait", "--key", "k1")
+    # Tests that run in the background may have been told to ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        done = submit("--wait", "--key", "k1")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (done.exit_code, done.stdout) == (130, "")
     assert "wavehook wait k1" in done.stderr
 
