@@ -27,8 +27,8 @@ class Submission:
     """
 
     entry: Entry
-    prediction: Prediction | None = None
-    _wait: Waiter | None = field(default=None, repr=False)
+    prediction: Prediction | None
+    _wait: Waiter = field(repr=False)
 
     @property
     def key(self) -> str:
@@ -43,8 +43,6 @@ class Submission:
     @property
     def task_id(self) -> str | None:
         """The API's id of the task, once it is known."""
-        if self.entry.task_id is None and self.prediction is not None:
-            return self.prediction.id
         return self.entry.task_id
 
     async def result(self, timeout: float | None = None) -> Prediction:
@@ -61,6 +59,4 @@ class Submission:
             ApiError: the API refused the question at the end.
             LedgerUnavailable: nothing can be read now.
         """
-        if self._wait is None:
-            raise RuntimeError("this submission was made without a client that can wait")
         return await self._wait(self.key, timeout)

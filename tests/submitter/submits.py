@@ -57,7 +57,7 @@ class World:
 
 @asynccontextmanager
 async def surroundings(ledger: Ledger, **options: Any) -> AsyncIterator[World]:
-    async with Simulator(**{"speed": 500.0, **options}) as sim:
+    async with Simulator(**{"speed": 2000.0, **options}) as sim:
         yield World(sim, ledger)
 
 

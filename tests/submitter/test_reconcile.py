@@ -629,6 +629,20 @@ async def test_one_that_is_not_due_yet_is_found_beside_the_other(world: World) -
     assert (await world.entry("short")).state is State.UNKNOWN
 
 
+async def test_what_was_lost_at_another_time_is_not_looked_for(world: World) -> None:
+    """Only what is due is, with what may be mistaken for it."""
+    await world.lost("early")
+    await world.ledger.postpone("early", NOW + 100 * HOUR)
+    world.clock.now += HOUR
+    await world.lost("late")
+    world.clock.now += 6
+    await world.reconciler().round()
+    assert (await world.entry("late")).state is State.ACCEPTED
+    assert (await world.entry("early")).state is State.UNKNOWN
+    [look] = [each for each in world.wire.sent if b"created_after" in each.content][:1]
+    assert json.loads(look.content)["created_after"] > "2026-03-01T10:00"
+
+
 def hiding(task_id: str) -> Any:
     """A history without one task."""
 
@@ -724,6 +738,25 @@ async def test_nothing_secret_is_told(world: World) -> None:
     report = await world.reconciler().round()
     found = next(iter(world.inbox.taken.values()))
     assert "SECRET" not in f"{report!r} {world.told!r} {found!r}"
+
+
+async def test_a_webhook_that_comes_at_the_last_look(world: World) -> None:
+    """F28: what has been told is not rejected any more."""
+    await world.lost("k", created=False)
+    for _ in range(3):
+        world.clock.now += 100
+        await world.reconciler().round()
+
+    async def meddle(request: httpx.Request) -> None:
+        if request.url.path.endswith("/predictions"):
+            told = Prediction("told", "completed")
+            await world.ledger.finish([Result(told, "k", delivered=True)], world.clock())
+
+    world.wire.meddle = meddle
+    world.clock.now += 100
+    report = await world.reconciler().round()
+    assert report.rejected == 0
+    assert (await world.entry("k")).task_id == "told"
 
 
 async def test_a_guess_that_somebody_else_made_meanwhile(world: World) -> None:

@@ -107,6 +107,16 @@ async def test_a_result_that_is_told_is_not_asked_for(world: World) -> None:
     assert len(world.wire.sent) == 1
 
 
+async def test_a_result_that_is_there_needs_no_time(world: World) -> None:
+    """Whoever has no time to wait gets what is known, and nobody is asked."""
+    async with world.client() as wave:
+        submission = await wave.submit(KLING, INPUT)
+        done = await submission.result()
+        asked = world.questions
+        assert (await submission.result(timeout=0)).id == done.id
+    assert world.questions == asked
+
+
 async def test_a_failed_task_is_an_answer(world: World) -> None:
     """`run` raises nothing about it; `raise_for_status` does."""
     async with world.client() as wave:
@@ -266,11 +276,16 @@ async def test_at_the_deadline_the_api_is_asked_once(slow: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [refusing(500), refusing(429), refusing(404)], ids=[500, 429, 404]
+    "answer", [refusing(500), refusing(429), refusing(404), None], ids=[500, 429, 404, "silent"]
 )
-async def test_a_deadline_without_an_answer(slow: World, answer: httpx.Response) -> None:
+async def test_a_deadline_without_an_answer(slow: World, answer: httpx.Response | None) -> None:
     """One question, no repetition: what is known is told."""
-    slow.wire.meddle = answering("/result", answer)
+
+    async def silent(request: httpx.Request) -> None:
+        if request.url.path.endswith("/result"):
+            raise httpx.ReadError("lost")
+
+    slow.wire.meddle = answering("/result", answer) if answer else silent
     async with slow.client(overdue=NEVER) as wave:
         submission = await wave.submit(KLING, INPUT)
         with pytest.raises(StillRunning, match="status created"):
