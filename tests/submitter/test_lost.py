@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from submitter.ledger.base import Entry, State
@@ -213,6 +213,7 @@ def test_a_task_that_shows_anothers_input_is_not_taken() -> None:
     assert not unclear
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_nobody_gets_what_is_not_its_own(data: st.DataObject) -> None:
     """Each task goes to one submission at most, whose input it shows; all that can be are found."""
@@ -237,6 +238,7 @@ def test_nobody_gets_what_is_not_its_own(data: st.DataObject) -> None:
     assert not unclear
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=6))
 def test_as_many_as_can_be(times: list[list[int]]) -> None:
     """Against every possible way: no more submissions could have had a task."""
