@@ -170,4 +170,6 @@ class Waiting:
 
     async def _reconcile(self) -> None:
         if self._waits:
-            await self._reconciler.round(keys=list(self._waits))
+            report = await self._reconciler.round(keys=list(self._waits))
+            if report.error is not None:
+                log.warning("reconcile.failed number=%d error=%s", report.failed, report.error)

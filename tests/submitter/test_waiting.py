@@ -31,12 +31,13 @@ class Rounds:
 
     keys: list[Sequence[str] | None] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
+    report: Report = field(default_factory=Report)
 
     async def round(self, *, keys: Sequence[str] | None = None) -> Report:
         self.keys.append(keys)
         if self.failures:
             raise self.failures.pop(0)
-        return Report()
+        return self.report
 
 
 class Told:
@@ -279,6 +280,15 @@ async def test_a_round_that_fails_ends_no_wait(
     await wait
     assert "waiting.failed" in caplog.text
     assert "SECRET" not in caplog.text
+
+
+async def test_questions_that_fail_are_logged(tale: Tale, caplog: pytest.LogCaptureFixture) -> None:
+    """What a round could not learn is told while somebody waits for it."""
+    tale.rounds.report = Report(failed=2, error="the API key was refused")
+    wait = tale.waiting.ended("a")
+    await until(lambda: bool(caplog.text))
+    wait.cancel()
+    assert "reconcile.failed number=2 error=the API key was refused" in caplog.text
 
 
 class Away(MemoryLedger):
