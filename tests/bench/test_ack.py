@@ -1,4 +1,4 @@
-"""The ack path against a bare route: `pytest -m bench -s tests/bench/test_ack.py`."""
+"""The ack path against a bare route: `pytest -m bench -s -n0 tests/bench/test_ack.py`."""
 
 from __future__ import annotations
 

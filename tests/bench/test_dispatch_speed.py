@@ -1,4 +1,4 @@
-"""The dispatcher: `pytest -m bench -s tests/bench/test_dispatch_speed.py`."""
+"""The dispatcher: `pytest -m bench -s -n0 tests/bench/test_dispatch_speed.py`."""
 
 from __future__ import annotations
 

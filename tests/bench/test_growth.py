@@ -1,4 +1,4 @@
-"""What a million stored events cost: `pytest -m bench -s tests/bench/test_growth.py`."""
+"""What a million stored events cost: `pytest -m bench -s -n0 tests/bench/test_growth.py`."""
 
 from __future__ import annotations
 

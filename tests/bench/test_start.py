@@ -1,4 +1,4 @@
-"""What it costs to begin: `pytest -m bench -s tests/bench/test_start.py`."""
+"""What it costs to begin: `pytest -m bench -s -n0 tests/bench/test_start.py`."""
 
 from __future__ import annotations
 

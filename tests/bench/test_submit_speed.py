@@ -1,4 +1,4 @@
-"""The submitter's whole loop: `pytest -m bench -s tests/bench/test_submit_speed.py`.
+"""The submitter's whole loop: `pytest -m bench -s -n0 tests/bench/test_submit_speed.py`.
 
 The simulator and the receiver are processes of their own; all share this machine.
 """
