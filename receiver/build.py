@@ -245,19 +245,10 @@ def seal_of(settings: Settings) -> Seal:
         SettingsError: a key is none, or the file cannot be read or made.
     """
     try:
-        return Seal(seal_keys(settings))
+        keys = tuple(key.get_secret_value() for key in settings.seal_keys)
+        return Seal(keys or (load_or_create_key(settings.key_path),))
     except BadSettings as error:
         raise SettingsError([str(error)]) from None
-
-
-def seal_keys(settings: Settings) -> tuple[str, ...]:
-    """The keys themselves, newest first.
-
-    Raises:
-        BadSettings: the key file cannot be read or made.
-    """
-    keys = tuple(key.get_secret_value() for key in settings.seal_keys)
-    return keys or (load_or_create_key(settings.key_path),)
 
 
 def _install(settings: Settings) -> Sequence[Installed]:

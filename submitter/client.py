@@ -32,7 +32,7 @@ from submitter.order import Order
 from submitter.prediction import JSON, Prediction
 from submitter.reconcile import Reconciler
 from submitter.schedule import Schedule
-from submitter.seal import Seal, load_or_create_key
+from submitter.seal import Seal, read_key
 from submitter.settings import SubmitSettings, from_environment
 from submitter.streaming import Streaming
 from submitter.submission import Submission
@@ -343,8 +343,9 @@ class WaveSpeed(Calls):
 def _seal(given: SubmitSettings) -> Seal | None:
     """With the settings' keys, or the receiver's key file.
 
-    A key that is made here nobody else would know, and a receiver refuses what it cannot open.
+    No file is made: a receiver refuses what is sealed with a key that it does not know.
     """
     if given.seal_keys:
         return Seal(given.seal_keys)
-    return Seal([load_or_create_key(given.key_path)]) if given.key_path.exists() else None
+    key = read_key(given.key_path)
+    return None if key is None else Seal([key])

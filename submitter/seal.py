@@ -176,13 +176,38 @@ def load_or_create_key(path: str | Path) -> str:
         if not path.exists():
             # As `Fernet.generate_key` makes one.
             _create(path, base64.urlsafe_b64encode(os.urandom(32)) + b"\n")
-        key = path.read_bytes().decode("ascii", "replace").strip()
+        return _read(path)
     except OSError as error:
-        why = f"the key file {path} cannot be read or made ({error.strerror})"
-        raise BadSettings(SETTING, f"{why}; put the keys into this setting instead") from None
+        raise _unusable(path, "read or made", error) from None
+
+
+def read_key(path: Path) -> str | None:
+    """Read the key file, if there is one.
+
+    Args:
+        path: of the key file, beside the database.
+
+    Raises:
+        BadSettings: it cannot be read, or holds something else.
+    """
+    try:
+        return _read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unusable(path, "read", error) from None
+
+
+def _read(path: Path) -> str:
+    key = path.read_bytes().decode("ascii", "replace").strip()
     if not _is_key(key):
         raise BadSettings(SETTING, f"the file {path} holds no Fernet key; restore or remove it")
     return key
+
+
+def _unusable(path: Path, what: str, error: OSError) -> BadSettings:
+    why = f"the key file {path} cannot be {what} ({error.strerror})"
+    return BadSettings(SETTING, f"{why}; put the keys into this setting instead")
 
 
 def _create(path: Path, content: bytes) -> None:

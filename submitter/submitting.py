@@ -313,7 +313,11 @@ class Submitting:
             return None
         if self._seal is None:
             if context is not None:
-                raise BadSettings("WAVEHOOK_SEAL_KEYS", "is needed: it seals the context")
+                raise BadSettings(
+                    "WAVEHOOK_SEAL_KEYS",
+                    "is needed for a context: start `wavehook serve` once, which makes a key file "
+                    "beside its database, or set the receiver's keys",
+                )
             return address.webhook_url(self._public_url, None)
         token = self._seal.seal(context, model=model, now=self._clock(), submission=key)
         return address.webhook_url(self._public_url, token)

@@ -68,18 +68,13 @@ def submit_settings() -> SubmitSettings:
 
     Raises:
         SettingsError: with every fault.
-        BadSettings: the key file cannot be read or made.
     """
-    from receiver.build import seal_keys
-
     found = settings()
-    # A key file is made only where a webhook, and with it a context, can come back.
-    keyed = found.public_url is not None or found.seal_keys or found.key_path.exists()
     return SubmitSettings(
         api_key=found.api_key.get_secret_value() if found.api_key else None,
         base_url=found.base_url,
         public_url=found.public_url,
-        seal_keys=seal_keys(found) if keyed else (),
+        seal_keys=tuple(key.get_secret_value() for key in found.seal_keys),
         database=f"sqlite:///{found.database_path.absolute()}",
         admin_token=found.admin_token.get_secret_value() if found.admin_token else None,
         rate=found.rate,

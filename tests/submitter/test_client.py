@@ -134,6 +134,21 @@ def test_bad_settings(folder: Path, given: dict[str, Any], setting: str) -> None
     assert list(folder.iterdir()) == []
 
 
+async def test_a_context_before_the_receiver_ever_started(folder: Path) -> None:
+    """F15: without a key a context is refused, and the error says what makes one."""
+    async with WaveSpeed("k", webhook_url=PUBLIC) as wave:
+        with pytest.raises(BadSettings, match="start `wavehook serve` once"):
+            await wave.submit(KLING, INPUT, context=1)
+    assert not (folder / "wavehook.key").exists()
+
+
+def test_a_key_file_that_cannot_be_read(folder: Path) -> None:
+    """F15: what stands in the place of the key file is named."""
+    (folder / "wavehook.key").mkdir()
+    with pytest.raises(BadSettings, match=r"wavehook\.key cannot be read"):
+        WaveSpeed("k", webhook_url=PUBLIC)
+
+
 def test_a_wrong_key_file(folder: Path) -> None:
     """F15: a key file that holds no key is named."""
     (folder / "wavehook.key").write_text("no key")

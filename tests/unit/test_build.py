@@ -30,6 +30,7 @@ from receiver.sources.wavespeed import WaveSpeed
 from receiver.stores.memory import MemoryStore
 from submitter.ledger.base import Intent, Limits, State
 from submitter.prediction import Prediction
+from submitter.seal import Seal
 from tests.web.sending import Connection, Headers, request, scope, serve
 
 SECRET = "whsec_c2VjcmV0"
@@ -267,7 +268,8 @@ def test_seal_keys_come_from_settings_or_one_file(tmp_path: Path) -> None:
     """Keys of the settings make no file; else two starts share the file beside the database."""
     key = Fernet.generate_key().decode()
     given = Settings(seal_keys=(Secret(key),), directory=tmp_path)
-    assert build.seal_keys(given) == (key,)
+    sealed = build.seal_of(given).seal(None, model=None, now=0.0)
+    assert Seal([key]).open(sealed, 0.0) is not None
     assert list(tmp_path.iterdir()) == []
     kept = Settings(directory=tmp_path)
     token = build.seal_of(kept).seal({"a": 1}, model=None, now=0.0)

@@ -514,14 +514,16 @@ def test_serve_on_an_address_of_others(
 def test_the_submitters_commands_read_the_same_settings(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One set of settings: the file counts for `submit` too, and the key file is shared."""
+    """One set of settings: the file counts for `submit` too; a key file is made by `serve` only."""
     assert submit_settings().seal_keys == ()
     (folder / "wavehook.toml").write_text(
         '[wavespeed]\napi_key = "k"\n[wavehook]\npublic_url = "https://h.example"\n'
     )
     found = submit_settings()
     assert (found.api_key, found.public_url) == ("k", "https://h.example")
-    assert found.seal_keys == ((folder / "wavehook.key").read_text().strip(),)
+    assert (found.seal_keys, (folder / "wavehook.key").exists()) == ((), False)
+    monkeypatch.setenv("WAVEHOOK_SEAL_KEYS", "one,two")
+    assert submit_settings().seal_keys == ("one", "two")
     monkeypatch.setenv("WAVEHOOK_PORT", "x")
     with pytest.raises(SettingsError):
         submit_settings()
