@@ -207,13 +207,14 @@ class Intake:
         """Refuse a token that was moved to the webhook of another task of its model (F33).
 
         A task that is not known yet may be the right one: its webhook can be faster than the
-        answer to its submit (F28). So may one that was guessed from the history.
+        answer to its submit (F28). So may another than the one that was guessed from the history,
+        and a first one that was believed not to exist when the submit was sent again.
         """
         try:
             entry = (await owners.find([key])).get(key)
         except LedgerUnavailable as error:
             raise StoreUnavailable(str(error)) from error
-        if entry is None or entry.guessed or subject is None:
+        if entry is None or entry.guessed or entry.tries > 1 or subject is None:
             return
         if entry.task_id not in {None, subject}:
             raise Unverified("token")

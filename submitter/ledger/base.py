@@ -173,7 +173,7 @@ class Result:
 
     Attributes:
         prediction: terminal.
-        key: of the submission, where the webhook's token told it; it goes over the task id.
+        key: of the submission, where it is known; it goes over the task id.
         delivered: the inbox has it.
     """
 

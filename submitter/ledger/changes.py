@@ -116,7 +116,9 @@ def finish(
     """
     changed = []
     if named:
-        changed.append(_finish(named, result, now, guessed=False))
+        # A reconciler knows no more of the task than the guess that it asked about.
+        guessed = named.guessed and named.task_id == result.prediction.id
+        changed.append(_finish(named, result, now, guessed=guessed))
     for one in holders:
         if named and _only_guessed(one):
             changed.append(_lose_guess(one, now))

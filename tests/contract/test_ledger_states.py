@@ -296,6 +296,15 @@ async def test_finish_by_key_sets_the_task_id(ledger: Ledger, before: str) -> No
     assert await ledger.find_tasks(["t0"]) == {}
 
 
+async def test_a_guess_that_has_ended_is_still_a_guess(ledger: Ledger) -> None:
+    """F33: a reconciler's answer about the guessed task does not make it the submission's own."""
+    await accepted(ledger, guessed=True)
+
+    (done,) = await ledger.finish([result("t1", "k1")], NOW + 5)
+
+    assert (done, done.guessed) == (await only(ledger), True)
+
+
 async def test_a_result_of_nobody(ledger: Ledger) -> None:
     """A receiver hears of tasks that no ledger knows: nothing happens."""
     entry = await accepted(ledger)

@@ -236,7 +236,7 @@ class Known:
         return {} if self.entry is None else {self.entry.key: self.entry}
 
 
-def entry(task_id: str | None, *, guessed: bool = False) -> Entry:
+def entry(task_id: str | None, *, guessed: bool = False, tries: int = 1) -> Entry:
     return Entry(
         key="k",
         model="kwaivgi/kling",
@@ -244,7 +244,7 @@ def entry(task_id: str | None, *, guessed: bool = False) -> Entry:
         digest="d",
         until=NOW,
         state=State.ACCEPTED,
-        tries=1,
+        tries=tries,
         sent_at=NOW,
         task_id=task_id,
         guessed=guessed,
@@ -258,8 +258,14 @@ def keyed(store: MemoryStore, owners: Known, end: Event | Exception = EVENT) -> 
 
 @pytest.mark.parametrize(
     "known",
-    [None, entry(None), entry("task-1"), entry("task-2", guessed=True)],
-    ids=["no such key", "no answer yet", "its task", "a guess"],
+    [
+        None,
+        entry(None),
+        entry("task-1"),
+        entry("task-2", guessed=True),
+        entry("task-2", tries=2),
+    ],
+    ids=["no such key", "no answer yet", "its task", "a guess", "sent again, and both exist"],
 )
 async def test_a_token_brings_the_key_of_its_submission(
     store: MemoryStore, known: Entry | None
