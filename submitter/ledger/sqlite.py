@@ -37,7 +37,7 @@ class SQLiteLedger(Ledger):
         poll: seconds between two looks for changes of other processes, while anybody waits.
     """
 
-    def __init__(self, path: str | Path, *, poll: float = 0.1) -> None:
+    def __init__(self, path: str | Path, *, poll: float = 0.05) -> None:
         self.path = Path(path)
         self._poll = poll
         self._watch = watch(self.path)
