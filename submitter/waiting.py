@@ -41,8 +41,8 @@ class Waiting:
         self._schedule = schedule
         self._feed = feed
         self._waits: dict[str, set[asyncio.Future[Entry]]] = {}
-        # Keys that were not looked up yet, and those whose task was not known when they were:
-        # the order of finishing tells of neither a result before the wait, nor a rejection.
+        # Keys that were not looked up yet, and those whose task was not known for sure when they
+        # were: the order of finishing tells of neither a result before the wait, nor a rejection.
         self._new: set[str] = set()
         self._young: set[str] = set()
         self._look_again_at = 0.0
@@ -156,6 +156,9 @@ class Waiting:
                 self._resolve(entry)
             elif entry is not None and entry.state is State.ACCEPTED:
                 self._young.discard(key)
+                if entry.guessed:
+                    # It may be taken back, and the submission turn out to have created nothing.
+                    self._young.add(key)
                 if self._feed is not None and entry.task_id is not None:
                     # What the receiver heard before the task's id was written down, it told to
                     # nobody.

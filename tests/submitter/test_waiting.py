@@ -157,6 +157,20 @@ async def test_a_submission_that_created_nothing(tale: Tale) -> None:
     assert (await wait).reason == "no"
 
 
+@BOTH_LEDGERS
+async def test_a_guess_that_is_taken_back(tale: Tale) -> None:
+    """F32: its task proves to be another's, and it created nothing: the wait ends all the same."""
+    await tale.submitted("a", "b")
+    await tale.ledger.doubt("a", "lost", NOW, ask_at=NOW)
+    task = Prediction("task-b", "created")
+    await tale.ledger.accept("a", task, NOW, expected_at=NOW + 300, guessed=True)
+    wait = asyncio.create_task(tale.wait("a"))
+    await until(lambda: "task-b" in tale.feed.asked)
+    await tale.ledger.accept("b", task, NOW, expected_at=NOW + 300)
+    await tale.ledger.reject("a", "no", NOW)
+    assert (await wait).state is State.REJECTED
+
+
 async def test_two_who_wait_for_one(tale: Tale) -> None:
     """Both are told; one that leaves takes nothing from the other."""
     await tale.accepted("a")
