@@ -20,10 +20,7 @@ from submitter.calls import Calls
 from submitter.catalogue.kling import TypedInput
 from submitter.catalogue.live import Catalogue
 from submitter.ending import Ending, nothing_created
-from submitter.errors import (
-    Fault,
-    SubmissionUnknown,
-)
+from submitter.errors import Fault, SubmissionUnknown
 from submitter.feed import Feed
 from submitter.flow import Flow
 from submitter.ledger.base import Entry, Ledger, Limits

@@ -85,16 +85,16 @@ def batch_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]
     ) -> None:
         """Submit a task for each row, wait for all, and write the results.
 
-        All rows are checked first. A bad row stops no other. The same command again, after Ctrl-C,
-        a kill or success, pays for nothing twice: what was submitted is taken from the database.
-        Local files are named relative to the working directory. WAVEHOOK_RATE and
-        WAVEHOOK_IN_FLIGHT are the limits.
+        All rows are checked first. A bad row stops no other. Ctrl-C and SIGTERM end it, and what
+        is known then is written. The same command again, after these, a kill or success, pays for
+        nothing twice: what was submitted is taken from the database. Local files are named
+        relative to the working directory. WAVEHOOK_RATE and WAVEHOOK_IN_FLIGHT are the limits.
 
         Example: wavehook batch shots.csv --model kwaivgi/kling-v2.1-i2v-standard
         --out results.jsonl --max-cost 50
 
         Exit codes: 0 all completed, 1 a row failed, was bad or has not ended, 2 usage or settings,
-        or it would cost too much, 130 interrupted.
+        or it would cost too much, 130 Ctrl-C, 143 SIGTERM.
         """
         wanted = Wanted(
             inputs=inputs,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -14,7 +17,8 @@ from submitter.settings import SubmitSettings
 
 T = TypeVar("T")
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes after Ctrl-C and after SIGTERM, as shells tell of them too."""
 
 
 def run(
@@ -24,23 +28,40 @@ def run(
     interrupted: str = "Interrupted.",
     hushed: bool = False,
 ) -> T:
-    """Do the work of a command; ends the command where it fails.
+    """Do the work of a command; ends the command where it fails, or is stopped by a signal.
 
     Args:
         settings: gives the settings; raises BadSettings for exit code 2.
         work: what to do.
-        interrupted: what to say where a person stops it.
+        interrupted: what to say where Ctrl-C or SIGTERM stops it.
         hushed: whether not to tell of each question that is asked again.
     """
     hush_retries() if hushed else tell_retries()
     try:
-        return asyncio.run(work(settings()))
+        return asyncio.run(_stoppable(work(settings())))
     except SubmitterError as error:
         tell(error)
         raise typer.Exit(2 if isinstance(error, BadInput | BadSettings) else 1) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
         typer.echo(interrupted, err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        by_hand = isinstance(error, KeyboardInterrupt)
+        raise typer.Exit(INTERRUPTED if by_hand else TERMINATED) from None
+
+
+async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
+    """Do it; SIGTERM cancels it as Ctrl-C does, and a second one ends the process at once."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def stop() -> None:
+        loop.remove_signal_handler(signal.SIGTERM)
+        if task is not None:
+            task.cancel()
+
+    # Only a main thread hears of signals, and a loop on Windows of none.
+    if threading.current_thread() is threading.main_thread():
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(signal.SIGTERM, stop)
+    return await work
 
 
 def tell(error: SubmitterError, *, about: str = "") -> None:

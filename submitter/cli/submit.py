@@ -95,7 +95,7 @@ def submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
         -i image=first.png -i duration=5 --wait
 
         Exit codes: 0 done, 1 failed, or with --wait: ended badly or not in time, 2 usage or
-        settings, 130 interrupted.
+        settings, 130 Ctrl-C, 143 SIGTERM.
         """
         if timeout is not None and not wait:
             raise typer.BadParameter("needs --wait", param_hint="--timeout")

@@ -52,7 +52,7 @@ def wait_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]:
         Example: wavehook wait 7f3c1d0e9a5b4c2d8e6f0a1b2c3d4e5f --timeout 10m
 
         Exit codes: 0 all ended well, 1 one ended badly, or not in time, 2 usage or settings,
-        130 interrupted.
+        130 Ctrl-C, 143 SIGTERM.
         """
 
         async def one(wave: WaveSpeed, id: str) -> bool:

@@ -51,15 +51,16 @@ async def test_killed_twice(tmp_path: Path) -> None:
         assert list(tmp_path.glob(".results*")) == []
 
 
-async def test_interrupted(tmp_path: Path) -> None:
-    """Ctrl-C writes what is known, and the same command goes on from there."""
+@pytest.mark.parametrize(("number", "exits"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_interrupted(tmp_path: Path, number: int, exits: int) -> None:
+    """Ctrl-C and SIGTERM write what is known, and the same command goes on from there."""
     write(tmp_path, shots(12, "quick [moderated]"))
     async with Simulator(speed=1) as sim:
         process = await start(sim, tmp_path, WAVEHOOK_IN_FLIGHT="5")
         await until(lambda: len(sim.tasks) == 5)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         code, out, err = await ended(process)
-        assert (code, out) == (130, "")
+        assert (code, out) == (exits, "")
         assert "The same command goes on from here" in err
         rows = read(tmp_path / "results.jsonl")
         known = Counter(row["status"] for row in rows)

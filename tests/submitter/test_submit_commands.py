@@ -263,12 +263,15 @@ def test_a_cap_on_the_cost(vendor: Vendor, cap: str, code: int) -> None:
     assert [path for path, _, _ in vendor.asked][1:] == [f"/api/v3/{KLING}"] * (not code)
 
 
-def test_interrupted(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C ends the wait, not the task: the person is told how to wait again."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted(
+    vendor: Vendor, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    """Ctrl-C and SIGTERM end the wait, not the task: a person is told how to wait again."""
 
     def stop(request: httpx.Request) -> Any:
         if request.method == "GET":
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return answer(request)
 
     answer = vendor.answer
@@ -280,7 +283,7 @@ def test_interrupted(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
         done = submit("--wait", "--key", "k1")
     finally:
         signal.signal(signal.SIGINT, before)
-    assert (done.exit_code, done.stdout) == (130, "")
+    assert (done.exit_code, done.stdout) == (code, "")
     assert "wavehook wait k1" in done.stderr
 
 
