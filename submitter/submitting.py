@@ -206,7 +206,11 @@ class Submitting:
         key, model = entry.key, entry.model
         try:
             url = self._address(order.context, order.webhook, model, key)
-            prediction = await self._calls.post(model, entry.input, url, timeout=self._timeout)
+            # By `until` it is over: others may then believe that there is no task, and send again.
+            left = min(self._timeout, entry.until - self._clock())
+            if left <= 0:
+                raise Unavailable("its turn came too late", advice="nothing was sent")
+            prediction = await self._calls.post(model, entry.input, url, timeout=left)
             self._flow.accepted()
         except RateLimited as error:
             await self._written(key, self._flow.refused(error.retry_after))

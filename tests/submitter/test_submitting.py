@@ -567,6 +567,22 @@ async def test_a_ledger_that_is_away_before(ledger: Ledger) -> None:
         assert world.wire.sent == []
 
 
+async def test_a_ledger_that_takes_too_long() -> None:
+    """Whose time is over is not sent any more: somebody may have doubted it, and sent it again."""
+    clock = Clock()
+
+    class Slow(MemoryLedger):
+        async def intend(self, *given: Any) -> Intended | Full:
+            answer = await super().intend(*given)
+            clock.now += 65.0
+            return answer
+
+    async with surroundings(Slow()) as world, world.client(timeout=60.0, clock=clock) as wave:
+        with pytest.raises(Unavailable, match="nothing was sent"):
+            await wave.submit(KLING, INPUT, key="k")
+        assert (world.wire.sent, await world.state("k")) == ([], State.REJECTED)
+
+
 async def test_a_ledger_that_is_away_for_a_moment_after(caplog: pytest.LogCaptureFixture) -> None:
     """What was sent is recorded as soon as it can be."""
 
