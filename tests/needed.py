@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -31,6 +34,21 @@ def linux() -> None:
     """Linux's own: `/proc`, and limits of another process."""
     if not Path("/proc/self/stat").exists():
         _need("/proc")
+
+
+def postgres() -> str:
+    """A PostgreSQL server, which TEST_POSTGRES names; gives its address."""
+    if find_spec("asyncpg") is None:
+        # Who has not asked for the extra needs no server, on CI neither.
+        pytest.skip("asyncpg is not installed")
+    url = os.environ.get("TEST_POSTGRES", "postgresql://root@127.0.0.1:5432/test")
+    address = urlsplit(url)
+    host, port = address.hostname or "127.0.0.1", address.port or 5432
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError:
+        _need(f"a PostgreSQL server at {host}:{port}")
+    return url
 
 
 def _need(missing: str) -> NoReturn:
