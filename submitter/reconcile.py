@@ -113,7 +113,8 @@ class Reconciler:
     async def compare_history(self, *, since: float, known: Inbox, dry_run: bool = False) -> Report:
         """Bring every result of the API's history that the inbox does not have.
 
-        It also finds what other tools submitted.
+        It also finds what other tools submitted, but for what was created less than `overdue`
+        ago: its own webhook may still come, and bring the context that the ledger does not have.
 
         Args:
             since: Unix seconds.
@@ -143,13 +144,18 @@ class Reconciler:
         for prediction in several:
             entry = entries.get(prediction.id)
             # What was asked for without a webhook is nobody's event.
-            if prediction.id in there or (entry is not None and not entry.webhook):
+            unwanted = self._is_young(prediction) if entry is None else not entry.webhook
+            if prediction.id in there or unwanted:
                 continue
             if dry_run:
                 report.found += 1
                 report.tasks.append(prediction.id)
             else:
                 await self._delivering.end(prediction, entry, report)
+
+    def _is_young(self, prediction: Prediction) -> bool:
+        at = prediction.created_at
+        return at is not None and at.timestamp() > self._clock() - self._schedule.overdue
 
     async def _hand_over(self, report: Report) -> None:
         """Give the inbox what a caller has found at its deadline."""

@@ -71,7 +71,7 @@ def reconcile(
         typer.Option(
             "--history",
             help="Compare the API's history of 7 days with the inbox too; that also finds what "
-            "other programs have submitted.",
+            "other programs have submitted, once it is older than WAVEHOOK_OVERDUE.",
         ),
     ] = False,
     dry_run: Annotated[

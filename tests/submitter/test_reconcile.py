@@ -720,6 +720,16 @@ async def test_comparing_the_history(world: World) -> None:
     assert world.asked == 0
 
 
+async def test_comparing_leaves_young_tasks_to_their_webhooks(world: World) -> None:
+    """F30: whose submission is in another ledger, or not recorded yet, keeps its context."""
+    await world.lost("k", context="c")
+    world.clock.now += 299
+    reconciler = world.reconciler()
+    assert (await reconciler.compare_history(since=NOW - 1, known=world.inbox.known)).found == 0
+    world.clock.now += 2
+    assert (await reconciler.compare_history(since=NOW - 1, known=world.inbox.known)).found == 1
+
+
 async def test_comparing_says_why_it_could_not(world: World) -> None:
     """A refusal is raised; a silent API as well."""
     world.wire.meddle = answering("/predictions", refusing(401))
