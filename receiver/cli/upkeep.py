@@ -40,9 +40,9 @@ def purge(
 ) -> None:
     """Remove the bodies of old, finished events, and old submissions that have ended.
 
-    Their attempts go too. What makes a duplicate a duplicate stays for at least 30 days, and
-    nothing of an event with unfinished or waiting work is touched; dead dispatches are finished
-    work.
+    Their attempts go too. What makes a duplicate a duplicate stays for at least 30 days, and so do
+    submissions: their keys keep what is paid for from being paid again. Nothing of an event with
+    unfinished or waiting work is touched; dead dispatches are finished work.
 
     Example: wavehook purge --older-than 7 --yes
 
@@ -50,11 +50,12 @@ def purge(
     """
     given = settings(database=database, config=config)
     days = given.retention_days if older_than is None else older_than
+    keys = max(days, KEY_DAYS)
 
     async def work(store: Store) -> tuple[Purged, int]:
         now = time.time()
-        before = now - days * DAY
-        return await store.purge(before=before, now=now), await _purge_ledger(given, before)
+        purged = await store.purge(before=now - days * DAY, now=now)
+        return purged, await _purge_ledger(given, now - keys * DAY)
 
     if not yes:
         if as_json or not sys.stdin.isatty():
@@ -68,9 +69,8 @@ def purge(
         json_line({**counts, "submissions": submissions})
     else:
         typer.echo(
-            f"{purged.payloads} payload{'s' * (purged.payloads != 1)} removed, "
-            f"{submissions} submission{'s' * (submissions != 1)}, and "
-            f"{purged.events} events older than {max(days, KEY_DAYS)} days with their keys."
+            f"{purged.payloads} payload{'s' * (purged.payloads != 1)} removed, and what is older "
+            f"than {keys} days with its keys: {purged.events} events, {submissions} submissions."
         )
 
 

@@ -438,7 +438,7 @@ def test_purge_removes_old_payloads() -> None:
         {"payloads": 0, "events": 0, "submissions": 0}
     ]
     text = run("purge", "--older-than", "2", "--yes").stdout
-    assert text.startswith("1 payload removed, 0 submissions, and 0 events older than 30 days")
+    assert text.startswith("1 payload removed, and what is older than 30 days with its keys: 0")
     assert run("show", ID, "--body").stdout.count("body: none; it was purged") == 1
 
 

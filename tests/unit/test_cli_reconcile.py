@@ -306,15 +306,17 @@ def test_check_says_that_a_key_is_missing(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_purge_removes_old_submissions_too() -> None:
-    """F42: those that have ended; what is open stays, however old."""
+    """F42: those that have ended; what is open stays, and a key that might be paid for again."""
     submitted("k1", "t1")
     submitted("k2", "t2")
-    _found_by_a_caller("t1", at=time.time() - 5 * 86400)
+    submitted("k3", "t3")
+    _found_by_a_caller("t1", at=time.time() - 31 * 86400)
+    _found_by_a_caller("t3", at=time.time() - 29 * 86400)
 
     result = run("purge", "--older-than", "2", "--yes", "--json")
 
     assert json.loads(result.stdout) == {"payloads": 0, "events": 0, "submissions": 1}
-    assert state("k2") is State.ACCEPTED
+    assert (state("k2"), state("k3")) == (State.ACCEPTED, State.FINISHED)
 
 
 def _found_by_a_caller(task_id: str, at: float | None = None) -> None:
