@@ -99,19 +99,26 @@ class WaveSpeed(Calls):
         self._schedule = Schedule(given.overdue)
         limits = limits or Limits(given.rate, given.in_flight)
         self.catalogue = Catalogue(self.models, name=self._api.base_url, clock=clock)
+        self._reconciler = Reconciler(
+            self, self._ledger, schedule=self._schedule, clock=clock, random=random
+        )
         self._submitting = Submitting(
             self,
             self._ledger,
             models=self.catalogue,
-            flow=Flow(self._ledger, limits, self._schedule, clock=clock, random=random),
+            flow=Flow(
+                self._ledger,
+                limits,
+                self._schedule,
+                relieve=self._reconciler.round,
+                clock=clock,
+                random=random,
+            ),
             schedule=self._schedule,
             public_url=public_url,
             seal=seal,
             timeout=given.submit_timeout,
             clock=clock,
-        )
-        self._reconciler = Reconciler(
-            self, self._ledger, schedule=self._schedule, clock=clock, random=random
         )
         self._heard = (public_url, given.admin_token)
         self._transport = transport

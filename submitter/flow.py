@@ -12,7 +12,7 @@ import contextlib
 import math
 import random as _random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from submitter.errors import LedgerUnavailable, Unavailable
 from submitter.ledger.base import Full, Intended, Intent, Ledger, Limits
@@ -26,6 +26,8 @@ class Flow:
         ledger: open.
         limits: of the account.
         schedule: of the waits after a 429 that names none.
+        relieve: called now and then while all places are taken: asks for what is overdue, which
+            nobody may be waiting for.
         clock: Unix seconds.
         random: a number from 0 to 1, for jitter.
     """
@@ -36,17 +38,20 @@ class Flow:
         limits: Limits,
         schedule: Schedule,
         *,
+        relieve: Callable[[], Awaitable[object]],
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = _random.random,
     ) -> None:
         self._ledger = ledger
         self._limits = limits
         self._schedule = schedule
+        self._relieve = relieve
         self._clock = clock
         self._random = random
         self._turn = asyncio.Lock()
         self._woken = asyncio.Event()
         self._undoing: set[asyncio.Task[None]] = set()
+        self._relieving: asyncio.Task[None] | None = None
         self._sending = 0
         self._window = math.inf
         self._refusals = 0
@@ -122,6 +127,9 @@ class Flow:
         """End all who wait for a place."""
         self._closed = True
         self._woken.set()
+        if self._relieving is not None:
+            self._relieving.cancel()
+            await asyncio.wait({self._relieving})
         if self._undoing:
             await asyncio.wait(self._undoing)
 
@@ -148,8 +156,16 @@ class Flow:
             return
 
     async def _wait(self, full: Full) -> None:
-        left = None if full.until is None else max(full.until - self._clock(), 0.001)
+        left = self._schedule.tick
+        if full.until is not None:
+            left = max(full.until - self._clock(), 0.001)
         try:
             await asyncio.wait_for(self._woken.wait(), left)
         except TimeoutError:
-            return
+            if full.until is None and (self._relieving is None or self._relieving.done()):
+                self._relieving = asyncio.create_task(self._relieved())
+
+    async def _relieved(self) -> None:
+        # Where the ledger is away, the next intent says so.
+        with contextlib.suppress(LedgerUnavailable):
+            await self._relieve()

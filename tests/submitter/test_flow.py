@@ -26,10 +26,24 @@ SCHEDULE = Schedule(300.0)
 class Places:
     """A flow, and who asks it for places."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        clock: Clock,
+        limits: Limits | None = None,
+        schedule: Schedule = SCHEDULE,
+    ) -> None:
         self.ledger = ledger
         self.clock = clock
-        self.flow = Flow(ledger, limits or Limits(), SCHEDULE, clock=clock, random=lambda: 0.5)
+        self.relieved = 0
+        self.flow = Flow(
+            ledger,
+            limits or Limits(),
+            schedule,
+            relieve=self.relieve,
+            clock=clock,
+            random=lambda: 0.5,
+        )
         self.placed: list[str] = []
         self.tasks: list[asyncio.Task[Intended]] = []
 
@@ -41,6 +55,15 @@ class Places:
         answer = await self.flow.place(lambda now: intent(key, now))
         self.placed.append(key)
         return answer
+
+    async def relieve(self) -> None:
+        """The first time the ledger is away; the second time a task ends."""
+        self.relieved += 1
+        if self.relieved == 1:
+            raise LedgerUnavailable("away")
+        if self.relieved == 2:
+            await self.finish(self.placed[0])
+        await asyncio.Event().wait()
 
     async def settle(self) -> None:
         """Let everybody get as far as they can."""
@@ -110,6 +133,17 @@ async def test_so_many_at_once(placing: Making) -> None:
     await places.finish("a")
     await until(lambda: len(places.placed) == 4)
     assert places.placed == ["a", "b", "c", "d"]
+
+
+async def test_a_place_that_nobody_frees_is_asked_for(ledger: Ledger) -> None:
+    """One question at a time, which holds up nobody, and ends with the client."""
+    places = Places(ledger, Clock(), Limits(in_flight=1), Schedule(0.6))
+    places.ask(*"abc")
+    await until(lambda: places.placed == ["a", "b"])
+    await places.finish("b")
+    await until(lambda: len(places.placed) == 3)
+    await places.flow.stop()
+    assert places.relieved == 2
 
 
 @BOTH_LEDGERS

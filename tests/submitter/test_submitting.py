@@ -515,7 +515,7 @@ async def test_closing_does_not_wait_for_ever(
 
 async def test_closing_ends_who_waits_for_a_place(world: World) -> None:
     """Whoever waits in the limits is told that nothing was sent."""
-    async with world.client(limits=Limits(in_flight=1)) as wave:
+    async with world.client(limits=Limits(in_flight=1), overdue=300.0) as wave:
         await wave.submit(KLING, INPUT)
         waiting = asyncio.create_task(wave.submit(KLING, INPUT, key="k"))
         await asyncio.sleep(0.05)
@@ -748,6 +748,14 @@ async def test_a_price_that_is_known(world: World) -> None:
 
 
 # -- limits and logs -------------------------------------------------------------------------------
+
+
+async def test_places_that_nobody_waits_for_are_freed(world: World) -> None:
+    """Nobody waits for what a killed process has submitted: it is asked for when overdue."""
+    async with asyncio.timeout(60), world.client(limits=Limits(in_flight=1)) as wave:
+        await wave.submit(KLING, INPUT)
+        await wave.submit(KLING, INPUT)
+    assert world.posts == 2
 
 
 async def test_limits_of_the_client(world: World) -> None:
