@@ -1,6 +1,6 @@
 """Everything goes wrong at once: every fault of the sender, and both sides killed over and over.
 
-CHAOS_TASKS is the number of tasks (100; CI takes 1,000), TEST_SEED repeats the moments and the faults.
+CHAOS_TASKS is the number of tasks (100; CI takes 1,000); TEST_SEED repeats moments and faults.
 """
 
 from __future__ import annotations
