@@ -25,8 +25,7 @@ from submitter.errors import (
 from submitter.offers import Model, Price
 from submitter.prediction import JSON, Prediction
 from submitter.protocol import Api, Filters
-
-BASE_URL = "https://api.wavespeed.ai"
+from submitter.settings import BASE_URL
 
 MAX_PAGES = 10_000
 """Pages of a history; one that goes on has no end."""
@@ -62,6 +61,11 @@ class Calls:
         self._api = Api(base, key, _asker())
         self._clock = clock
         self._connection = Connection(transport, clock)
+
+    @property
+    def base_url(self) -> str:
+        """The API's address."""
+        return self._api.base_url
 
     async def __aenter__(self) -> Self:
         await self._connection.__aenter__()

@@ -97,8 +97,7 @@ class WaveSpeed(Calls):
             seal = _seal(given)
         self._clock = clock
         self._schedule = Schedule(given.overdue)
-        limits = limits or Limits(given.rate, given.in_flight)
-        self.catalogue = Catalogue(self.models, name=self._api.base_url, clock=clock)
+        self.catalogue = Catalogue(self.models, name=self.base_url, clock=clock)
         self._reconciler = Reconciler(
             self, self._ledger, schedule=self._schedule, clock=clock, random=random
         )
@@ -108,7 +107,7 @@ class WaveSpeed(Calls):
             models=self.catalogue,
             flow=Flow(
                 self._ledger,
-                limits,
+                limits or Limits(given.rate, given.in_flight),
                 self._schedule,
                 relieve=self._reconciler.round,
                 clock=clock,
@@ -213,9 +212,7 @@ class WaveSpeed(Calls):
         max_cost: float | None = None,
         **fields: object,
     ) -> Order:
-        """Do all that `submit` does before it asks for a price or sends anything.
-
-        Its arguments are those of `submit`.
+        """Do all that `submit`, with the same arguments, does before a price is asked for.
 
         Raises:
             BadInput: carries all faults.
@@ -260,16 +257,8 @@ class WaveSpeed(Calls):
 
         A lost answer is settled first, and sent again only where it created nothing.
 
-        Args:
-            model: see `submit`, as for all that is not named here.
-            input: the same.
-            timeout: seconds for all of it; at their end the API is asked once. None waits as
-                long as it takes.
-            key: the same.
-            context: the same.
-            webhook: the same.
-            max_cost: the same.
-            **fields: the same.
+        `timeout` is seconds for all of it; at their end the API is asked once. None waits as long
+        as it takes. All other arguments are those of `submit`.
 
         Raises:
             StillRunning: the time is over and the task has not ended; it is not lost.

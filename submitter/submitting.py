@@ -283,12 +283,14 @@ class Submitting:
 
     async def _uploaded(self, file: File) -> str:
         now = self._clock()
-        url = await self._ledger.uploaded(file.digest, after=now - UPLOAD_DAY)
+        # What one API was given, such as a simulated one, is nothing to another.
+        name = f"{file.digest} {self._calls.base_url}"
+        url = await self._ledger.uploaded(name, after=now - UPLOAD_DAY)
         if url is None:
             url = await self._calls.upload(
                 file.data, filename=file.filename, content_type=file.content_type
             )
-            await self._ledger.upload(file.digest, url, now)
+            await self._ledger.upload(name, url, now)
         return url
 
     async def _price(self, order: Order, input: Mapping[str, JSON]) -> float | None:

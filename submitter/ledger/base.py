@@ -325,11 +325,11 @@ class Ledger(ABC):
 
     @abstractmethod
     async def uploaded(self, digest: str, *, after: float) -> str | None:
-        """The URL of content that was uploaded after a time (Unix seconds)."""
+        """The URL of content that was uploaded after a time (Unix seconds); see `upload`."""
 
     @abstractmethod
     async def upload(self, digest: str, url: str, now: float) -> None:
-        """Remember where content with this SHA-256 was uploaded to."""
+        """Remember where content was uploaded to, by its digest and the API that has it."""
 
     @abstractmethod
     async def purge(self, before: float) -> int:

@@ -32,7 +32,9 @@ class World:
     def client(self, *, overdue: float = OVERDUE, timeout: float = 20.0, **more: Any) -> WaveSpeed:
         given = {"ledger": self.ledger, "transport": self.wire, **more}
         settings = SubmitSettings(overdue=overdue, submit_timeout=timeout)
-        return WaveSpeed("key", self.sim.url, **{"settings": settings, **given})
+        return WaveSpeed(
+            **{"api_key": "key", "base_url": self.sim.url, "settings": settings, **given}
+        )
 
     def spoil(self, faults: str) -> None:
         """From now on this goes wrong."""

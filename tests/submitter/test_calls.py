@@ -13,7 +13,7 @@ import pytest
 
 from submitter import calls as calls_module
 from submitter import connection
-from submitter.calls import BASE_URL, Calls
+from submitter.calls import Calls
 from submitter.connection import _wait
 from submitter.errors import (
     ApiError,
@@ -27,6 +27,7 @@ from submitter.errors import (
     Unavailable,
 )
 from submitter.offers import Price
+from submitter.settings import BASE_URL
 from tests.submitter.misbehaving import (
     Misbehaviour,
     Server,

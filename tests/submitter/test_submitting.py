@@ -34,6 +34,7 @@ from submitter.ledger.memory import MemoryLedger
 from submitter.ledger.sqlite import SQLiteLedger
 from submitter.prediction import Prediction
 from submitter.seal import Seal, Sealed
+from submitter.simulator import Simulator
 from submitter.simulator.media import png
 from tests.submitter.submits import INPUT, Gate, World, refusing, surroundings
 from tests.submitter.wired import BOTH_LEDGERS, IMAGE, KLING, PRO, Clock, answering, until
@@ -698,6 +699,15 @@ async def test_files_are_uploaded_again_after_a_day(world: World) -> None:
             clock.now += hours * 3600
             await wave.submit(KLING, prompt="x", image=png())
     assert world.sim.calls["upload"] == 2
+
+
+async def test_files_are_uploaded_to_each_api(world: World) -> None:
+    """What a simulated API was given, the real one cannot reach."""
+    async with Simulator(speed=2000.0) as other:
+        for url in (world.sim.url, other.url):
+            async with world.client(base_url=url) as wave:
+                await wave.submit(KLING, prompt="x", image=png())
+        assert str(other.tasks[0].input["image"]).startswith(other.url)
 
 
 async def test_a_key_goes_by_the_files_content(world: World, tmp_path: Path) -> None:
