@@ -21,6 +21,7 @@ from submitter.errors import (
     BadInput,
     InsufficientBalance,
     LedgerUnavailable,
+    NotFound,
     RateLimited,
     SubmissionUnknown,
     SubmitterError,
@@ -237,7 +238,7 @@ class Batch:
             await sending
         except SubmissionUnknown:
             return True
-        except (AuthFailed, InsufficientBalance) as error:
+        except (AuthFailed, InsufficientBalance, NotFound) as error:
             self._stop(error)
         except (RateLimited, Unavailable, LedgerUnavailable):
             raise

@@ -73,7 +73,7 @@ async def plan(
         say(f"Checking {len(rows)} rows.")
     prices = Prices(lambda input: wave.price(wanted.model, input), schemas)
     await batch.check(prices)
-    _tell_bad(batch, say)
+    tell_rows(batch, Standing.INVALID, "cannot be sent", say)
     trouble = await prices.ask()
     total, unknown = batch.price(prices)
     if wanted.max_cost is not None:
@@ -101,11 +101,19 @@ async def _same_ledger(wave: WaveSpeed, out: Path, submitted: Sequence[str]) -> 
         raise BadInput([Fault(str(out), reason)])
 
 
-def _tell_bad(batch: Batch, say: Callable[[str], None]) -> None:
-    bad = [row for row in batch.rows if row.standing is Standing.INVALID]
+def tell_rows(batch: Batch, standing: Standing, what: str, say: Callable[[str], None]) -> None:
+    """Tell which rows stand badly, and why.
+
+    Args:
+        batch: the batch.
+        standing: of those rows.
+        what: is wrong with them, as the end of a sentence.
+        say: tells a person, line by line.
+    """
+    bad = [row for row in batch.rows if row.standing is standing]
     if not bad:
         return
-    say(f"{len(bad)} of {len(batch.rows)} rows cannot be sent:")
+    say(f"{len(bad)} of {len(batch.rows)} rows {what}:")
     for row in bad[:SHOWN]:
         say(f"  line {row.line}: {row.error}")
     if len(bad) > SHOWN:

@@ -11,10 +11,10 @@ import typer
 
 from submitter.batch.row import Standing
 from submitter.batch.wanted import Wanted
-from submitter.cli.opening import run, tell
+from submitter.cli.opening import run, tell, tell_model
 from submitter.cli.options import Context, Webhook, read_dollars, read_json
 from submitter.cli.progress import shown
-from submitter.errors import OverBudget
+from submitter.errors import NotFound, OverBudget
 from submitter.prediction import JSON
 from submitter.printing import json_line, plain
 from submitter.settings import SubmitSettings
@@ -124,7 +124,7 @@ def batch_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]
 
 
 async def _work(given: SubmitSettings, wanted: Wanted) -> Batch:
-    from submitter.batch.planning import plan
+    from submitter.batch.planning import plan, tell_rows
     from submitter.batch.results import write_results
     from submitter.client import WaveSpeed
 
@@ -144,8 +144,11 @@ async def _work(given: SubmitSettings, wanted: Wanted) -> Batch:
                 _say(f"Error: {wanted.out} cannot be written: {error.strerror}")
                 _say("The same command tries it again, and pays for nothing twice.")
                 raise typer.Exit(1) from None
-    if batch.stopped is not None:
-        tell(batch.stopped, about="nothing more was submitted")
+        tell_rows(batch, Standing.REJECTED, "were refused", _say)
+        if batch.stopped is not None:
+            tell(batch.stopped, about="nothing more was submitted")
+        if isinstance(batch.stopped, NotFound):
+            await tell_model(wave, wanted.model)
     return batch
 
 

@@ -7,13 +7,17 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from submitter.errors import ApiError, BadInput, BadSettings, SubmissionUnknown, SubmitterError
 from submitter.printing import hush_retries, plain, tell_retries
 from submitter.settings import SubmitSettings
+from submitter.suggest import suggest
+
+if TYPE_CHECKING:
+    from submitter.client import WaveSpeed
 
 T = TypeVar("T")
 
@@ -46,6 +50,17 @@ def run(
         typer.echo(interrupted, err=True)
         by_hand = isinstance(error, KeyboardInterrupt)
         raise typer.Exit(INTERRUPTED if by_hand else TERMINATED) from None
+
+
+async def tell_model(wave: WaveSpeed, model: str) -> None:
+    """Say what to do about a model that the API does not know.
+
+    Args:
+        wave: the client, entered.
+        model: as it was written.
+    """
+    hint = suggest(model, [each.id for each in await wave.catalogue.models()])
+    typer.echo(f"`wavehook models` lists the models{plain(hint)}", err=True)
 
 
 async def _stoppable(work: Coroutine[Any, Any, T]) -> T:

@@ -10,10 +10,10 @@ from uuid import uuid4
 
 import typer
 
-from submitter.cli.opening import run
+from submitter.cli.opening import run, tell, tell_model
 from submitter.cli.options import Context, Timeout, Webhook, read_dollars, read_json
 from submitter.cli.predictions import fields, show
-from submitter.errors import SubmissionUnknown
+from submitter.errors import NotFound, SubmissionUnknown
 from submitter.fields import properties, read_field
 from submitter.prediction import JSON
 from submitter.printing import json_line, plain
@@ -108,34 +108,36 @@ def submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
             from submitter.client import WaveSpeed
 
             async with WaveSpeed(settings=given) as wave:
-                input = {**whole, **await _read_fields(wave, model, given_pairs)}
-                if not wait:
-                    task = await wave.submit(
-                        model, input, key=name, context=about, webhook=webhook, max_cost=max_cost
-                    )
-                    _tell(task, as_json=as_json)
-                    return True
-                prediction = await wave.run(
-                    model,
-                    input,
-                    timeout=timeout,
-                    key=name,
-                    context=about,
-                    webhook=webhook,
-                    max_cost=max_cost,
+                try:
+                    return await submitted(wave)
+                except NotFound as error:
+                    tell(error)
+                    await tell_model(wave, model)
+                    return False
+
+        async def submitted(wave: WaveSpeed) -> bool:
+            input = {**whole, **await _read_fields(wave, model, given_pairs)}
+            if not wait:
+                task = await wave.submit(
+                    model, input, key=name, context=about, webhook=webhook, max_cost=max_cost
                 )
-                if as_json:
-                    json_line(
-                        {
-                            "key": name,
-                            "task_id": prediction.id,
-                            **fields(prediction),
-                            "model": model,
-                        }
-                    )
-                else:
-                    show(prediction)
-                return prediction.succeeded
+                _tell(task, as_json=as_json)
+                return True
+            prediction = await wave.run(
+                model,
+                input,
+                timeout=timeout,
+                key=name,
+                context=about,
+                webhook=webhook,
+                max_cost=max_cost,
+            )
+            if as_json:
+                named: dict[str, JSON] = {"key": name, "task_id": prediction.id}
+                json_line({**named, **fields(prediction), "model": model})
+            else:
+                show(prediction)
+            return prediction.succeeded
 
         again = f"Interrupted. A task that was sent goes on: wavehook wait {plain(name)}"
         if not run(settings, work, interrupted=again):

@@ -17,10 +17,12 @@ from submitter.batch.row import Standing
 from submitter.batch.wanted import Wanted
 from submitter.client import WaveSpeed
 from submitter.errors import (
+    ApiError,
     BadInput,
     BadSettings,
     InsufficientBalance,
     LedgerUnavailable,
+    NotFound,
     OverBudget,
     RateLimited,
     Unavailable,
@@ -152,17 +154,24 @@ async def test_a_cap_for_the_whole_batch(sim: Simulator, tmp_path: Path) -> None
     assert len(sim.tasks) == 2
 
 
-async def test_a_model_that_the_api_does_not_have(sim: Simulator, tmp_path: Path) -> None:
+async def test_a_row_that_the_api_refuses(sim: Simulator, tmp_path: Path) -> None:
     """What is refused is a result; the same again tries it again, for nothing was paid."""
-    inputs = write(tmp_path, [{"text": "a"}, {"text": "b"}])
+    inputs = write(tmp_path, [shot("a")])
     given = settings(sim, tmp_path)
-    one, two = Scripted(given), Scripted(given)
-    await run(one, given, inputs, model="acme/none")
-    done = await run(two, given, inputs, model="acme/none")
-    assert done.statuses == ["rejected", "rejected"]
-    assert one.posts == two.posts == 2
-    assert "Model not found" in done.results[0]["error"]
-    assert (done.results[0]["code"], done.results[0]["cost"]) == (404, None)
+    refused = ApiError(status=400, code=1400, message="no such style")
+    done = await run(Scripted(given, refused), given, inputs)
+    assert done.statuses == ["rejected"]
+    assert "no such style" in done.results[0]["error"]
+    assert (done.results[0]["code"], done.results[0]["cost"]) == (1400, None)
+    assert (await batch(sim, inputs)).statuses == ["completed"]
+
+
+async def test_a_model_that_the_api_does_not_have(sim: Simulator, tmp_path: Path) -> None:
+    """It would be refused for every row: nothing more is submitted."""
+    inputs = write(tmp_path, [{"text": "a"}, {"text": "b"}])
+    done = await batch(sim, inputs, model="acme/none")
+    assert done.statuses == ["waiting", "waiting"]
+    assert isinstance(done.batch.stopped, NotFound)
 
 
 async def test_bad_rows_are_told_in_few_lines(sim: Simulator, tmp_path: Path) -> None:

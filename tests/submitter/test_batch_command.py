@@ -126,6 +126,31 @@ def test_usage(
     assert [path for path, _, _ in vendor.asked if path != "/api/v3/model/price"] == []
 
 
+async def test_a_mistyped_model(tmp_path: Path) -> None:
+    """A model that the API does not know is told once, with the one that may be meant."""
+    write(tmp_path, shots(60))
+    async with Simulator() as sim:
+        words = ("--model", f"{KLING}x")
+        code, out, err = await ended(await start(sim, tmp_path, *words, WAVEHOOK_IN_FLIGHT="5"))
+        # What was on its way already, and none of the rest.
+        assert sim.calls["submit"] < 60
+    assert (code, out.splitlines()[0]) == (1, "60 rows: 60 not ended; 0.00 USD")
+    assert "Error: nothing more was submitted: the API knows no such task or model" in err
+    assert f"did you mean {KLING}?" in err
+
+
+def test_rows_that_the_api_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A person reads why, not only how many."""
+    vendor = install(monkeypatch, tmp_path)
+    price = (200, {"code": 200, "data": {"price": 0.25}})
+    vendor.answers = [price, (400, {"code": 400, "message": "no such style"})]
+    write(tmp_path, shots(1))
+    done = run("batch", "inputs.jsonl", "--model", KLING, "--out", "results.jsonl")
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (1, "1 rows: 1 rejected; 0.00 USD")
+    assert "1 of 1 rows were refused:\n  line 1: " in done.stderr
+    assert "no such style" in done.stderr
+
+
 async def test_the_key_is_refused(tmp_path: Path) -> None:
     """F15: a refused key ends it before anything is sent, with exit code 1."""
     write(tmp_path, shots(3))

@@ -52,6 +52,17 @@ def test_submit_as_json(vendor: Vendor) -> None:
     assert done.stdout.count("\n") == 1
 
 
+def test_a_model_that_the_api_does_not_know(vendor: Vendor) -> None:
+    """A mistyped model ends with 1, and the one that may be meant is named."""
+    vendor.answers = [(404, {"code": 404, "message": "Model not found"})]
+    done = run("submit", KLING.replace("kling", "klin"), "-i", "prompt=waves")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[1:] == [
+        "The API says: Model not found",
+        f"`wavehook models` lists the models; did you mean {KLING}?",
+    ]
+
+
 def test_text_fields_are_not_read_as_json(vendor: Vendor) -> None:
     """A prompt that looks like JSON stays text, also by a schema of the live catalogue."""
     done = run("submit", KLING, "-i", "prompt=5", "-i", f"image={IMAGE}")
