@@ -32,6 +32,10 @@ MAX_CONTEXT = 2048
 MAX_TOKEN = 4096
 """Characters of a token that are looked at; the largest that is made has fewer."""
 
+_SKEW = 240
+"""Seconds that the clock of who sealed may be ahead, beside the minute that Fernet allows: together
+as far as that of who signs a webhook."""
+
 _MAX_MODEL = 256
 _ALPHABET = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -121,7 +125,7 @@ class Seal:
             return None
         padded = token + "=" * (-len(token) % 4)
         try:
-            plain = self._ring.decrypt_at_time(padded, self._lifetime, int(now))
+            plain = self._ring.decrypt_at_time(padded, self._lifetime + _SKEW, int(now) + _SKEW)
             held = json.loads(plain)
         # ValueError: sealed with one of our keys, but by another program.
         except (InvalidToken, ValueError, RecursionError):
