@@ -14,7 +14,7 @@ import typer
 from receiver.cli.opening import existing
 from receiver.cli.options import AsJson, Config, Database, LogLevel, Modules, Overdue, reading
 from receiver.errors import SettingsError, WavehookError
-from submitter.printing import json_line, tell_retries
+from submitter.printing import json_line, plain, tell_retries
 
 if TYPE_CHECKING:
     from receiver.config import Settings
@@ -40,6 +40,7 @@ class Counts:
         settled: lost answers whose task was found.
         rejected: lost answers that had created nothing.
         open: submissions whose end is still not known.
+        lost: keys of those whose answer is lost and whose task is not found yet.
         tasks: ids of what was found.
         error: why it ended early.
     """
@@ -49,6 +50,7 @@ class Counts:
     settled: int = 0
     rejected: int = 0
     open: int = 0
+    lost: list[str] = field(default_factory=list)
     tasks: list[str] = field(default_factory=list)
     error: str | None = None
 
@@ -114,12 +116,17 @@ def reconcile(
                 "settled": counts.settled,
                 "rejected": counts.rejected,
                 "open": counts.open,
+                "lost": [*counts.lost],
                 "tasks": [*counts.tasks],
                 "error": counts.error,
             }
         )
     else:
         typer.echo(_words(counts, dry_run=dry_run))
+        for key in counts.lost:
+            typer.echo(
+                f"  {plain(key)}: its answer is lost, and which task is its own not clear yet"
+            )
     if counts.error is not None:
         raise WavehookError(f"it ended early: {counts.error}")
 
@@ -129,6 +136,7 @@ async def _run(settings: Settings, *, history: bool, dry_run: bool) -> Counts:
     from receiver.build import door_of, ledger_of
     from receiver.reconciling import reconciler
     from submitter.errors import SubmitterError
+    from submitter.ledger.base import State
 
     counts = Counts()
     try:
@@ -148,7 +156,9 @@ async def _run(settings: Settings, *, history: bool, dry_run: bool) -> Counts:
                 if history and counts.error is None:
                     await _compare(counts, once, door, dry_run=dry_run)
             finally:
-                counts.open = len(await ledger.open_entries(limit=ALL))
+                left = await ledger.open_entries(limit=ALL)
+                counts.open = len(left)
+                counts.lost = [entry.key for entry in left if entry.state is State.UNKNOWN]
     except SubmitterError as error:
         counts.error = str(error)
     return counts

@@ -145,6 +145,7 @@ def test_overdue_results_are_brought_to_the_inbox(vendor: Vendor, tmp_path: Path
         "settled": 0,
         "rejected": 0,
         "open": 1,
+        "lost": [],
         "tasks": ["t1"],
         "error": None,
     }
@@ -184,6 +185,15 @@ def test_history_finds_what_others_submitted(vendor: Vendor) -> None:
     assert (told["found"], sorted(told["tasks"])) == (2, ["t1", "t2"])
     assert {event.id for event in events()} == {"wavespeed:t1:completed", "wavespeed:t2:failed"}
     assert line("--history")["found"] == 0
+
+
+def test_what_cannot_be_told_apart_is_named(vendor: Vendor) -> None:
+    """F32: a submission that nobody can settle yet is left open, and a person reads its key."""
+    submitted("k1", "t1")
+    submitted("k2", None)
+    assert line("--dry-run")["lost"] == ["k2"]
+    told = run("reconcile").stdout.splitlines()
+    assert told[1:] == ["  k2: its answer is lost, and which task is its own not clear yet"]
 
 
 def test_a_dry_run_changes_nothing(vendor: Vendor) -> None:
