@@ -143,6 +143,9 @@ class Settling:
                 entry.key, "nobody recorded its answer", now, ask_at=now + self._schedule.soon
             )
         if gone or (wait is None and clear):
+            # A look may take long: by now it may be rejected already, and sent again.
+            if (await self._ledger.find([entry.key]))[entry.key].tries != entry.tries:
+                return
             reason = "the API's history does not have it: nothing was created"
             if gone:
                 reason = "its answer was lost, and the API's history no longer reaches back to it"

@@ -769,6 +769,24 @@ async def test_a_webhook_that_comes_at_the_last_look(world: World) -> None:
     assert (await world.entry("k")).task_id == "told"
 
 
+async def test_sent_again_during_the_last_look(world: World) -> None:
+    """F32: what another reconciler has rejected, and its caller sent again, is not rejected."""
+    await world.lost("k", created=False)
+    for _ in range(3):
+        world.clock.now += 100
+        await world.reconciler().round()
+
+    async def meddle(request: httpx.Request) -> None:
+        if request.url.path.endswith("/predictions") and (await world.entry("k")).tries == 1:
+            await world.ledger.reject("k", "nothing was created", world.clock())
+            await intended(world.ledger, intent("k", world.clock()), world.clock())
+
+    world.wire.meddle = meddle
+    world.clock.now += 100
+    report = await world.reconciler().round()
+    assert (report.rejected, (await world.entry("k")).state) == (0, State.INTENDED)
+
+
 async def test_a_guess_that_somebody_else_made_meanwhile(world: World) -> None:
     """F32: of two who look at once, one records what both have found."""
     await world.lost("k")
