@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from receiver.stores.memory import MemoryStore
 from receiver.stores.sqlite import SQLiteStore
 from submitter.ledger.base import Ledger
 from submitter.ledger.memory import MemoryLedger
+from submitter.ledger.postgres import PostgresLedger
 from submitter.ledger.sqlite import SQLiteLedger
+from tests.contract.postgres_schemas import fresh_schema
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -26,12 +29,16 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await store.close()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ledger]:
     """An open, empty ledger."""
-    ledger: Ledger = MemoryLedger()
-    if request.param == "sqlite":
-        ledger = SQLiteLedger(tmp_path / "ledger.db")
-    await ledger.open()
-    yield ledger
-    await ledger.close()
+    async with AsyncExitStack() as stack:
+        ledger: Ledger = MemoryLedger()
+        if request.param == "sqlite":
+            ledger = SQLiteLedger(tmp_path / "ledger.db")
+        elif request.param == "postgres":
+            url, schema = await stack.enter_async_context(fresh_schema())
+            ledger = PostgresLedger(url, schema=schema)
+        await ledger.open()
+        yield ledger
+        await ledger.close()

@@ -1,0 +1,101 @@
+"""The schema in PostgreSQL: made, recognised, and brought up to date by numbered migrations.
+
+The receiver's inbox may stand in the same schema. All tables of the ledger begin with `ledger_`,
+and each of the two leaves the other's alone.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from importlib.resources import files
+
+from submitter.errors import LedgerUnavailable
+from submitter.ledger.postgres_line import LIMIT, Connection
+from submitter.ledger.postgres_rows import COLUMNS
+
+BUSY = 10.0
+"""Seconds to wait for another process's write."""
+
+
+def quoted(name: str) -> str:
+    """A name as SQL has it, whatever is in it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def channel(schema: str) -> str:
+    """Where changes are told of; a schema's own, and no longer than a name may be."""
+    return f"wavehook_ledger_{sha256(schema.encode()).hexdigest()[:16]}"
+
+
+def statements(schema: str) -> dict[str, str]:
+    """The named statements."""
+    text = (files("submitter.ledger") / "sql" / "postgres" / "queries.sql").read_text("utf-8")
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+    values = {
+        "schema": quoted(schema),
+        "columns": ", ".join(COLUMNS),
+        "busy": f"{BUSY * 1000:.0f}",
+        "limit": f"{LIMIT * 1000:.0f}",
+    }
+    return {
+        name: _filled(sql, values).strip().removesuffix(";")
+        for name, sql in zip(parts[1::2], parts[2::2], strict=True)
+    }
+
+
+async def prepare(connection: Connection, schema: str) -> None:
+    """Make the schema where there is none, and bring it up to date, in the transaction around it.
+
+    Raises:
+        LedgerUnavailable: a newer version made it.
+    """
+    scripts = _scripts()
+    newest = scripts[-1][0]
+    if await _version(connection, schema, newest) == newest:
+        return
+    # One makes it, the others wait; the inbox, which may stand beside it, has a lock of its own.
+    await connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"wavehook ledger {schema}"
+    )
+    found = await _version(connection, schema, newest)
+    # Not `IF NOT EXISTS`: that needs the right to make one also where it is there.
+    if not (await connection.fetchrow("SELECT to_regnamespace($1) IS NOT NULL", quoted(schema)))[0]:
+        await connection.execute(f"CREATE SCHEMA {quoted(schema)}")
+    for number, sql in scripts:
+        if number > found:
+            await connection.execute(_filled(sql, {"schema": quoted(schema)}))
+    await connection.execute(
+        f"INSERT INTO {quoted(schema)}.ledger_schema (one, version) VALUES (1, $1) "  # noqa: S608 - a quoted name
+        "ON CONFLICT (one) DO UPDATE SET version = excluded.version",
+        newest,
+    )
+
+
+def _scripts() -> list[tuple[int, str]]:
+    """All migrations as (number, SQL), in order."""
+    return sorted(
+        (int(entry.name[:4]), entry.read_text("utf-8"))
+        for entry in (files("submitter.ledger") / "sql" / "postgres").iterdir()
+        if entry.name[:4].isdigit()
+    )
+
+
+async def _version(connection: Connection, schema: str, newest: int) -> int:
+    """The number of the last migration that was applied; 0 before the first."""
+    table = f"{quoted(schema)}.ledger_schema"
+    if not (await connection.fetchrow("SELECT to_regclass($1) IS NOT NULL", table))[0]:
+        return 0
+    found = int((await connection.fetchrow(f"SELECT version FROM {table}"))[0])  # noqa: S608 - a quoted name
+    if found > newest:
+        raise LedgerUnavailable(
+            f"the ledger has schema version {found}, this program works with {newest}: it was "
+            "made by a newer Wavehook; upgrade this one, or name another database"
+        )
+    return found
+
+
+def _filled(sql: str, values: dict[str, str]) -> str:
+    for name, value in values.items():
+        sql = sql.replace("{" + name + "}", value)
+    return sql

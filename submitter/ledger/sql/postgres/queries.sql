@@ -1,0 +1,161 @@
+-- Named statements; `-- name:` begins each. `{schema}` and `{columns}` are filled in.
+
+-- name: begin
+-- Whatever the server's own settings are; and who vanishes in between holds up nobody for long.
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+SET LOCAL lock_timeout = '{busy}';
+SET LOCAL statement_timeout = '{limit}';
+SET LOCAL idle_in_transaction_session_timeout = '{limit}';
+SELECT set_config('synchronous_commit', 'on', true)
+ WHERE current_setting('synchronous_commit') = 'off';
+
+-- name: begin_reading
+BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;
+
+-- name: lock_head
+-- Makes all who write wait for each other, so that limits hold and places come in order of commits.
+SELECT changes, place, paused FROM {schema}.ledger_head FOR UPDATE;
+
+-- name: load
+-- What a group of jobs is about.
+SELECT {columns} FROM {schema}.ledger_entry
+ WHERE key = ANY ($1::text[]) OR task_id = ANY ($2::text[])
+ ORDER BY seq;
+
+-- name: room
+-- How many are open, of no more than $1; and when the last but $2 of the window between $3 and $4
+-- was sent: later ones are from before a clock's step.
+SELECT (SELECT count(*)
+          FROM (SELECT FROM {schema}.ledger_entry
+                 WHERE state IN ('intended', 'unknown', 'accepted') LIMIT $1::bigint) AS open),
+       (SELECT sent_at FROM {schema}.ledger_entry
+         WHERE sent_at > $3::float8 AND sent_at <= $4::float8
+         ORDER BY sent_at DESC LIMIT 1 OFFSET $2::bigint);
+
+-- name: write
+-- Intents, and tasks that were adopted; over a REJECTED entry all is new.
+INSERT INTO {schema}.ledger_entry (
+  key, model, input, digest, until, state, tries, sent_at, context, webhook, cost, task_id, guessed,
+  accepted_at, expected_at, ask_at, asks, reason, status, ended_at, place, prediction, delivered)
+SELECT
+  key, model, input, digest, until, state, tries, sent_at, context, webhook, cost, task_id, guessed,
+  accepted_at, expected_at, ask_at, asks, reason, status, ended_at, place, prediction, delivered
+  FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::float8[], $6::text[], $7::integer[],
+    $8::float8[], $9::text[], $10::boolean[], $11::float8[], $12::text[], $13::boolean[],
+    $14::float8[], $15::float8[], $16::float8[], $17::integer[], $18::text[], $19::text[],
+    $20::float8[], $21::bigint[], $22::text[], $23::boolean[])
+  WITH ORDINALITY AS new (
+    key, model, input, digest, until, state, tries, sent_at, context, webhook, cost, task_id,
+    guessed, accepted_at, expected_at, ask_at, asks, reason, status, ended_at, place, prediction,
+    delivered, nth)
+ ORDER BY nth
+    ON CONFLICT (key) DO UPDATE
+   SET model = excluded.model, input = excluded.input, digest = excluded.digest,
+       until = excluded.until, state = excluded.state, tries = excluded.tries,
+       sent_at = excluded.sent_at, context = excluded.context, webhook = excluded.webhook,
+       cost = excluded.cost, task_id = excluded.task_id, guessed = excluded.guessed,
+       accepted_at = excluded.accepted_at, expected_at = excluded.expected_at,
+       ask_at = excluded.ask_at, asks = excluded.asks, reason = excluded.reason,
+       status = excluded.status, ended_at = excluded.ended_at, place = excluded.place,
+       prediction = excluded.prediction, delivered = excluded.delivered;
+
+-- name: change
+-- Everything that changes after the intent.
+UPDATE {schema}.ledger_entry AS entry
+   SET state = new.state, task_id = new.task_id, guessed = new.guessed,
+       accepted_at = new.accepted_at, expected_at = new.expected_at, ask_at = new.ask_at,
+       asks = new.asks, reason = new.reason, status = new.status, ended_at = new.ended_at,
+       place = new.place, prediction = new.prediction, delivered = new.delivered
+  FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::boolean[], $5::float8[], $6::float8[], $7::float8[],
+    $8::integer[], $9::text[], $10::text[], $11::float8[], $12::bigint[], $13::text[],
+    $14::boolean[])
+  AS new (
+    key, state, task_id, guessed, accepted_at, expected_at, ask_at, asks, reason, status, ended_at,
+    place, prediction, delivered)
+ WHERE entry.key = new.key;
+
+-- name: save_head
+UPDATE {schema}.ledger_head SET changes = $1, place = $2, paused = $3;
+
+-- name: notify
+SELECT pg_notify($1, $2);
+
+-- name: find
+SELECT {columns} FROM {schema}.ledger_entry WHERE key = ANY ($1::text[]);
+
+-- name: find_tasks
+-- The one to believe comes last: the earliest that is no guess.
+SELECT {columns} FROM {schema}.ledger_entry
+ WHERE task_id = ANY ($1::text[]) ORDER BY guessed DESC, seq DESC;
+
+-- name: open_entries
+SELECT {columns} FROM {schema}.ledger_entry
+ WHERE state IN ('intended', 'unknown', 'accepted')
+ ORDER BY sent_at, seq LIMIT $1;
+
+-- name: finished
+SELECT {columns} FROM {schema}.ledger_entry
+ WHERE state = 'finished' AND place > $1 ORDER BY place LIMIT $2;
+
+-- name: head
+SELECT changes, place FROM {schema}.ledger_head;
+
+-- name: to_finish
+-- Whether any of these results has something to write. Each is looked up by itself, for a plan that
+-- stays the same however many are given.
+SELECT EXISTS (
+  SELECT FROM unnest($1::text[], $2::text[], $3::boolean[]) AS result (key, task_id, delivered)
+   CROSS JOIN LATERAL (
+     SELECT state, delivered FROM {schema}.ledger_entry WHERE key = result.key
+      UNION ALL
+     SELECT state, delivered FROM {schema}.ledger_entry WHERE task_id = result.task_id
+   ) AS entry
+   WHERE entry.state <> 'finished' OR (result.delivered AND NOT entry.delivered));
+
+-- name: due
+SELECT {columns} FROM {schema}.ledger_entry
+ WHERE state IN ('intended', 'unknown', 'accepted') AND ask_at <= $1
+ ORDER BY ask_at, seq LIMIT $2;
+
+-- name: due_of
+-- Found by their keys, also where few are due.
+WITH asked AS MATERIALIZED (
+  SELECT {columns} FROM {schema}.ledger_entry WHERE key = ANY ($3::text[]))
+SELECT * FROM asked
+ WHERE state IN ('intended', 'unknown', 'accepted') AND ask_at <= $1
+ ORDER BY ask_at, seq LIMIT $2;
+
+-- name: undelivered
+SELECT {columns} FROM {schema}.ledger_entry
+ WHERE state = 'finished' AND webhook AND NOT delivered AND ended_at < $1
+ ORDER BY ended_at, seq LIMIT $2;
+
+-- name: durations
+SELECT ended_at - accepted_at FROM {schema}.ledger_entry
+ WHERE state = 'finished' AND status = 'completed' AND accepted_at IS NOT NULL AND model = $1
+ ORDER BY place DESC LIMIT $2;
+
+-- name: overdue
+SELECT count(*) FROM {schema}.ledger_entry
+ WHERE state IN ('intended', 'unknown', 'accepted') AND expected_at < $1;
+
+-- name: uploaded
+SELECT url FROM {schema}.ledger_upload WHERE digest = $1 AND uploaded_at > $2;
+
+-- name: upload
+INSERT INTO {schema}.ledger_upload (digest, url, uploaded_at) VALUES ($1, $2, $3)
+    ON CONFLICT (digest) DO UPDATE SET url = excluded.url, uploaded_at = excluded.uploaded_at;
+
+-- name: purge_entries
+DELETE FROM {schema}.ledger_entry WHERE seq = ANY (ARRAY (
+  SELECT seq FROM {schema}.ledger_entry
+   WHERE state IN ('rejected', 'finished') AND ended_at < $1
+   ORDER BY ended_at LIMIT $2))
+RETURNING key;
+
+-- name: purge_uploads
+DELETE FROM {schema}.ledger_upload WHERE digest = ANY (ARRAY (
+  SELECT digest FROM {schema}.ledger_upload WHERE uploaded_at < $1 LIMIT $2))
+RETURNING digest;
