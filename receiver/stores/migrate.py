@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
-from importlib.resources import files
 
 from receiver.errors import SchemaMismatch
-
-STRICT_SINCE = (3, 37)
-"""The first SQLite with STRICT tables."""
+from submitter import sql
 
 _STRANGERS = "SELECT count(*) FROM sqlite_schema WHERE tbl_name NOT GLOB 'ledger_*'"
 """The submitter's ledger may be in the file before the inbox."""
@@ -17,22 +13,12 @@ _STRANGERS = "SELECT count(*) FROM sqlite_schema WHERE tbl_name NOT GLOB 'ledger
 
 def migrations(engine: str) -> list[tuple[int, str]]:
     """All migrations of one engine as (number, SQL), in order."""
-    folder = files("receiver.stores") / "sql" / engine
-    return sorted(
-        (int(entry.name[:4]), entry.read_text("utf-8"))
-        for entry in folder.iterdir()
-        if entry.name[:4].isdigit()
-    )
+    return sql.migrations("receiver.stores", engine)
 
 
 def statements(engine: str) -> dict[str, str]:
     """The named statements of one engine."""
-    text = (files("receiver.stores") / "sql" / engine / "queries.sql").read_text("utf-8")
-    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
-    return {
-        name: sql.strip().removesuffix(";")
-        for name, sql in zip(parts[1::2], parts[2::2], strict=True)
-    }
+    return sql.statements("receiver.stores", engine)
 
 
 def migrate_sqlite(connection: sqlite3.Connection) -> int:
@@ -58,9 +44,9 @@ def migrate_sqlite(connection: sqlite3.Connection) -> int:
                 found=0,
                 expected=newest,
             )
-        pending = [sql for number, sql in known if number > found]
-        for sql in pending:
-            for statement in _split(sql):
+        pending = [script for number, script in known if number > found]
+        for script in pending:
+            for statement in sql.split(script):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {newest:d}")
         connection.execute("COMMIT")
@@ -80,17 +66,4 @@ def _version(connection: sqlite3.Connection, newest: int) -> int:
             found=found,
             expected=newest,
         )
-    return found
-
-
-def _split(sql: str) -> list[str]:
-    """Statements of a script; `executescript` would commit the transaction around them."""
-    if sqlite3.sqlite_version_info < STRICT_SINCE:
-        sql = sql.replace(") STRICT, WITHOUT ROWID", ") WITHOUT ROWID").replace(") STRICT", ")")
-    found, rest = [], ""
-    for line in sql.splitlines(keepends=True):
-        rest += line
-        if sqlite3.complete_statement(rest):
-            found.append(rest)
-            rest = ""
     return found

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +24,7 @@ from receiver.stores.base import Listed, Plan, Purged, Stats, Store
 from receiver.stores.checkpoint import BACKSTOP, Checkpointer
 from receiver.stores.group_commit import A, Bulk, GroupCommit, R
 from receiver.stores.migrate import migrate_sqlite
+from submitter.sql import use_wal
 
 BUSY = 10.0
 """Seconds that a write waits for another process's, before the sender gets a 503."""
@@ -235,7 +235,7 @@ class SQLiteStore(Store):
             cached_statements=256,
         )
         try:
-            _use_wal(connection)
+            use_wal(connection, BUSY)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB:d}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {BACKSTOP:d}")
@@ -243,17 +243,3 @@ class SQLiteStore(Store):
             connection.close()
             raise
         return connection
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch to WAL; two processes that do it at once get no help from the busy handler."""
-    deadline = time.monotonic() + BUSY
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return

@@ -8,40 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sqlite3
-import time
-from importlib.resources import files
 from pathlib import Path
 
+from submitter import sql
 from submitter.errors import LedgerUnavailable
 
 BUSY = 10.0
 """Seconds to wait for another process's write."""
 
-STRICT_SINCE = (3, 37)
-"""The first SQLite with STRICT tables."""
-
 _INBOX = {"event", "dispatch", "attempt"}
-
-
-def _scripts() -> list[tuple[int, str]]:
-    """All migrations as (number, SQL), in order."""
-    return sorted(
-        (int(entry.name[:4]), entry.read_text("utf-8"))
-        for entry in (files("submitter.ledger") / "sql" / "sqlite").iterdir()
-        if entry.name[:4].isdigit()
-    )
 
 
 def statements() -> dict[str, str]:
     """The named statements."""
-    text = (files("submitter.ledger") / "sql" / "sqlite" / "queries.sql").read_text("utf-8")
-    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
-    return {
-        name: sql.strip().removesuffix(";")
-        for name, sql in zip(parts[1::2], parts[2::2], strict=True)
-    }
+    return sql.statements("submitter.ledger", "sqlite")
 
 
 def prepare(path: Path) -> None:
@@ -56,10 +37,10 @@ def prepare(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
     with contextlib.closing(_connect(path)) as connection:
         # What is not ours is left as it is, so this stands before the switch to WAL.
-        newest = _scripts()[-1][0]
+        newest = _migrations()[-1][0]
         if _version(connection, newest) == newest:
             return
-        _use_wal(connection)
+        sql.use_wal(connection, BUSY)
         connection.execute("BEGIN IMMEDIATE")
         # Left by an error, the transaction ends with the connection.
         _migrate(connection, newest)
@@ -70,7 +51,7 @@ def connect(path: Path) -> sqlite3.Connection:
     """A connection in autocommit mode, to a file that is prepared; for use on any thread."""
     connection = _connect(path)
     try:
-        _use_wal(connection)
+        sql.use_wal(connection, BUSY)
         connection.execute("PRAGMA synchronous = FULL")
     except BaseException:
         connection.close()
@@ -89,25 +70,15 @@ def _connect(path: Path) -> sqlite3.Connection:
     )
 
 
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch to WAL; two processes that do it at once get no help from the busy handler."""
-    deadline = time.monotonic() + BUSY
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
+def _migrations() -> list[tuple[int, str]]:
+    return sql.migrations("submitter.ledger", "sqlite")
 
 
 def _migrate(connection: sqlite3.Connection, newest: int) -> None:
     found = _version(connection, newest)
-    for number, sql in _scripts():
+    for number, script in _migrations():
         if number > found:
-            for statement in _split(sql):
+            for statement in sql.split(script):
                 connection.execute(statement)
     connection.execute(
         "INSERT OR REPLACE INTO ledger_schema (one, version) VALUES (1, ?)", [newest]
@@ -137,16 +108,3 @@ def _version(connection: sqlite3.Connection, newest: int) -> int:
             "WAVEHOOK_DATABASE"
         )
     return 0
-
-
-def _split(sql: str) -> list[str]:
-    """Statements of a script; `executescript` would commit the transaction around them."""
-    if sqlite3.sqlite_version_info < STRICT_SINCE:
-        sql = sql.replace(") STRICT, WITHOUT ROWID", ") WITHOUT ROWID").replace(") STRICT", ")")
-    found, rest = [], ""
-    for line in sql.splitlines(keepends=True):
-        rest += line
-        if sqlite3.complete_statement(rest):
-            found.append(rest)
-            rest = ""
-    return found

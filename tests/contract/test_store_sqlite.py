@@ -12,7 +12,7 @@ import pytest
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import DispatchState, Done, Event
-from receiver.stores import migrate, sqlite
+from receiver.stores import sqlite
 from receiver.stores.base import Plan
 from receiver.stores.sqlite import SQLiteStore
 from tests.contract.samples import CHAIN, LEASE, NOW, PLAN, claim, claim_one, event, only
@@ -194,7 +194,7 @@ async def test_an_older_sqlite_has_no_strict_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F43: the schema works without them."""
-    monkeypatch.setattr(migrate, "STRICT_SINCE", (99,))
+    monkeypatch.setattr("submitter.sql.STRICT_SINCE", (99,))
     store = await opened(tmp_path / "inbox.db")
 
     await store.add(event(), PLAN)
