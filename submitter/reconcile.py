@@ -17,8 +17,8 @@ from submitter.errors import AuthFailed, NotFound, RateLimited, SubmitterError, 
 from submitter.findings import Deliver, Inbox, Report, Told
 from submitter.ledger.base import Entry, Ledger, Result, State
 from submitter.prediction import Prediction
-from submitter.schedule import Schedule
-from submitter.settling import KEPT, Settling
+from submitter.schedule import KEPT, Schedule
+from submitter.settling import Settling
 
 AT_ONCE = 4
 """Questions that are asked at one time."""

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from submitter.settings import OVERDUE
 
+KEPT = 7 * 86400.0
+"""Seconds for which the API keeps a task."""
+
 ENOUGH = 20
 """Finished tasks of a model from which its own times count."""
 

@@ -15,16 +15,10 @@ from submitter.errors import (
     Unavailable,
 )
 from submitter.findings import Report, Told
-from submitter.ledger.base import Entry, Ledger, State
+from submitter.ledger.base import ALL, Entry, Ledger, State
 from submitter.lost import clusters, match
 from submitter.prediction import Prediction
-from submitter.schedule import Schedule
-
-KEPT = 7 * 86400.0
-"""Seconds for which the API keeps a task."""
-
-ALL = 1_000_000
-"""More submissions than are ever open at once."""
+from submitter.schedule import KEPT, Schedule
 
 PATIENCE = 2
 """Questions without an answer after which a round asks no more."""

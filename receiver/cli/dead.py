@@ -9,12 +9,12 @@ import typer
 
 from receiver.cli.opening import PURGED, stored, with_store
 from receiver.cli.options import AsJson, Config, Database, settings
-from receiver.cli.printing import dispatch_fields, moment, table
+from receiver.cli.printing import dispatch_fields, table
 from receiver.errors import WavehookError
 from receiver.event import Dispatch, DispatchState
 from receiver.stores.base import Store
 from submitter.prediction import JSON
-from submitter.printing import json_line
+from submitter.printing import json_line, moment
 
 PAGE = 500
 

@@ -15,7 +15,6 @@ from receiver.cli.printing import (
     attempt_fields,
     dispatch_fields,
     event_fields,
-    moment,
     states,
     table,
 )
@@ -23,7 +22,7 @@ from receiver.errors import WavehookError
 from receiver.event import Attempt, Dispatch, Event
 from receiver.stores.base import Listed, Store
 from submitter.prediction import JSON
-from submitter.printing import json_line, plain
+from submitter.printing import json_line, moment, plain
 
 PARKED = "Parked: it is genuine, but not what its source is known to send; --body shows it."
 

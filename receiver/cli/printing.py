@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 import typer
 
 from receiver.event import Attempt, Dispatch, DispatchState, Event
 from submitter.prediction import JSON
-from submitter.printing import plain
+from submitter.printing import moment, plain
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -19,17 +18,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         typer.echo("  ".join(cells).rstrip())
-
-
-def moment(seconds: float | None) -> str | None:
-    """Unix seconds as UTC in RFC 3339."""
-    if seconds is None:
-        return None
-    try:
-        at = datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None  # a sender's time beyond all calendars
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def event_fields(event: Event) -> dict[str, JSON]:

@@ -14,7 +14,9 @@ import typer
 from receiver.cli.opening import existing
 from receiver.cli.options import AsJson, Config, Database, LogLevel, Modules, Overdue, reading
 from receiver.errors import SettingsError, WavehookError
+from submitter.ledger.base import ALL
 from submitter.printing import json_line, plain, tell_retries
+from submitter.schedule import KEPT
 
 if TYPE_CHECKING:
     from receiver.config import Settings
@@ -22,12 +24,6 @@ if TYPE_CHECKING:
     from submitter.findings import Report
     from submitter.ledger.base import Entry, Ledger
     from submitter.reconcile import Reconciler
-
-KEPT = 7 * 86400.0
-"""Seconds for which the API keeps a task in its history."""
-
-ALL = 1_000_000
-"""More submissions than are ever open at once."""
 
 
 @dataclass(slots=True)

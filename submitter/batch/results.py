@@ -8,7 +8,6 @@ import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +15,7 @@ from submitter.batch.row import Row, Standing
 from submitter.errors import BadInput, Fault
 from submitter.ledger.base import OPEN, Entry, State
 from submitter.prediction import JSON, Status
+from submitter.printing import moment
 
 PAGE = 500
 """Rows that are looked up and written together."""
@@ -97,8 +97,8 @@ def _result(row: Row, model: str, entry: Entry | None) -> dict[str, JSON]:
             "error": done.error if done else entry.reason,
             "code": done.code if done else None,
             "cost": entry.cost,
-            "submitted_at": _moment(entry.sent_at),
-            "finished_at": _moment(ended),
+            "submitted_at": moment(entry.sent_at),
+            "finished_at": moment(ended),
             "seconds": None if ended is None else round(ended - entry.sent_at, 3),
         }
     unknown = ("cost", "submitted_at", "finished_at", "seconds")
@@ -153,14 +153,6 @@ def _draft(out: Path) -> Path:
     # Where it is a link, the file that it leads to is meant.
     whole = out.resolve()
     return whole.with_name(f".{whole.name[:100]}.{secrets.token_hex(8)}")
-
-
-def _moment(seconds: float | None) -> str | None:
-    """Unix seconds as UTC in RFC 3339."""
-    if seconds is None:
-        return None
-    at = datetime.fromtimestamp(seconds, UTC)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _bad(out: Path, reason: str) -> BadInput:

@@ -30,6 +30,9 @@ from submitter.prediction import JSON, Prediction
 MINUTE = 60.0
 """Seconds of the window that `Limits.rate` counts in."""
 
+ALL = 1_000_000
+"""A limit that is none: more submissions than are ever open at once."""
+
 
 class State(enum.StrEnum):
     """How much is known of a submission."""

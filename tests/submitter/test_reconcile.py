@@ -20,8 +20,7 @@ from submitter.ledger.base import Entry, Ledger, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import JSON, Prediction
 from submitter.reconcile import AT_ONCE, Reconciler
-from submitter.schedule import Schedule
-from submitter.settling import KEPT
+from submitter.schedule import KEPT, Schedule
 from submitter.simulator import Simulator
 from tests.submitter.wired import (
     BOTH_LEDGERS,
