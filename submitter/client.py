@@ -303,9 +303,7 @@ class WaveSpeed(Calls):
             StillRunning: the time is over and the task has not ended.
             SubmitterError: see `Submission.result`.
         """
-        ends = self._ends
-        found = await ends.find(id)
-        return found if isinstance(found, Prediction) else await ends.result(found, timeout)
+        return await self._ends.of(id, timeout)
 
     async def stream(self, *, follow: bool = False) -> AsyncGenerator[Prediction, None]:
         """Give the predictions of this client's submits as they end, each once.

@@ -84,29 +84,39 @@ class Ending:
             raise nothing_created(entry.reason)
         if entry.task_id is None:
             raise StillRunning(key, None, None)
-        prediction = await self._calls.result_now(entry.task_id, timeout=LAST)
-        if prediction is None or not ended(prediction):
-            status = prediction.status if prediction else entry.status
-            raise StillRunning(key, entry.task_id, status)
+        prediction = await self._ask_once(entry.task_id, key, entry.status)
         await self._ledger.finish([Result(prediction, key)], self._clock())
         return prediction
 
-    async def find(self, id: str) -> str | Prediction:
-        """The key for a task id or a key; or the prediction, where it has ended already.
-
-        A task that the ledger does not know is taken into it.
+    async def of(self, id: str, timeout: float | None) -> Prediction:
+        """See `WaveSpeed.wait`.
 
         Raises:
+            StillRunning: the time is over and the task has not ended, as far as is known.
             SubmitterError: nobody knows it, or nobody can be asked.
         """
-        if found := await self._ledger.find([id]) or await self._ledger.find_tasks([id]):
-            return next(iter(found.values())).key
-        prediction = await self._calls.result(id)
+        loop = asyncio.get_running_loop()
+        until = None if timeout is None else loop.time() + timeout
+        if known := await self._ledger.find([id]) or await self._ledger.find_tasks([id]):
+            return await self.result(next(iter(known.values())).key, timeout)
+        try:
+            async with asyncio.timeout_at(until):
+                prediction = await self._calls.result(id)
+        except TimeoutError:
+            return await self._ask_once(id, id, None)
         if ended(prediction):
             return prediction
         now = self._clock()
         expected_at = now + self._schedule.expected((), webhook=False)
-        return (await self._ledger.adopt(prediction, now, expected_at=expected_at)).key
+        entry = await self._ledger.adopt(prediction, now, expected_at=expected_at)
+        return await self.result(entry.key, until and max(until - loop.time(), 0.0))
+
+    async def _ask_once(self, task_id: str, key: str, status: str | None) -> Prediction:
+        prediction = await self._calls.result_now(task_id, timeout=LAST)
+        if prediction is None or not ended(prediction):
+            status = prediction.status if prediction else status
+            raise StillRunning(key, task_id, status)
+        return prediction
 
 
 def nothing_created(reason: str | None) -> Unavailable:

@@ -391,6 +391,21 @@ async def test_waiting_for_what_has_ended(world: World) -> None:
         assert await wave.find([f"task:{task.id}"]) == {}
 
 
+async def test_waiting_for_a_strangers_task_while_nobody_answers(world: World) -> None:
+    """The time to wait is also that of learning what the task is; then it is asked for once."""
+
+    async def meddle(request: httpx.Request) -> None:
+        if world.questions > 1:
+            raise httpx.ConnectError("away")
+        await asyncio.Event().wait()
+
+    world.wire.meddle = meddle
+    async with world.client() as wave:
+        with pytest.raises(StillRunning, match="has not ended yet"):
+            await wave.wait("t1", timeout=0.1)
+    assert world.questions == 2
+
+
 async def test_waiting_for_nothing(world: World) -> None:
     """What nobody knows is told as such."""
     async with world.client() as wave:
