@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from submitter.ledger.base import Entry
+from submitter.media import is_url
 from submitter.prediction import JSON, Prediction
 
 
@@ -179,7 +180,7 @@ def _compare(sent: JSON, shown: JSON) -> Likeness:
         return min(map(_compare, sent, shown), default=Likeness.SAME)
     if _equal(sent, shown):
         return Likeness.SAME
-    return Likeness.PERHAPS if shown is None or _is_link(sent) else Likeness.OTHER
+    return Likeness.PERHAPS if shown is None or is_url(sent) else Likeness.OTHER
 
 
 def _equal(sent: JSON, shown: JSON) -> bool:
@@ -197,7 +198,3 @@ def _number(value: JSON) -> float | None:
         with contextlib.suppress(ValueError, OverflowError):
             return float(value)
     return None
-
-
-def _is_link(value: JSON) -> bool:
-    return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))

@@ -18,10 +18,8 @@ from typing import Any
 from submitter.content import JPEG, PNG, UNKNOWN, kind, pixels
 from submitter.errors import Fault
 from submitter.prediction import JSON
+from submitter.protocol import MAX_UPLOAD
 from submitter.strict import unfit, within
-
-MAX_FILE = 200 * 2**20
-"""Bytes of one upload (wavespeed-api.md)."""
 
 MAX_TOGETHER = 2**30
 """Bytes of all files of one input, which are held in memory until they are sent."""
@@ -111,12 +109,17 @@ def takes_files(name: str, schema: JSON) -> bool:
     return _rule(name, schema) is not None
 
 
+def is_url(value: object) -> bool:
+    """Whether a value is passed on as an address, and is no file of this machine."""
+    return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
+
+
 @dataclass(frozen=True, slots=True)
 class _Rule:
     """What a field takes."""
 
     formats: tuple[str, ...] = ()
-    max_bytes: int = MAX_FILE
+    max_bytes: int = MAX_UPLOAD
     min_pixels: int = 0
 
 
@@ -164,7 +167,7 @@ class _Reading:
             ]
         if isinstance(value, bytes | Path):
             return self._take(value, place)
-        if isinstance(value, str) and place.rule and not _is_url(value):
+        if isinstance(value, str) and place.rule and not is_url(value):
             return self._take(value, place)
         return value
 
@@ -215,13 +218,9 @@ def _marked(marker: Mapping[str, JSON]) -> _Rule:
     listed = formats if isinstance(formats, list) else []
     return _Rule(
         tuple(f for f in listed if isinstance(f, str) and f.isalnum()),
-        min(most, MAX_FILE) if isinstance(most, int) else MAX_FILE,
+        min(most, MAX_UPLOAD) if isinstance(most, int) else MAX_UPLOAD,
         least if isinstance(least, int) else 0,
     )
-
-
-def _is_url(text: str) -> bool:
-    return text[:8].lower().startswith(("http://", "https://"))
 
 
 def _checked(data: bytes, rule: _Rule, path: str) -> File:

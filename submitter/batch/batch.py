@@ -28,7 +28,7 @@ from submitter.errors import (
     Unavailable,
 )
 from submitter.ledger.base import OPEN, Entry, State
-from submitter.media import takes_files
+from submitter.media import is_url, takes_files
 from submitter.prediction import JSON, Prediction, Status
 from submitter.schedule import Schedule
 from submitter.submission import Submission
@@ -293,7 +293,7 @@ class Batch:
 
     def _names_files(self, input: Mapping[str, JSON]) -> bool:
         return any(
-            takes_files(name, self._schemas.get(name)) and not _is_url(value)
+            takes_files(name, self._schemas.get(name)) and not is_url(value)
             for name, value in input.items()
         )
 
@@ -328,10 +328,6 @@ def _cancelled() -> bool:
     """Whether this task is cancelled, and not just one that it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _is_url(value: JSON) -> bool:
-    return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
 
 
 def _pages(keys: Sequence[str]) -> Iterator[Sequence[str]]:
