@@ -231,7 +231,7 @@ async def test_nothing_ends(tmp_path: Path) -> None:
         class Silent(Scripted):
             async def balance(self) -> float:
                 troubles.append(made.patience.trouble)
-                if len(troubles) > 1:
+                if troubles[-1] is not None:
                     await sim.forward(100)
                 raise Unavailable("HTTP 502")
 
@@ -240,7 +240,8 @@ async def test_nothing_ends(tmp_path: Path) -> None:
             wanted = Wanted(inputs, KLING, tmp_path / "results.jsonl")
             made = await plan(wave, given, wanted, print)
             await made.run()
-    assert troubles[:2] == [None, "the API is not available (HTTP 502)"]
+    assert troubles[0] is None
+    assert "the API is not available (HTTP 502)" in troubles
     assert made.patience.trouble is None
     assert made.rows[0].standing is Standing.COMPLETED
 
