@@ -123,6 +123,9 @@ def submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
                 )
                 _tell(task, as_json=as_json)
                 return True
+            if _is_terminal():
+                again = f"`wavehook wait {plain(name)}` waits for it again, should this be stopped."
+                typer.echo(f"Submitting, and waiting for its end. {again}", err=True)
             prediction = await wave.run(
                 model,
                 input,
@@ -144,6 +147,10 @@ def submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
             raise typer.Exit(1)
 
     return submit
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty()
 
 
 def _tell(task: Submission, *, as_json: bool) -> None:

@@ -274,6 +274,16 @@ def test_a_cap_on_the_cost(vendor: Vendor, cap: str, code: int) -> None:
     assert [path for path, _, _ in vendor.asked][1:] == [f"/api/v3/{KLING}"] * (not code)
 
 
+def test_who_waits_at_a_terminal_is_told(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A video takes minutes: a person reads at once what goes on, a program nothing."""
+    vendor.answers.append(task())
+    assert submit("--wait", "--key", "k1").stderr == ""
+    monkeypatch.setattr("submitter.cli.submit._is_terminal", lambda: True)
+    done = submit("--wait", "--key", "k1", "--json")
+    assert json.loads(done.stdout)["status"] == "completed"
+    assert "`wavehook wait k1` waits for it again" in done.stderr
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted(
     vendor: Vendor, monkeypatch: pytest.MonkeyPatch, number: int, code: int
