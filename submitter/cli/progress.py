@@ -68,6 +68,8 @@ def standing(batch: Batch, seconds: float) -> str:
         words.append("submitting nothing more")
     elif batch.patience.trouble is not None:
         words.append(f"trying again: {plain(batch.patience.trouble)}")
+    elif waiting and not running:
+        words.append("waiting for a place in the limits")
     return ", ".join(words)
 
 

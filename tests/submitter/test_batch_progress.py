@@ -46,6 +46,14 @@ def test_in_one_line(batch: Batch) -> None:
     assert progress.standing(batch, 10.0) == f"{whole}, submitting nothing more"
 
 
+def test_a_full_minute_is_told(batch: Batch) -> None:
+    """A batch that sends nothing because the limits are used up says so."""
+    for row in batch.rows:
+        if row.standing is Standing.RUNNING:
+            row.standing = Standing.WAITING
+    assert progress.standing(batch, 10.0).endswith(", waiting for a place in the limits")
+
+
 async def test_lines_now_and_then(
     batch: Batch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
