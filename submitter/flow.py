@@ -95,7 +95,14 @@ class Flow:
                     end()
 
     async def refused(self, retry_after: float | None) -> None:
-        """The API answered 429: nobody submits for a while."""
+        """The API answered 429: nobody submits for a while.
+
+        Args:
+            retry_after: seconds that the API named; None where it named none.
+
+        Raises:
+            LedgerUnavailable: other processes could not be told.
+        """
         self._window = max(1.0, min(self._window, self._sending) / 2)
         now = self._clock()
         # Those that were on their way together are one refusal.

@@ -124,6 +124,7 @@ class Reconciler:
         Raises:
             ApiError: the API refused.
             Unavailable: it did not answer.
+            LedgerUnavailable: ledger or inbox cannot be read or written.
         """
         report, several = Report(), list[Prediction]()
         async for prediction in self._calls.history(created_after=since):

@@ -42,7 +42,7 @@ class SubmitSettings:
     base_url: str | None = None
     public_url: str | None = None
     seal_keys: tuple[str, ...] = field(default=(), repr=False)
-    database: str = DATABASE
+    database: str = field(default=DATABASE, repr=False)  # its URL may hold a password
     admin_token: str | None = field(default=None, repr=False)
     rate: int | None = None
     in_flight: int | None = None

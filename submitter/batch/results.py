@@ -29,7 +29,7 @@ class Earlier:
     """What a results file tells of an earlier run.
 
     Attributes:
-        submitted: keys of rows that had a task.
+        submitted: keys of rows that may have been paid for.
         failed: keys of rows whose task ended badly, or that the API refused.
     """
 
@@ -123,7 +123,7 @@ def _read(out: Path, prefix: str) -> Earlier:
                 row: Any = json.loads(line)
                 if not row["key"].startswith(prefix):
                     raise _bad(out, other)
-                if row["task_id"] is not None:
+                if row["submitted_at"] is not None:
                     submitted.add(row["key"])
                 ended_badly = row["finished_at"] is not None and row["status"] != Status.COMPLETED
                 if ended_badly or row["status"] == Standing.REJECTED:

@@ -48,6 +48,7 @@ async def test_what_is_open_has_its_state(tmp_path: Path) -> None:
     assert (one["status"], one["error"]) == ("unknown", "HTTP 500")
     assert one["submitted_at"] == "1970-01-01T00:00:00.000Z"
     assert (two["status"], two["submitted_at"]) == ("waiting", None)
+    assert read_earlier(out, PREFIX).submitted == {one["key"]}
 
 
 async def test_every_line_is_json(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,7 @@ def test_databases_that_are_none(database: str) -> None:
 
 
 def test_secrets_are_not_shown() -> None:
-    """F16: neither key nor token is in the repr."""
-    shown = repr(SubmitSettings(api_key="SECRET", seal_keys=("SECRET",), admin_token="SECRET"))
+    """F16: neither key nor token nor a database's password is in the repr."""
+    keys = SubmitSettings(api_key="SECRET", seal_keys=("SECRET",), admin_token="SECRET")
+    shown = repr(replace(keys, database="postgresql://me:SECRET@localhost/x"))
     assert "SECRET" not in shown
