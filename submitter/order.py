@@ -40,17 +40,17 @@ class Order:
     cost: float | None = None
 
 
-def key_fault(key: str) -> Fault | None:
-    """What keeps a text from being a key, if anything."""
-    if key.isprintable() and 0 < len(key.encode()) <= MAX_KEY:
+def key_fault(key: object) -> Fault | None:
+    """What keeps a value from being a key, if anything; a number of one's own is a likely one."""
+    if isinstance(key, str) and key.isprintable() and 0 < len(key.encode()) <= MAX_KEY:
         return None
     return Fault("key", f"must be 1 to {MAX_KEY} bytes of printable text")
 
 
-def cap_fault(max_cost: float | None) -> Fault | None:
-    """What keeps a number from being a cap, if anything."""
+def cap_fault(max_cost: object) -> Fault | None:
+    """What keeps a value from being a cap, if anything; a text is a likely one."""
     # NaN is above nothing, and would let every price pass.
-    if max_cost is None or max_cost >= 0:
+    if max_cost is None or (isinstance(max_cost, int | float) and max_cost >= 0):
         return None
     return Fault("max_cost", "must be a number of USD, 0 or more")
 
