@@ -12,7 +12,7 @@ from submitter.ledger import postgres_words as words
 from submitter.ledger import rows
 from submitter.ledger.base import Entry, Full, Intended, Intent, Ledger, Limits, Result
 from submitter.ledger.postgres_books import Books
-from submitter.ledger.postgres_errors import Refused, place
+from submitter.ledger.postgres_errors import Refused
 from submitter.ledger.postgres_line import Connection, Line
 from submitter.ledger.postgres_reader import Reader
 from submitter.ledger.postgres_rows import text
@@ -47,7 +47,6 @@ class PostgresLedger(Ledger):
     def __init__(
         self, url: str, *, schema: str = "wavehook", pooler: bool = False, poll: float = 1.0
     ) -> None:
-        self._place = place(url)
         self._schema = schema
         self._sql = statements(schema)
         self._news = news(url, schema)
@@ -55,9 +54,7 @@ class PostgresLedger(Ledger):
         self._line = Line(url, pooler=pooler)
         listen = None if pooler else self._listen
         self._writer = Writer(self._line, self._sql, channel(schema), self._news.told)
-        self._reader = Reader(
-            Line(url, pooler=pooler, prepare=listen), self._sql["begin_reading"] if pooler else None
-        )
+        self._reader = Reader(Line(url, pooler=pooler, prepare=listen))
         self._opened = False
         self._opening = asyncio.Lock()
 
@@ -68,9 +65,7 @@ class PostgresLedger(Ledger):
                 try:
                     await self._prepare()
                 except LedgerUnavailable as error:
-                    raise LedgerUnavailable(
-                        f"cannot open the ledger at {self._place}: {error}"
-                    ) from None
+                    raise LedgerUnavailable(f"cannot open the ledger: {error}") from None
                 self._opened = True
 
     async def close(self) -> None:

@@ -5,9 +5,9 @@ Those of the server are told in its own words, without the details, which may re
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import Any
-from urllib.parse import urlsplit
 
 from submitter.errors import LedgerUnavailable
 
@@ -16,6 +16,11 @@ _LOST = ("08", "57P", "25P03", "25006")
 
 _REFUSED = ("22", "23", "54")
 """SQLSTATEs of one value that cannot be stored."""
+
+_PLACE = re.compile(
+    r"\w+://(?:[^@/?#]*@)?((?:[^@:/?#\[\]]+|\[[0-9a-fA-F:.]+\])(?::\d+)?)(?:[/?#][^@]*)?$"
+)
+"""Anything less usual may have parts of a password where the host should be."""
 
 
 class Lost(LedgerUnavailable):
@@ -70,18 +75,13 @@ def unreachable(url: str, error: Exception) -> LedgerUnavailable:
             "the ledger's address cannot be right; write it as "
             "postgresql://user:password@host:5432/database, with %-codes for special characters"
         )
-    return LedgerUnavailable(f"cannot connect to PostgreSQL at {place(url)}: {_text(error)}")
+    return LedgerUnavailable(f"cannot connect to PostgreSQL at {_place(url)}: {_text(error)}")
 
 
-def place(url: str) -> str:
+def _place(url: str) -> str:
     """Host and port, without user and password."""
-    try:
-        netloc = urlsplit(url).netloc
-    except ValueError:
-        return "its address"
-    _, at, found = netloc.rpartition("@")
-    # A password with a `/` in it ends the host's part early.
-    return found if found and (at or "@" not in url) else "its address"
+    found = _PLACE.match(url)
+    return found[1] if found else "its address"
 
 
 def _text(error: Exception) -> str:

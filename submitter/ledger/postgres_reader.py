@@ -22,12 +22,10 @@ class Reader:
 
     Args:
         line: the connection, this reader's own.
-        begin: begins a transaction around the reads, where a pooler needs one.
     """
 
-    def __init__(self, line: Line, begin: str | None) -> None:
+    def __init__(self, line: Line) -> None:
         self._line = line
-        self._begin = begin
         self._turns = Turns(self._do)
 
     async def fetch(self, sql: str, *values: object) -> list[Any]:
@@ -47,7 +45,7 @@ class Reader:
     async def _do(self, jobs: list[_Read]) -> None:
         # Whoever was cancelled needs no answer.
         wanted = [job for job in jobs if not job.future.done()]
-        await self._line.run(partial(_read, wanted), begin=self._begin)
+        await self._line.run(partial(_read, wanted))
 
 
 async def _read(jobs: list[_Read], connection: Connection) -> None:

@@ -17,6 +17,11 @@ from submitter.ledger.postgres_rows import COLUMNS
 BUSY = 10.0
 """Seconds to wait for another process's write."""
 
+# Asked of the tables: `to_regclass` and the like may answer from before another's commit.
+_SCHEMA = "SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1::text::name"
+_TABLE = """SELECT FROM pg_catalog.pg_tables
+             WHERE schemaname = $1::text::name AND tablename = 'ledger_schema'"""
+
 
 def quoted(name: str) -> str:
     """A name as SQL has it, whatever is in it."""
@@ -60,7 +65,7 @@ async def prepare(connection: Connection, schema: str) -> None:
     )
     found = await _version(connection, schema, newest)
     # Not `IF NOT EXISTS`: that needs the right to make one also where it is there.
-    if not (await connection.fetchrow("SELECT to_regnamespace($1) IS NOT NULL", quoted(schema)))[0]:
+    if not await connection.fetch(_SCHEMA, schema):
         await connection.execute(f"CREATE SCHEMA {quoted(schema)}")
     for number, sql in scripts:
         if number > found:
@@ -83,10 +88,10 @@ def _scripts() -> list[tuple[int, str]]:
 
 async def _version(connection: Connection, schema: str, newest: int) -> int:
     """The number of the last migration that was applied; 0 before the first."""
-    table = f"{quoted(schema)}.ledger_schema"
-    if not (await connection.fetchrow("SELECT to_regclass($1) IS NOT NULL", table))[0]:
+    if not await connection.fetch(_TABLE, schema):
         return 0
-    found = int((await connection.fetchrow(f"SELECT version FROM {table}"))[0])  # noqa: S608 - a quoted name
+    select = f"SELECT version FROM {quoted(schema)}.ledger_schema"  # noqa: S608 - a quoted name
+    found: int = (await connection.fetchrow(select))[0]
     if found > newest:
         raise LedgerUnavailable(
             f"the ledger has schema version {found}, this program works with {newest}: it was "
@@ -96,6 +101,4 @@ async def _version(connection: Connection, schema: str, newest: int) -> int:
 
 
 def _filled(sql: str, values: dict[str, str]) -> str:
-    for name, value in values.items():
-        sql = sql.replace("{" + name + "}", value)
-    return sql
+    return re.sub(r"\{(\w+)\}", lambda found: values[found[1]], sql)

@@ -13,16 +13,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from receiver.stores.sqlite import SQLiteStore
-from submitter.ledger.base import Intended, Limits
+from submitter.ledger.base import Intended, Ledger, Limits
+from submitter.ledger.postgres import PostgresLedger
 from submitter.ledger.sqlite import SQLiteLedger
 from tests.contract.ledger_samples import NOW, intent, result
 from tests.contract.samples import PLAN, event
 
 
 @asynccontextmanager
-async def opened(path: str) -> AsyncIterator[SQLiteLedger]:
-    """A ledger on a file."""
-    ledger = SQLiteLedger(path)
+async def opened(path: str) -> AsyncIterator[Ledger]:
+    """A ledger on a file, or in a schema of a database: `postgresql://…#schema`."""
+    url, _, schema = path.partition("#")
+    ledger: Ledger = PostgresLedger(url, schema=schema) if schema else SQLiteLedger(path)
     await ledger.open()
     yield ledger
     await ledger.close()

@@ -64,11 +64,15 @@ class LedgerMachine(RuleBasedStateMachine):
         self.folder = TemporaryDirectory()
         self.runner = asyncio.Runner()
         self.memory = MemoryLedger()
-        self.sqlite = SQLiteLedger(Path(self.folder.name) / "ledger.db")
+        self.stored = self.make()
         self.now = START
 
+    def make(self) -> Ledger:
+        """The one that is compared with memory; again and again on the same database."""
+        return SQLiteLedger(Path(self.folder.name) / "ledger.db")
+
     def teardown(self) -> None:
-        for ledger in (self.memory, self.sqlite):
+        for ledger in (self.memory, self.stored):
             self.runner.run(ledger.close())
         self.runner.close()
         self.folder.cleanup()
@@ -77,7 +81,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """Ask both, compare, and give the answer."""
 
         async def answers() -> tuple[T, T]:
-            return await ask(self.memory), await ask(self.sqlite)
+            return await ask(self.memory), await ask(self.stored)
 
         expected, found = self.runner.run(answers())
         assert found == expected
@@ -85,7 +89,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        for ledger in (self.memory, self.sqlite):
+        for ledger in (self.memory, self.stored):
             self.runner.run(ledger.open())
 
     @rule(by=st.sampled_from((-30.0, 0.25, 1.0, 30.0, 60.0, 3600.0)))
@@ -189,9 +193,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """What is stored does not live in the object."""
-        self.runner.run(self.sqlite.close())
-        self.sqlite = SQLiteLedger(self.sqlite.path)
-        self.runner.run(self.sqlite.open())
+        self.runner.run(self.stored.close())
+        self.stored = self.make()
+        self.runner.run(self.stored.open())
 
     @rule(limit=st.integers(1, 3), after=st.integers(0, 3), back=seconds)
     def read_some(self, limit: int, after: int, back: float) -> None:

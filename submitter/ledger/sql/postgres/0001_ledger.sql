@@ -47,14 +47,14 @@ CREATE INDEX ledger_entry_open ON {schema}.ledger_entry (sent_at, seq)
 CREATE INDEX ledger_entry_due ON {schema}.ledger_entry (ask_at, seq)
   WHERE state IN ('intended', 'unknown', 'accepted');
 CREATE INDEX ledger_entry_expected ON {schema}.ledger_entry (expected_at)
-  WHERE state IN ('intended', 'unknown', 'accepted');
+  WHERE state IN ('intended', 'unknown', 'accepted') AND expected_at IS NOT NULL;
 CREATE INDEX ledger_entry_undelivered ON {schema}.ledger_entry (ended_at, seq)
   WHERE state = 'finished' AND webhook AND NOT delivered;
 
 CREATE UNIQUE INDEX ledger_entry_place ON {schema}.ledger_entry (place) WHERE state = 'finished';
 CREATE INDEX ledger_entry_completed ON {schema}.ledger_entry (model, place)
   INCLUDE (accepted_at, ended_at)
-  WHERE state = 'finished' AND status = 'completed' AND accepted_at IS NOT NULL;
+  WHERE place > 0 AND status = 'completed' AND accepted_at IS NOT NULL;
 CREATE INDEX ledger_entry_ended ON {schema}.ledger_entry (ended_at)
   WHERE state IN ('rejected', 'finished');
 

@@ -9,9 +9,6 @@ SET LOCAL idle_in_transaction_session_timeout = '{limit}';
 SELECT set_config('synchronous_commit', 'on', true)
  WHERE current_setting('synchronous_commit') = 'off';
 
--- name: begin_reading
-BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;
-
 -- name: lock_head
 -- Makes all who write wait for each other, so that limits hold and places come in order of commits.
 SELECT changes, place, paused FROM {schema}.ledger_head FOR UPDATE;
@@ -133,13 +130,15 @@ SELECT {columns} FROM {schema}.ledger_entry
  ORDER BY ended_at, seq LIMIT $2;
 
 -- name: durations
+-- Not by `state`, so that the index of all places is no choice: few may be of this model.
 SELECT ended_at - accepted_at FROM {schema}.ledger_entry
- WHERE state = 'finished' AND status = 'completed' AND accepted_at IS NOT NULL AND model = $1
+ WHERE place > 0 AND status = 'completed' AND accepted_at IS NOT NULL AND model = $1
  ORDER BY place DESC LIMIT $2;
 
 -- name: overdue
 SELECT count(*) FROM {schema}.ledger_entry
- WHERE state IN ('intended', 'unknown', 'accepted') AND expected_at < $1;
+ WHERE state IN ('intended', 'unknown', 'accepted') AND expected_at IS NOT NULL
+   AND expected_at < $1;
 
 -- name: uploaded
 SELECT url FROM {schema}.ledger_upload WHERE digest = $1 AND uploaded_at > $2;
@@ -157,5 +156,6 @@ RETURNING key;
 
 -- name: purge_uploads
 DELETE FROM {schema}.ledger_upload WHERE digest = ANY (ARRAY (
-  SELECT digest FROM {schema}.ledger_upload WHERE uploaded_at < $1 LIMIT $2))
+  SELECT digest FROM {schema}.ledger_upload
+   WHERE uploaded_at < $1 ORDER BY uploaded_at LIMIT $2))
 RETURNING digest;

@@ -1,0 +1,549 @@
+"""What a server adds to the promises: lost connections, other versions, locks, many processes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import secrets
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from submitter.errors import LedgerUnavailable
+from submitter.ledger import (
+    postgres,
+    postgres_errors,
+    postgres_line,
+    postgres_schema,
+    postgres_turns,
+)
+from submitter.ledger.base import Entry, Result, State
+from submitter.ledger.postgres import PostgresLedger
+from tests.contract.ledger_samples import (
+    MODEL,
+    NOW,
+    UNLIMITED,
+    accepted,
+    intended,
+    intent,
+    only,
+    prediction,
+    result,
+)
+from tests.contract.postgres_proxy import proxy
+from tests.contract.postgres_schemas import connected, fresh_schema
+
+STORED = 30_000
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[tuple[str, str]]:
+    """A server's address, and a schema that is not there yet."""
+    async with fresh_schema() as (url, schema):
+        # Its connections are to be found among all of the server's.
+        yield f"{url}?application_name={schema}", schema
+
+
+@asynccontextmanager
+async def opened(url: str, schema: str, **options: Any) -> AsyncIterator[PostgresLedger]:
+    """An open ledger."""
+    ledger = PostgresLedger(url, schema=schema, **options)
+    await ledger.open()
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+
+
+@pytest.fixture
+async def ledger(place: tuple[str, str]) -> AsyncIterator[PostgresLedger]:
+    """An open, empty ledger."""
+    async with opened(*place) as ledger:
+        yield ledger
+
+
+@asynccontextmanager
+async def stranger(place: tuple[str, str]) -> AsyncIterator[Any]:
+    """A connection that is not among the schema's own."""
+    async with connected(place[0].partition("?")[0]) as other:
+        yield other
+
+
+@asynccontextmanager
+async def locked(place: tuple[str, str]) -> AsyncIterator[Any]:
+    """A stranger who writes, and does not come to an end."""
+    async with stranger(place) as other, other.transaction():
+        await other.execute(f'SELECT FROM "{place[1]}".ledger_head FOR UPDATE')
+        yield other
+
+
+async def kill(place: tuple[str, str], only: str = "true") -> int:
+    """End a schema's connections; tells how many there were."""
+    async with stranger(place) as other:
+        found = await other.fetch(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            f"WHERE application_name = $1 AND {only}",
+            place[1],
+        )
+    return len(found)
+
+
+WAITING = "wait_event_type = 'Lock'"
+
+
+async def waits_for_lock(place: tuple[str, str]) -> None:
+    """Wait until one of a schema's connections waits for a lock."""
+    async with asyncio.timeout(30), stranger(place) as other:
+        while not await other.fetchval(
+            f"SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND {WAITING}",
+            place[1],
+        ):
+            await asyncio.sleep(0.01)
+
+
+async def test_everything_is_there_after_a_restart(
+    ledger: PostgresLedger, place: tuple[str, str]
+) -> None:
+    """Promise 2: another object on the same schema answers the same."""
+    await accepted(ledger, "k1", "t1", guessed=True)
+    await accepted(ledger, "k2", "t2")
+    await ledger.finish([result("t2", delivered=True)], NOW + 5)
+    await intended(ledger, "k3")
+    await ledger.doubt("k3", "lost", NOW, ask_at=NOW + 1)
+    await intended(ledger, "k4")
+    await ledger.reject("k4", "no", NOW)
+    await ledger.pause(NOW + 60)
+    await ledger.upload("d", "u", NOW)
+    keys = ["k1", "k2", "k3", "k4"]
+    before = await ledger.find(keys)
+    await ledger.close()
+
+    async with opened(*place) as second:
+        assert await second.find(keys) == before
+        assert await second.finished(0) == [before["k2"]]
+        assert await second.last_place() == 1
+        assert await second.uploaded("d", after=0) == "u"
+        assert await second.due(NOW + 1, hold=1) != []
+        with pytest.raises(AssertionError):
+            await intended(second, "k5")
+
+
+async def test_opened_by_many_at_once(place: tuple[str, str]) -> None:
+    """F43: one makes the schema, the others wait; one object opens once."""
+    ledgers = [PostgresLedger(place[0], schema=place[1]) for _ in range(4)]
+    await asyncio.gather(*(ledger.open() for ledger in ledgers * 2))
+
+    answers = [await ledger.intend(intent(), UNLIMITED, NOW) for ledger in ledgers]
+
+    assert [getattr(answer, "fresh", None) for answer in answers] == [True, False, False, False]
+    for ledger in ledgers:
+        await ledger.close()
+
+
+async def test_somebody_else_makes_the_schema_meanwhile(place: tuple[str, str]) -> None:
+    """F43: the inbox, which takes another lock, may stand in the same one."""
+    ledger = PostgresLedger(place[0], schema=place[1])
+    async with stranger(place) as other:
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute(f'CREATE SCHEMA "{place[1]}"')
+        opening = asyncio.ensure_future(ledger.open())
+        await waits_for_lock(place)
+        await transaction.commit()
+    await opening
+    await intended(ledger)
+    await ledger.close()
+
+
+async def test_a_schema_that_cannot_be_made(place: tuple[str, str]) -> None:
+    """Who may not make one is told so, and works in one that somebody made."""
+    url, schema = place
+    role = f"{schema}_role"
+    async with stranger(place) as other:
+        await other.execute(f'CREATE ROLE "{role}"')
+        try:
+            mine = PostgresLedger(f"{url}&role={role}", schema=schema)
+            with pytest.raises(LedgerUnavailable, match="permission denied for database"):
+                await mine.open()
+            await other.execute(f'CREATE SCHEMA "{schema}" AUTHORIZATION "{role}"')
+            await mine.open()
+            await intended(mine)
+            await mine.close()
+        finally:
+            await other.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
+
+
+async def test_a_schema_of_any_name(place: tuple[str, str]) -> None:
+    """A setting may be anything; it is quoted."""
+    url, schema = place
+    name = f'{schema[:30]} "{{columns}};é'
+    try:
+        async with opened(url, name) as ledger:
+            await accepted(ledger)
+            assert len(await ledger.finish([result()], NOW)) == 1
+    finally:
+        async with stranger(place) as other:
+            await other.execute(f"DROP SCHEMA {postgres_schema.quoted(name)} CASCADE")
+
+
+async def test_a_newer_schema_is_refused(ledger: PostgresLedger, place: tuple[str, str]) -> None:
+    """F43: an old version says what to do, names both, and opens nothing."""
+    _url, schema = place
+    await ledger.close()
+    async with stranger(place) as other:
+        await other.execute(f'UPDATE "{schema}".ledger_schema SET version = 99')
+
+    with pytest.raises(LedgerUnavailable, match=r"version 99, .* with 1: .*newer Wavehook"):
+        await ledger.open()
+    with pytest.raises(LedgerUnavailable, match="not open"):
+        await ledger.last_place()
+
+
+async def test_a_cancelled_caller_breaks_nobody(
+    ledger: PostgresLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was asked is done all the same; who asked beside it gets an answer."""
+    monkeypatch.setattr(postgres_turns, "GROUP", 3)
+    asked = [asyncio.ensure_future(intended(ledger, f"k{n}")) for n in range(10)]
+    reads = [asyncio.ensure_future(ledger.find([f"k{n}"])) for n in range(10)]
+    await asyncio.sleep(0)
+    for each in asked[::2] + reads[::2]:
+        each.cancel()
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    found = await asyncio.gather(*reads, return_exceptions=True)
+
+    assert [isinstance(answer, Entry) for answer in answers] == [False, True] * 5
+    assert [isinstance(answer, dict) for answer in found] == [False, True] * 5
+    assert len(await ledger.open_entries()) == 10
+
+
+async def test_a_program_that_ends_in_the_middle(
+    ledger: PostgresLedger, place: tuple[str, str]
+) -> None:
+    """Whoever still waits is told; the next use works."""
+    async with locked(place):
+        asked = asyncio.ensure_future(intended(ledger))
+        await waits_for_lock(place)
+        task = ledger._writer._turns._task
+        assert task is not None
+        task.cancel()
+        with pytest.raises(LedgerUnavailable, match="ending"):
+            await asked
+    await intended(ledger)
+
+
+async def test_a_bad_neighbour_fails_alone(ledger: PostgresLedger) -> None:
+    """F20: what cannot be written leaves nothing behind, whoever commits with it."""
+    await intended(ledger, "k0")
+    long: Any = secrets.token_hex(20_000)
+    answers = await asyncio.gather(
+        intended(ledger, "k1"),
+        ledger.accept("k0", prediction(long), NOW, expected_at=NOW),
+        intended(ledger, "k2", input={"x": object()}),
+        ledger.upload("d", "u", long),
+        ledger.reject("k1", "no", NOW),
+        intended(ledger, "k3"),
+        return_exceptions=True,
+    )
+
+    failed = [isinstance(answer, Exception) for answer in answers]
+    assert failed == [False, True, True, True, False, False]
+    assert [type(answers[1]), type(answers[3])] == [LedgerUnavailable] * 2
+    assert not [answer for answer in answers if long in str(answer)]
+    found = await ledger.find(["k0", "k1", "k2", "k3"])
+    assert sorted(found) == ["k0", "k1", "k3"]
+    assert found["k0"].state is State.INTENDED
+
+
+async def test_a_group_sees_what_was_done_before_in_it(ledger: PostgresLedger) -> None:
+    """Each job stands on those before it, though all are written together."""
+    task = prediction("t1", "created")
+    answers = await asyncio.gather(
+        ledger.intend(intent(), UNLIMITED, NOW),
+        ledger.accept("k1", task, NOW, expected_at=NOW + 9),
+        ledger.due(NOW + 9, hold=5, keys=["k1"]),
+        ledger.postpone("k1", NOW + 20),
+        ledger.adopt(task, NOW, expected_at=NOW),
+        ledger.reject("k1", "no", NOW),
+        ledger.pause(NOW + 60),
+        ledger.intend(intent("k2"), UNLIMITED, NOW),
+    )
+
+    found = await only(ledger)
+    assert (found.state, found.ask_at, found.asks) == (State.ACCEPTED, NOW + 20, 1)
+    assert (answers[4], answers[5]) == (found, False)
+    assert list(await ledger.find(["k1", "k2", "task:t1"])) == ["k1"]
+
+
+async def test_texts_that_no_text_can_be(ledger: PostgresLedger) -> None:
+    """A zero in a task's id, which PostgreSQL cannot hold, loses no result."""
+    await accepted(ledger, "k1", "t\0\ud800")
+
+    (done,) = await ledger.finish([result("t\0\ud800")], NOW)
+
+    assert done.key == "k1"
+    assert list(await ledger.find_tasks(["t\0\ud800"])) == ["t??"]
+
+
+async def test_reads_do_not_wait_for_a_writer(
+    ledger: PostgresLedger, place: tuple[str, str]
+) -> None:
+    """F22: nor does who has nothing to write: a receiver tells of every event it gets."""
+    await accepted(ledger)
+    (done,) = await ledger.finish([result(delivered=True)], NOW)
+    await accepted(ledger, "k2", "t2")
+    async with locked(place):
+        async with asyncio.timeout(5):
+            assert await only(ledger) == done
+            assert await ledger.finish([result("t9"), result("t8", "no")], NOW) == []
+            assert await ledger.finish([result(delivered=True), result("t1", "k1")], NOW) == []
+            assert await ledger.due(NOW, hold=1) == []
+        finishing = asyncio.ensure_future(ledger.finish([result("t2")], NOW))
+        await waits_for_lock(place)
+        assert not finishing.done()
+    assert len(await finishing) == 1
+
+
+async def test_a_lock_that_is_not_given_back(
+    place: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F20: those who asked are told; when it is over, all goes on by itself."""
+    monkeypatch.setattr(postgres_schema, "BUSY", 0.05)
+    async with opened(*place) as ledger:
+        async with locked(place):
+            answers = await asyncio.gather(
+                intended(ledger, "k1"), intended(ledger, "k2"), return_exceptions=True
+            )
+            assert [type(answer) for answer in answers] == [LedgerUnavailable] * 2
+            assert "lock timeout" in str(answers[0])
+
+        assert await ledger.find(["k1", "k2"]) == {}
+        await intended(ledger, "k1")
+
+
+async def test_tables_that_are_gone(ledger: PostgresLedger, place: tuple[str, str]) -> None:
+    """F20: reads and writes say so, and work again when it was repaired."""
+    _url, schema = place
+    await intended(ledger)
+    async with stranger(place) as other:
+        await other.execute(f'ALTER TABLE "{schema}".ledger_entry RENAME TO ledger_gone')
+        with pytest.raises(LedgerUnavailable, match="ledger_entry"):
+            await ledger.find(["k1"])
+        with pytest.raises(LedgerUnavailable, match="ledger_entry"):
+            await ledger.doubt("k1", "lost", NOW, ask_at=NOW)
+        await other.execute(f'ALTER TABLE "{schema}".ledger_gone RENAME TO ledger_entry')
+
+    await ledger.doubt("k1", "lost", NOW, ask_at=NOW)
+    assert (await only(ledger)).state is State.UNKNOWN
+
+
+async def test_killed_connections_are_made_anew(
+    ledger: PostgresLedger, place: tuple[str, str]
+) -> None:
+    """F20: a restart or an idle cut is not noticed by who comes after it."""
+    await accepted(ledger)
+    await only(ledger)
+    assert await kill(place) == 2
+
+    assert len(await ledger.finish([result()], NOW)) == 1
+    assert (await only(ledger)).state is State.FINISHED
+
+
+async def test_a_connection_that_is_killed_in_the_middle(
+    ledger: PostgresLedger, place: tuple[str, str]
+) -> None:
+    """F20: what was not committed is done once more, and then is done once."""
+    async with locked(place):
+        asked = [asyncio.ensure_future(intended(ledger, f"k{n}")) for n in range(3)]
+        await waits_for_lock(place)
+        assert await kill(place, WAITING) == 1
+        await waits_for_lock(place)
+
+    assert [entry.key for entry in await asyncio.gather(*asked)] == ["k0", "k1", "k2"]
+
+
+async def test_nothing_is_lost_or_doubled_while_connections_are_killed(
+    ledger: PostgresLedger, place: tuple[str, str]
+) -> None:
+    """F20, promise 4: who is told of a failure asks again; places have no gap and no double."""
+    count = 40
+    await asyncio.gather(*(accepted(ledger, f"k{n}", f"t{n}") for n in range(count)))
+
+    async def finish(n: int) -> None:
+        async with asyncio.timeout(60):
+            while (await only(ledger, f"k{n}")).state is not State.FINISHED:
+                await ledger.finish([result(f"t{n}")], NOW)
+
+    async def stubborn(n: int) -> None:
+        while True:
+            try:
+                return await finish(n)
+            except LedgerUnavailable:
+                await asyncio.sleep(0.01)
+
+    finishing = [asyncio.ensure_future(stubborn(n)) for n in range(count // 2)]
+    for n in range(count // 2, count):
+        finishing.append(asyncio.ensure_future(stubborn(n)))
+        if n % 4 == 0:
+            await kill(place)
+    await asyncio.gather(*finishing)
+
+    assert [entry.place for entry in await ledger.finished(0)] == list(range(1, count + 1))
+
+
+async def test_a_commit_whose_answer_is_lost(place: tuple[str, str]) -> None:
+    """Promise 2: whether it was done is not known, so it is not said to be done, nor done again."""
+    async with proxy(place[0]) as network, opened(network.url, place[1]) as ledger:
+        await intended(ledger, "k1")
+        network.cut_at = b"COMMIT\0"
+        with pytest.raises(LedgerUnavailable):
+            await ledger.postpone("k1", NOW)
+
+        assert (await only(ledger)).asks == 1
+
+
+@pytest.mark.parametrize("idle", [0.0, 60.0])
+async def test_a_network_that_went_silent(
+    place: tuple[str, str], monkeypatch: pytest.MonkeyPatch, idle: float
+) -> None:
+    """F20: waits are bounded; a connection that was idle for long is tried before it is used."""
+    async with proxy(place[0]) as network, opened(network.url, place[1]) as ledger:
+        await intended(ledger)
+        await only(ledger)
+        monkeypatch.setattr(postgres_line, "IDLE", idle)
+        monkeypatch.setattr(postgres_line, "PROBE", 0.05)
+        network.silence()
+        if idle:
+            monkeypatch.setattr(postgres_line, "LIMIT", 0.05)
+            for asked in (ledger.find(["k1"]), ledger.pause(NOW)):
+                with pytest.raises(LedgerUnavailable, match="no answer in time"):
+                    await asked
+            monkeypatch.undo()
+
+        assert (await only(ledger)).state is State.INTENDED
+        await ledger.pause(NOW)
+        # Opened with one, read with another; then two anew.
+        assert network.connections == 4
+
+
+async def test_a_server_that_is_away_for_a_while(place: tuple[str, str]) -> None:
+    """F20: whoever asks is told, and all goes on when it is back."""
+    async with proxy(place[0]) as network, opened(network.url, place[1]) as ledger:
+        await intended(ledger)
+        network.refusing = True
+        network.cut()
+        for asked in (ledger.find(["k1"]), ledger.pause(NOW)):
+            with pytest.raises(LedgerUnavailable, match=r"cannot connect.*127\.0\.0\.1"):
+                await asked
+        network.refusing = False
+
+        assert (await only(ledger)).state is State.INTENDED
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgresql://me:hush@127.0.0.1:1/test", "127.0.0.1:1"),
+        ("postgresql://me:hu/hush@127.0.0.1:1/test", "%-codes"),
+        ("postgresql://me:x#hush@127.0.0.1:1/test", "%-codes"),
+        ("postgresql://me:hush", "%-codes"),
+        ("postgresql://me:hush@127.0.0.1:hush/test", "%-codes"),
+        ("postgresql://me:hush@[127.0.0.1/test", "%-codes"),
+        ("postgresql://me:hush@[::1]:1/test", "[::1]:1"),
+        ("postgresql://127.0.0.1:1/test?password=hush", "127.0.0.1:1"),
+        ("mysql://me:hush@127.0.0.1/test", "postgresql://"),
+    ],
+)
+async def test_an_address_that_leads_nowhere(url: str, words: str) -> None:
+    """F16: the reason is told, the password is not."""
+    pytest.importorskip("asyncpg")
+    with pytest.raises(LedgerUnavailable) as told:
+        await PostgresLedger(url).open()
+
+    assert words in str(told.value)
+    assert "hush" not in f"{told.value!r} {told.value.__cause__!r}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:a@hush/x@host/test",
+        "postgresql://me:1#hush@host/test",
+        "postgresql://me:hush",
+        "host",
+    ],
+)
+def test_what_may_be_a_password_is_no_host(url: str) -> None:
+    """F16: where an address is odd, nothing of it is told."""
+    assert postgres_errors._place(url) == "its address"
+
+
+async def test_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person is told what to install."""
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+
+    with pytest.raises(LedgerUnavailable, match=r"wavehook\[postgres\]"):
+        await PostgresLedger("postgresql://127.0.0.1/test").open()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_another_event_loop_later(place: tuple[str, str]) -> None:
+    """Some platforms make a loop for every request; the connections are made anew."""
+    ledger = PostgresLedger(place[0], schema=place[1])
+
+    async def once(key: str) -> None:
+        await ledger.open()
+        ledger.subscribe(lambda: None)
+        await intended(ledger, key)
+        await only(ledger, key)
+
+    def run() -> None:
+        for n in range(2):
+            asyncio.run(once(f"k{n}"))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    await asyncio.to_thread(thread.join, 30)
+
+    await ledger.open()
+    assert sorted(await ledger.find(["k0", "k1"])) == ["k0", "k1"]
+    await ledger.close()
+    # What a closed loop could not close any more is closed by Python, which says so.
+    gc.collect()
+
+
+async def test_a_purge_goes_in_small_steps(
+    ledger: PostgresLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F42: others write between them."""
+    monkeypatch.setattr(postgres, "PURGE_STEP", 3)
+    for n in range(7):
+        await ledger.upload(f"d{n}", "u", NOW - 1)
+        await ledger.upload(f"e{n}", "u", NOW - 1)
+    await asyncio.gather(*(intended(ledger, f"k{n}") for n in range(7)))
+    await asyncio.gather(*(ledger.reject(f"k{n}", "no", NOW - 1) for n in range(7)))
+
+    purged, again = await asyncio.gather(
+        ledger.purge(NOW), ledger.intend(intent("k0"), UNLIMITED, NOW)
+    )
+
+    assert purged == 7
+    assert getattr(again, "fresh", None)
+    assert list(await ledger.find([f"k{n}" for n in range(7)])) == ["k0"]
+    assert (await only(ledger, "k0")).tries == 1
+    assert await ledger.uploaded("e6", after=0) is None
+
+
+async def test_a_result_by_hand_has_no_raw_object(ledger: PostgresLedger) -> None:
+    """It comes back as far as the columns tell."""
+    await accepted(ledger)
+    made = Result(prediction("t1", "failed", error="no"))
+
+    await ledger.finish([made], NOW)
+
+    assert (await only(ledger)).prediction == made.prediction
+    assert await ledger.durations(MODEL) == []
