@@ -30,6 +30,9 @@ from submitter.prediction import JSON, Prediction
 MINUTE = 60.0
 """Seconds of the window that `Limits.rate` counts in."""
 
+PAUSE = 86400.0
+"""Seconds of the longest pause; what ends later was written before a clock's step."""
+
 ALL = 1_000_000
 """A limit that is none: more submissions than are ever open at once."""
 
@@ -316,7 +319,7 @@ class Ledger(ABC):
 
     @abstractmethod
     async def pause(self, until: float) -> None:
-        """Let nobody intend before `until`; a pause is never made shorter."""
+        """Let nobody intend before `until`, at most `PAUSE` ahead; a pause is not made shorter."""
 
     @abstractmethod
     async def durations(self, model: str, *, limit: int = 200) -> list[float]:

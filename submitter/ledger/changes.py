@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from submitter.ledger.base import OPEN, Entry, Intent, Result, State
+from submitter.ledger.base import OPEN, PAUSE, Entry, Intent, Result, State
 from submitter.prediction import Prediction
 
 _NOT_ITS_TASK = "the task that it was taken for is another submission's"
+
+
+def paused(until: float, now: float) -> float:
+    """The end of the pause that holds; 0 for one from before a clock's step (F6)."""
+    return until if until <= now + PAUSE else 0.0
 
 
 def intend(entry: Entry | None, intent: Intent, now: float) -> Entry:

@@ -198,7 +198,7 @@ class MemoryLedger(Ledger):
     async def pause(self, until: float) -> None:
         """Let nobody intend before `until`."""
         self._check()
-        self._paused = max(self._paused, until)
+        self._paused = max(changes.paused(self._paused, until), until)
 
     async def durations(self, model: str, *, limit: int = 200) -> list[float]:
         """Seconds from accepted to finished, the latest first."""
@@ -251,7 +251,7 @@ class MemoryLedger(Ledger):
     def _full(self, limits: Limits, now: float) -> Full | None:
         if limits.in_flight is not None and len(list(self._open())) >= limits.in_flight:
             return Full(None)
-        until = self._paused
+        until = changes.paused(self._paused, now)
         if limits.rate is not None:
             sent = (entry.sent_at for entry in self._entries.values())
             window = sorted(at for at in sent if now - MINUTE < at <= now + MINUTE)

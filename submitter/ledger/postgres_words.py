@@ -34,7 +34,7 @@ async def intend(books: Books, intent: Intent, limits: Limits, now: float) -> In
 
 
 async def _full(books: Books, limits: Limits, now: float) -> Full | None:
-    until = books.paused
+    until = changes.paused(books.paused, now)
     if limits != Limits():
         ((count, sent_at),) = await books.fetch(
             "room",
@@ -140,7 +140,7 @@ async def postpone(books: Books, key: str, ask_at: float) -> None:
 
 async def pause(books: Books, until: float) -> None:
     """Let nobody intend before a time."""
-    books.paused = max(books.paused, until)
+    books.paused = max(changes.paused(books.paused, until), until)
 
 
 async def upload(books: Books, digest: str, url: str, now: float) -> None:

@@ -172,7 +172,7 @@ class SQLiteLedger(Ledger):
 
     async def pause(self, until: float) -> None:
         """See `Ledger.pause`."""
-        await self._execute("pause", {"until": until})
+        await self._write(lambda to: books.pause(to, until))
 
     async def durations(self, model: str, *, limit: int = 200) -> list[float]:
         """See `Ledger.durations`; the latest first."""

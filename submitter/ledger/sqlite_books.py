@@ -42,7 +42,7 @@ def _full(connection: sqlite3.Connection, limits: Limits, now: float) -> Full | 
         (count,) = connection.execute(SQL["count_open"], values).fetchone()
         if count >= limits.in_flight:
             return Full(None)
-    _, _, until = connection.execute(SQL["head"]).fetchone()
+    until = changes.paused(_paused(connection), now)
     if limits.rate is not None:
         found = connection.execute(
             SQL["sent"], {"now": now, "window": MINUTE, "nth": limits.rate}
@@ -139,6 +139,12 @@ def due(
     return taken
 
 
+def pause(connection: sqlite3.Connection, until: float) -> None:
+    """Let nobody intend before a time."""
+    before = changes.paused(_paused(connection), until)
+    connection.execute(SQL["pause"], {"until": max(before, until)})
+
+
 def purge(connection: sqlite3.Connection, before: float, limit: int) -> tuple[int, bool]:
     """One step: how many entries it removed, and whether more is left."""
     values = {"before": before, "limit": limit}
@@ -151,6 +157,11 @@ def changes_so_far(connection: sqlite3.Connection) -> int:
     """The counter that grows with every change that somebody may wait for."""
     count: int = connection.execute(SQL["head"]).fetchone()[0]
     return count
+
+
+def _paused(connection: sqlite3.Connection) -> float:
+    until: float = connection.execute(SQL["head"]).fetchone()[2]
+    return until
 
 
 def _find(connection: sqlite3.Connection, key: str) -> Entry | None:

@@ -108,6 +108,14 @@ async def test_a_pause_holds_for_all_and_is_never_made_shorter(ledger: Ledger) -
     assert await sent(ledger, "k1", Limits(), NOW + 30) is True
 
 
+async def test_a_pause_from_before_a_clock_s_step_holds_nobody(ledger: Ledger) -> None:
+    """F6: a clock that was ahead is put right; neither it nor the next pause lasts for as long."""
+    await ledger.pause(NOW + 365 * 86400)
+    assert await sent(ledger, "k1", Limits(), NOW) is True
+    await ledger.pause(NOW + 30)
+    assert await sent(ledger, "k2", Limits(), NOW) == Full(NOW + 30)
+
+
 async def test_the_later_of_rate_and_pause_counts(ledger: Ledger) -> None:
     """Whoever comes back at `until` is not sent away for what was known before."""
     await intended(ledger)

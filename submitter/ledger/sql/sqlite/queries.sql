@@ -102,7 +102,7 @@ SELECT * FROM ledger_entry
  ORDER BY ended_at, seq LIMIT :limit;
 
 -- name: pause
-UPDATE ledger_head SET paused = max(paused, :until);
+UPDATE ledger_head SET paused = :until;
 
 -- name: durations
 SELECT ended_at - accepted_at FROM ledger_entry
