@@ -87,9 +87,8 @@ class Books:
         await self._flush()
         head = (self.changes, self.place, self.paused)
         if head != self._head:
-            await self._connection.execute(self._sql["save_head"], *head)
-        if self.changes != self._head[0]:
-            await self._connection.execute(self._sql["notify"], channel, str(self.changes))
+            news = str(self.changes) if self.changes != self._head[0] else None
+            await self._connection.fetch(self._sql["save_head"], *head, channel, news)
 
     def _put(self, entry: Entry, ended_at: float | None, *, whole: bool) -> None:
         before = self._rows.get(text(entry.key))

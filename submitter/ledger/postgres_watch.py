@@ -58,7 +58,7 @@ class Watch:
         """Wake from now on, on the event loop that runs here; returns what ends it."""
         end_wake = self._news.wakes.add(wake)
         self._ends.add(end_wake)
-        if self._task is None or self._task.get_loop().is_closed():
+        if self._task is None or self._task.done() or self._task.get_loop().is_closed():
             self._task = asyncio.create_task(self._run(), name="wavehook-ledger-watch")
 
         def end() -> None:

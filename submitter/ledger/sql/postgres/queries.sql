@@ -74,10 +74,9 @@ UPDATE {schema}.ledger_entry AS entry
  WHERE entry.key = new.key;
 
 -- name: save_head
-UPDATE {schema}.ledger_head SET changes = $1, place = $2, paused = $3;
-
--- name: notify
-SELECT pg_notify($1, $2);
+-- And who listens is told, once this is committed; of no change that nobody waits for.
+WITH head AS (UPDATE {schema}.ledger_head SET changes = $1, place = $2, paused = $3)
+SELECT pg_notify($4, $5) WHERE $5 IS NOT NULL;
 
 -- name: find
 SELECT {columns} FROM {schema}.ledger_entry WHERE key = ANY ($1::text[]);
