@@ -15,7 +15,7 @@ from submitter.errors import BadSettings
 from submitter.offers import Model
 from submitter.prediction import JSON
 from submitter.printing import json_line, plain, tell_retries
-from submitter.settings import BASE_URL, SubmitSettings
+from submitter.settings import SubmitSettings
 from submitter.suggest import suggest
 
 _SHOWN_NAME = 100
@@ -82,7 +82,7 @@ async def _known(given: SubmitSettings) -> tuple[list[Model], str]:
 
     tell_retries()
     async with Calls(given.api_key, given.base_url) as calls:
-        live = Catalogue(calls.models, name=given.base_url or BASE_URL)
+        live = Catalogue(calls.models, name=calls.base_url)
         known = await live.models()
     if live.failure is None:
         return known, ""
