@@ -10,23 +10,36 @@ import pytest
 
 from receiver.stores.base import Store
 from receiver.stores.memory import MemoryStore
+from receiver.stores.postgres import PostgresStore
 from receiver.stores.sqlite import SQLiteStore
 from submitter.ledger.base import Ledger
 from submitter.ledger.memory import MemoryLedger
 from submitter.ledger.postgres import PostgresLedger
 from submitter.ledger.sqlite import SQLiteLedger
 from tests.contract.postgres_schemas import fresh_schema
+from tests.contract.postgres_server import Server
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     """An open, empty store."""
-    store: Store = MemoryStore()
-    if request.param == "sqlite":
-        store = SQLiteStore(tmp_path / "inbox.db")
-    await store.open()
-    yield store
-    await store.close()
+    async with AsyncExitStack() as stack:
+        store: Store = MemoryStore()
+        if request.param == "sqlite":
+            store = SQLiteStore(tmp_path / "inbox.db")
+        elif request.param == "postgres":
+            url, schema = await stack.enter_async_context(fresh_schema())
+            store = PostgresStore(url, schema=schema)
+        await store.open()
+        yield store
+        await store.close()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    """A PostgreSQL, and in it a schema for one test."""
+    async with fresh_schema() as (url, schema):
+        yield Server(url, schema)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
