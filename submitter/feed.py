@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
+from submitter.connection import tls
 from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Ledger, Result
 from submitter.prediction import JSON, Prediction
@@ -62,6 +63,7 @@ class Feed:
         self._clock = clock
         self._http = httpx.AsyncClient(
             transport=transport,
+            verify=tls(),
             # As bytes: an error about a text that no header can hold would quote it.
             headers={b"authorization": b"Bearer " + token.encode()},
             timeout=httpx.Timeout(10.0, read=WAIT + MARGIN),

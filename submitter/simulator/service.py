@@ -13,6 +13,7 @@ from typing import Self
 
 import httpx
 
+from submitter.connection import tls
 from submitter.simulator import answers, media
 from submitter.simulator.app import create_app
 from submitter.simulator.attempt import Attempt
@@ -75,6 +76,7 @@ class Simulator:
             client = await exits.enter_async_context(
                 httpx.AsyncClient(
                     timeout=TIMEOUT,
+                    verify=tls(),
                     limits=httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE),
                     trust_env=False,
                 )

@@ -39,6 +39,23 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As upstream, without its fixed tenth of a second."""
+        for listening in [*self.servers, *(sockets or ())]:
+            listening.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        # Idle connections are gone after one turn of the loop; the others have requests.
+        await asyncio.sleep(0)
+        deadline = asyncio.get_running_loop().time() + GRACE
+        while self.server_state.tasks and asyncio.get_running_loop().time() < deadline:
+            await asyncio.wait(self.server_state.tasks, timeout=TICK)
+        late = list(self.server_state.tasks)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        await self.lifespan.shutdown()
+
     async def main_loop(self) -> None:
         tick = 0
         while not await self.on_tick(tick):
