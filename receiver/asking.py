@@ -62,6 +62,9 @@ def fetch_secret(settings: Settings) -> str:
         return thread.submit(asyncio.run, fetch()).result()
 
 
+FRESH = 1.0
+"""Seconds for which a result need not be asked for again; the inbox has it by then."""
+
 Answer = Prediction | ApiUnavailable | None
 
 
@@ -73,6 +76,12 @@ class _Connection:
     calls: Calls
     places: asyncio.Semaphore
     asking: dict[str, asyncio.Task[Answer]] = field(default_factory=dict)
+
+    def answered(self, task_id: str, done: asyncio.Task[Answer]) -> None:
+        """Keep a result for those who looked into the inbox before it was there."""
+        answer = None if done.cancelled() or done.exception() else done.result()
+        keep = FRESH if isinstance(answer, Prediction) and answer.terminal else 0.0
+        self.loop.call_later(keep, self.asking.pop, task_id, None)
 
 
 class Asking:
@@ -112,7 +121,7 @@ class Asking:
         if asking is None:
             asking = asyncio.create_task(self._ask(connection, task_id))
             connection.asking[task_id] = asking
-            asking.add_done_callback(lambda _: connection.asking.pop(task_id, None))
+            asking.add_done_callback(lambda done: connection.answered(task_id, done))
         # One sender that leaves takes the answer from no other.
         await asyncio.wait({asking})
         if asking.cancelled():
