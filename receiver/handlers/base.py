@@ -52,7 +52,10 @@ Called at start with the handler's name and its own settings (all keys of its se
 the dispatcher's), `env:` and `file:` already read. It checks them and raises `SettingsError` with
 all faults, or `ImportError` naming the extra where an optional package is missing. A handler that
 holds connections has an async `close()`; it may be called again after that, on another event loop
-(a serverless platform may start and stop the app around every request).
+(a serverless platform may start and stop the app around every request). One that stands on
+something outside has an async `check()`: it tries that, with the credentials it has and without
+sending an event, and returns in one sentence what it found, or raises an error whose text says
+what is wrong; `wavehook check` calls it, and closes the handler after it.
 """
 
 
@@ -68,6 +71,7 @@ class Installed:
         rate: starts a second in this process; None for no limit.
         retry: what happens after a failure.
         close: lets go of what the handler holds, at shutdown.
+        check: tries what the handler stands on, without sending an event; see `Factory`.
     """
 
     route: Route
@@ -77,6 +81,7 @@ class Installed:
     rate: float | None = None
     retry: Backoff = field(default_factory=Backoff)
     close: Callable[[], Awaitable[None]] | None = None
+    check: Callable[[], Awaitable[str]] | None = None
 
     @property
     def name(self) -> str:

@@ -92,7 +92,7 @@ def load_section(name: str, settings: Mapping[str, Any]) -> Installed:
     if handler is None:
         raise SettingsError(faults)
     _raise_if(faults)
-    return rules.install(name, handler, getattr(handler, "close", None))
+    return rules.install(name, handler)
 
 
 def _make(name: str, use: object, settings: Mapping[str, Any]) -> Handler:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -72,9 +71,7 @@ class Rules(BaseModel):
     rate: PerSecond | None = None
     retry: RetryRules = RetryRules()
 
-    def install(
-        self, name: str, handle: Handler, close: Callable[[], Awaitable[None]] | None = None
-    ) -> Installed:
+    def install(self, name: str, handle: Handler) -> Installed:
         """Put a handler under these rules."""
         return Installed(
             route=Route(name, self.on, self.models, self.sources, self.after),
@@ -83,5 +80,6 @@ class Rules(BaseModel):
             concurrency=self.concurrency,
             rate=self.rate,
             retry=Backoff(self.retry.attempts, self.retry.base, self.retry.cap),
-            close=close,
+            close=getattr(handle, "close", None),
+            check=getattr(handle, "check", None),
         )

@@ -360,5 +360,5 @@ def test_attributes_of_events_and_contexts_exist() -> None:
 
 def test_no_page_longer_than_a_sitting() -> None:
     """It stays a README."""
-    assert len(readme.TEXT.splitlines()) < 620
-    assert Path(readme.ROOT / "README.md").stat().st_size < 45_000
+    assert len(readme.TEXT.splitlines()) < 900
+    assert Path(readme.ROOT / "README.md").stat().st_size < 70_000

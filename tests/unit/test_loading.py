@@ -171,13 +171,13 @@ def test_use_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_unknown_use_names_the_known_ones(use: str) -> None:
     """With the closest one as a suggestion."""
     (found,) = faults({"use": use})
-    assert found.startswith(f"handlers.x.use: {use!r}, expected one of command,")
+    assert found.startswith(f"handlers.x.use: {use!r}, expected one of apprise,")
     assert found.endswith("; did you mean log?")
 
 
 def test_a_missing_use_names_the_known_ones() -> None:
     """Also where nothing is like it there is no suggestion."""
-    assert faults({})[0].startswith("handlers.x.use: missing, expected one of command,")
+    assert faults({})[0].startswith("handlers.x.use: missing, expected one of apprise,")
     assert "did you mean" not in faults({"use": 5})[0]
 
 
