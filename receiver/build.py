@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 
 from receiver.asking import Asking, calls_of
 from receiver.config import Settings, read
+from receiver.database import ledger_of, open_store, seal_of
 from receiver.dispatch import Dispatcher
 from receiver.errors import SettingsError
 from receiver.following import Follower
@@ -25,7 +26,6 @@ from receiver.reconciling import Door, background
 from receiver.results import Results
 from receiver.sources.insecure import Insecure
 from receiver.stores.base import Store
-from receiver.stores.sqlite import SQLiteStore
 from receiver.telemetry import Hook
 from receiver.telemetry.log import configure, log_hook, logger
 from receiver.telemetry.metrics import Metrics
@@ -33,10 +33,7 @@ from receiver.trusted import sources_of
 from receiver.web.api import api_routes
 from receiver.web.app import create_app
 from receiver.web.lifecycle import Lifecycle, Service
-from submitter.errors import BadSettings
 from submitter.ledger.base import Ledger
-from submitter.ledger.sqlite import SQLiteLedger
-from submitter.seal import Seal, load_or_create_key
 
 T = TypeVar("T")
 
@@ -92,7 +89,7 @@ def build(
         settings: as `receiver.config` read them.
         faults: what it found wrong; told together with what is found here.
         store: instead of the one in the settings.
-        ledger: as the store; by default it is in the same file.
+        ledger: as the store; by default it is in the same database.
         secrets: of WaveSpeedAI, instead of those in the settings.
         hooks: told what happens, beside the metrics.
 
@@ -100,13 +97,13 @@ def build(
         SettingsError: with every fault; also where the webhook secret cannot be fetched.
     """
     found = list(faults)
-    store = store or open_store(settings, found)
+    store = store or _collect(found, lambda: open_store(settings))
     handlers = _collect(found, lambda: _install(settings)) or ()
     sources = sources_of(settings, found, secrets=secrets)
     # A start that fails anyhow leaves no new key file behind.
-    wanted = not found or settings.seal_keys
+    wanted = not found or settings.seal_keys or settings.key_path is None
     seal = _collect(found, lambda: seal_of(settings)) if wanted else None
-    if found:
+    if found or store is None:
         raise SettingsError(found)
     for name, trusted in sources.items():
         if isinstance(trusted.source, Insecure):
@@ -195,37 +192,11 @@ def worker(
         SettingsError: with every fault.
     """
     found = list(faults)
-    store = store or open_store(settings, found)
+    store = store or _collect(found, lambda: open_store(settings))
     handlers = _collect(found, lambda: _install(settings)) or ()
-    if found:
+    if found or store is None:
         raise SettingsError(found)
     return _work(settings, store, handlers, hooks)
-
-
-def open_store(settings: Settings, faults: list[str] | None = None) -> Store:
-    """The store of the settings' URL, not opened yet.
-
-    Args:
-        settings: with the URL.
-        faults: gets a sentence where the database cannot be there.
-
-    Raises:
-        SettingsError: instead, where no `faults` are given.
-    """
-    path = settings.database_path
-    if not path.parent.is_dir():
-        fault = (
-            f"WAVEHOOK_DATABASE = {settings.database!r}: expected the folder {path.parent} to exist"
-        )
-        if faults is None:
-            raise SettingsError([fault])
-        faults.append(fault)
-    return SQLiteStore(path)
-
-
-def ledger_of(settings: Settings) -> Ledger:
-    """The ledger, which is in the store's own database; not opened yet."""
-    return SQLiteLedger(settings.database_path)
 
 
 def door_of(settings: Settings, store: Store, hooks: Sequence[Hook] = (log_hook,)) -> Door:
@@ -236,19 +207,6 @@ def door_of(settings: Settings, store: Store, hooks: Sequence[Hook] = (log_hook,
     """
     routes = [handler.route for handler in _install(settings)]
     return Door(Intake({}, routes, store), store, hooks=hooks)
-
-
-def seal_of(settings: Settings) -> Seal:
-    """The seal of the settings' keys, or of the key file beside the database.
-
-    Raises:
-        SettingsError: a key is none, or the file cannot be read or made.
-    """
-    try:
-        keys = tuple(key.get_secret_value() for key in settings.seal_keys)
-        return Seal(keys or (load_or_create_key(settings.key_path),))
-    except BadSettings as error:
-        raise SettingsError([str(error)]) from None
 
 
 def _install(settings: Settings) -> Sequence[Installed]:

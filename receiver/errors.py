@@ -10,6 +10,7 @@ WavehookError
 │   └── BodyEncoded          415
 ├── StoreError
 │   ├── StoreUnavailable     503: cannot take it now; carries when to ask again
+│   │   └── StoreRefused     503: and will not, until a person does something
 │   └── SchemaMismatch       the database was made by another version
 ├── ApiUnavailable           503: the API does not say how a task stands
 ├── SettingsError            carries every fault at once
@@ -120,6 +121,20 @@ class StoreUnavailable(StoreError):
     def __init__(self, message: str, retry_after: int = 5) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class StoreRefused(StoreUnavailable):
+    """The database is there, and refuses: asking again helps when a person has changed something.
+
+    Attributes:
+        reason: where it is, and its own words.
+        todo: what to do.
+    """
+
+    def __init__(self, reason: str, todo: str) -> None:
+        super().__init__(f"{reason}; {todo}")
+        self.reason = reason
+        self.todo = todo
 
 
 class SchemaMismatch(StoreError):

@@ -24,8 +24,9 @@ from submitter.errors import Fault, SubmissionUnknown
 from submitter.feed import Feed
 from submitter.flow import Flow
 from submitter.ledger.base import Entry, Ledger, Limits
-from submitter.ledger.sqlite import SQLiteLedger
+from submitter.ledger.choosing import ledger_in
 from submitter.order import Order
+from submitter.postgres import is_postgres
 from submitter.prediction import JSON, Prediction
 from submitter.reconcile import Reconciler
 from submitter.schedule import Schedule
@@ -56,7 +57,7 @@ class WaveSpeed(Calls):
         webhook_url: where the receiver is reached from outside, `WAVEHOOK_PUBLIC_URL`; webhooks
             go to `/webhooks/wavespeed` below it. `""` asks for no webhooks.
         seal: seals context and key into the webhook's URL; by default with
-            `WAVEHOOK_SEAL_KEYS`, or the receiver's key file beside the database, if it is there.
+            `WAVEHOOK_SEAL_KEYS`, or the receiver's key file beside the SQLite file, if it is there.
         ledger: by default the one in `WAVEHOOK_DATABASE`. A given one is opened, not closed.
         limits: by default `WAVEHOOK_RATE` and `WAVEHOOK_IN_FLIGHT`.
         settings: instead of the environment.
@@ -92,7 +93,7 @@ class WaveSpeed(Calls):
         url = given.public_url if webhook_url is None else webhook_url
         public_url = address.public_base(url) if url else None
         self._owned = ledger is None
-        self._ledger = ledger if ledger is not None else SQLiteLedger(given.database_path)
+        self._ledger = ledger if ledger is not None else _ledger(given)
         if seal is None and public_url is not None:
             seal = _seal(given)
         self._clock = clock
@@ -116,6 +117,7 @@ class WaveSpeed(Calls):
             schedule=self._schedule,
             public_url=public_url,
             seal=seal,
+            seals=is_postgres(given.database),
             timeout=given.submit_timeout,
             clock=clock,
         )
@@ -331,6 +333,15 @@ class WaveSpeed(Calls):
         return Ending(self, self._ledger, self._waiting, self._schedule, clock=self._clock)
 
 
+def _ledger(given: SubmitSettings) -> Ledger:
+    return ledger_in(
+        given.database_path,
+        given.database,
+        schema=given.database_schema,
+        pooler=given.database_pooler,
+    )
+
+
 def _seal(given: SubmitSettings) -> Seal | None:
     """With the settings' keys, or the receiver's key file.
 
@@ -338,5 +349,6 @@ def _seal(given: SubmitSettings) -> Seal | None:
     """
     if given.seal_keys:
         return Seal(given.seal_keys)
-    key = read_key(given.key_path)
+    path = given.key_path
+    key = None if path is None else read_key(path)
     return None if key is None else Seal([key])

@@ -13,6 +13,7 @@ SubmitterError
 ├── SubmissionUnknown        the task may exist and be billed: never to be sent again unseen
 ├── OverBudget               it would cost more than the cap; nothing was sent
 ├── LedgerUnavailable        the ledger cannot be read or written; nothing was sent
+│   └── LedgerMismatch       a newer version made it, or something else
 ├── StillRunning             the time to wait is over, the task is not; carries what is known
 └── TaskFailed               the task ended badly; carries the prediction
 
@@ -255,6 +256,20 @@ class OverBudget(SubmitterError):
 
 class LedgerUnavailable(SubmitterError):
     """The ledger cannot be read or written now; what was to be sent was not sent."""
+
+
+class LedgerMismatch(LedgerUnavailable):
+    """The database was made by a newer version, or by something else; it was left as it is.
+
+    Attributes:
+        found: the version in the database; 0 where it is something else's.
+        expected: the version of this program.
+    """
+
+    def __init__(self, message: str, found: int, expected: int) -> None:
+        super().__init__(message)
+        self.found = found
+        self.expected = expected
 
 
 class StillRunning(SubmitterError):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from submitter.errors import BadSettings
+from submitter.postgres import EXPECTED, SCHEMA, is_postgres
 
 BASE_URL = "https://api.wavespeed.ai"
 
@@ -30,6 +31,8 @@ class SubmitSettings:
         public_url: `WAVEHOOK_PUBLIC_URL`; None asks for no webhooks.
         seal_keys: `WAVEHOOK_SEAL_KEYS`, newest first; none: the key file beside the database.
         database: `WAVEHOOK_DATABASE`, where the ledger is.
+        database_schema: `WAVEHOOK_DATABASE_SCHEMA`, on PostgreSQL.
+        database_pooler: `WAVEHOOK_DATABASE_POOLER`: a transaction-mode pooler stands before it.
         admin_token: `WAVEHOOK_ADMIN_TOKEN`: results are also heard of from the receiver at the
             public URL.
         rate: `WAVEHOOK_RATE`: submits a minute; None for no limit.
@@ -43,6 +46,8 @@ class SubmitSettings:
     public_url: str | None = None
     seal_keys: tuple[str, ...] = field(default=(), repr=False)
     database: str = field(default=DATABASE, repr=False)  # its URL may hold a password
+    database_schema: str = SCHEMA
+    database_pooler: bool = False
     admin_token: str | None = field(default=None, repr=False)
     rate: int | None = None
     in_flight: int | None = None
@@ -50,21 +55,24 @@ class SubmitSettings:
     submit_timeout: float = SUBMIT_TIMEOUT
 
     @property
-    def database_path(self) -> Path:
-        """The file of the ledger.
+    def database_path(self) -> Path | None:
+        """The file of the ledger; None on PostgreSQL.
 
         Raises:
-            BadSettings: the database is no SQLite file.
+            BadSettings: the database is neither.
         """
+        if is_postgres(self.database):
+            return None
         scheme, found, path = self.database.partition(":///")
         if not (found and path and scheme == "sqlite"):
-            raise BadSettings("WAVEHOOK_DATABASE", "expected sqlite:///PATH")
+            raise BadSettings("WAVEHOOK_DATABASE", f"expected sqlite:///PATH or {EXPECTED}")
         return Path(path)
 
     @property
-    def key_path(self) -> Path:
-        """The file of the generated seal key, beside the database."""
-        return self.database_path.with_suffix(".key")
+    def key_path(self) -> Path | None:
+        """The file of the generated seal key, beside the database; None on PostgreSQL."""
+        path = self.database_path
+        return None if path is None else path.with_suffix(".key")
 
 
 def from_environment(environ: Mapping[str, str] | None = None) -> SubmitSettings:
@@ -81,6 +89,8 @@ def from_environment(environ: Mapping[str, str] | None = None) -> SubmitSettings
         public_url=given.get("WAVEHOOK_PUBLIC_URL"),
         seal_keys=tuple(key.strip() for key in keys if key.strip()),
         database=given.get("WAVEHOOK_DATABASE") or DATABASE,
+        database_schema=given.get("WAVEHOOK_DATABASE_SCHEMA") or SCHEMA,
+        database_pooler=_switch(given, "WAVEHOOK_DATABASE_POOLER"),
         admin_token=given.get("WAVEHOOK_ADMIN_TOKEN"),
         rate=_count(given, "WAVEHOOK_RATE"),
         in_flight=_count(given, "WAVEHOOK_IN_FLIGHT"),
@@ -96,6 +106,13 @@ def _count(given: Mapping[str, str], name: str) -> int | None:
     if not (text.isascii() and text.isdigit() and int(text[:9]) > 0 and len(text) < 10):
         raise BadSettings(name, "expected a whole number of at least 1")
     return int(text)
+
+
+def _switch(given: Mapping[str, str], name: str) -> bool:
+    text = given.get(name, "").strip().lower()
+    if text not in {"", "on", "off"}:
+        raise BadSettings(name, "expected on or off")
+    return text == "on"
 
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}

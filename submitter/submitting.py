@@ -58,6 +58,7 @@ class Submitting:
         schedule: when a result is overdue.
         public_url: of the receiver; None: no webhooks.
         seal: seals context and key into the webhook's URL; None: there is no token.
+        seals: without a token no webhook is asked for.
         timeout: seconds that the answer may take.
         clock: Unix seconds.
     """
@@ -72,6 +73,7 @@ class Submitting:
         schedule: Schedule,
         public_url: str | None,
         seal: Seal | None,
+        seals: bool = False,
         timeout: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -82,6 +84,7 @@ class Submitting:
         self._schedule = schedule
         self._public_url = public_url
         self._seal = seal
+        self._seals = seals
         self._timeout = timeout
         self._clock = clock
         self._sending: set[asyncio.Task[tuple[Entry, Prediction]]] = set()
@@ -103,7 +106,7 @@ class Submitting:
         Raises:
             BadInput: with all faults, those that were given among them; ContextTooLarge where it
                 is only that.
-            BadSettings: a context needs a public URL and a seal.
+            BadSettings: a public URL or a seal is missing.
         """
         no_model = protocol.model_fault(model)
         faults = [*faults, *filter(None, [no_model, key_fault(key), cap_fault(max_cost)])]
@@ -318,6 +321,12 @@ class Submitting:
         if self._public_url is None:
             return None
         if self._seal is None:
+            if self._seals:
+                raise BadSettings(
+                    "WAVEHOOK_SEAL_KEYS",
+                    "is needed on PostgreSQL, with the same keys wherever tasks are submitted and "
+                    "results received: `wavehook secret --seal-key` makes a key",
+                )
             if context is not None:
                 raise BadSettings(
                     "WAVEHOOK_SEAL_KEYS",

@@ -70,12 +70,15 @@ def submit_settings() -> SubmitSettings:
         SettingsError: with every fault.
     """
     found = settings()
+    path = found.database_path
     return SubmitSettings(
         api_key=found.api_key.get_secret_value() if found.api_key else None,
         base_url=found.base_url,
         public_url=found.public_url,
         seal_keys=tuple(key.get_secret_value() for key in found.seal_keys),
-        database=f"sqlite:///{found.database_path.absolute()}",
+        database=found.database if path is None else f"sqlite:///{path.absolute()}",
+        database_schema=found.database_schema,
+        database_pooler=found.database_pooler == "on",
         admin_token=found.admin_token.get_secret_value() if found.admin_token else None,
         rate=found.rate,
         in_flight=found.in_flight,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli.options import AsJson, Config, Database, Modules, option, reading
-from receiver.errors import SchemaMismatch, SettingsError, StoreError
+from receiver.cli.check_database import look_at_database
+from receiver.cli.finding import Finding
+from receiver.cli.options import AsJson, Config, Database, Modules, Pooler, Schema, option, reading
+from receiver.errors import SettingsError
 from submitter.printing import json_line, plain, tell_retries
 
 if TYPE_CHECKING:
@@ -22,28 +22,12 @@ TIMEOUT = 10.0
 """Seconds for the public URL to answer."""
 
 
-ANOTHER = "name another in WAVEHOOK_DATABASE"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one look came to.
-
-    Attributes:
-        about: what was looked at.
-        found: what there is.
-        todo: what to do; None where all is well.
-    """
-
-    about: str
-    found: str
-    todo: str | None = None
-
-
 def check(
     *,
     as_json: AsJson = False,
     database: Database = None,
+    database_schema: Schema = None,
+    database_pooler: Pooler = None,
     config: Config = None,
     modules: Modules = None,
     public_url: Annotated[str | None, option("public_url")] = None,
@@ -58,7 +42,14 @@ def check(
 
     Exit codes: 0 all is well, 1 something is not, 2 settings.
     """
-    found = reading(database=database, config=config, modules=modules, public_url=public_url)
+    found = reading(
+        database=database,
+        database_schema=database_schema,
+        database_pooler=database_pooler,
+        config=config,
+        modules=modules,
+        public_url=public_url,
+    )
     findings: Iterable[Finding]
     if found.faults:
         findings = chain(map(_fault, found.faults), _handlers(found.settings))
@@ -92,56 +83,12 @@ def _tell(finding: Finding, *, as_json: bool) -> None:
 def _look(settings: Settings) -> Iterator[Finding]:
     read = str(settings.config) if settings.config else "environment and flags only"
     yield Finding("settings", read)
-    yield _database(settings)
+    yield look_at_database(settings)
     yield from _sources(settings)
     yield _seal(settings)
     yield _public_url(settings)
     yield _reconcile(settings)
     yield from _handlers(settings)
-
-
-def _database(settings: Settings) -> Finding:
-    path = settings.database_path
-    if not path.parent.is_dir():
-        return Finding(
-            "database", f"{path}: its folder is not there", f"make the folder {path.parent}"
-        )
-    if not path.exists():
-        try:
-            with TemporaryFile(dir=path.parent):
-                pass
-        except OSError as error:
-            return Finding(
-                "database",
-                f"{path}: its folder cannot be written ({error.strerror})",
-                f"let this user write there, or {ANOTHER}",
-            )
-        return Finding("database", f"{path}: not there yet, made at the first start")
-    try:
-        return Finding("database", asyncio.run(_queue(settings)))
-    except SchemaMismatch as error:
-        return Finding("database", str(error), f"it was left as it is; {ANOTHER}")
-    except StoreError as error:
-        return Finding(
-            "database",
-            str(error),
-            f"see that the file is whole and free, and the disk not full, or {ANOTHER}",
-        )
-
-
-async def _queue(settings: Settings) -> str:
-    from receiver.build import open_store
-
-    store = open_store(settings)
-    await store.open()
-    try:
-        await store.ping()
-        depth = (await store.stats()).depth
-    finally:
-        await store.close()
-    waiting = sum(count for (_, state), count in depth.items() if state.open)
-    dead = sum(depth.values()) - waiting
-    return f"{settings.database_path}: takes events; {waiting} dispatches waiting, {dead} dead"
 
 
 def _sources(settings: Settings) -> Iterator[Finding]:
@@ -194,10 +141,10 @@ def _verifies(keys: int) -> str:
 
 
 def _seal(settings: Settings) -> Finding:
-    from receiver.build import seal_of
+    from receiver.database import seal_of
 
     path = settings.key_path
-    if not settings.seal_keys and not path.exists():
+    if not settings.seal_keys and path is not None and not path.exists():
         return Finding("seal keys", f"{path}: not there yet, made at the first start")
     try:
         seal_of(settings)

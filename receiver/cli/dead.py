@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from receiver.cli.opening import PURGED, stored, with_store
-from receiver.cli.options import AsJson, Config, Database, settings
+from receiver.cli.options import AsJson, Config, Database, Pooler, Schema, settings
 from receiver.cli.printing import dispatch_fields, table
 from receiver.errors import WavehookError
 from receiver.event import Dispatch, DispatchState
@@ -31,6 +31,8 @@ def list_dead(
     limit: Annotated[int, typer.Option(min=1, max=10000, help="How many at most.")] = 50,
     as_json: AsJson = False,
     database: Database = None,
+    database_schema: Schema = None,
+    database_pooler: Pooler = None,
     config: Config = None,
 ) -> None:
     """List dead dispatches, latest first.
@@ -43,7 +45,15 @@ def list_dead(
     async def work(store: Store) -> list[Dispatch]:
         return await store.dead(limit=limit)
 
-    rows = with_store(settings(database=database, config=config), work)
+    rows = with_store(
+        settings(
+            database=database,
+            database_schema=database_schema,
+            database_pooler=database_pooler,
+            config=config,
+        ),
+        work,
+    )
     if as_json:
         for row in rows:
             json_line(dispatch_fields(row))
@@ -76,6 +86,8 @@ def retry_dead(
     everything: Annotated[bool, typer.Option("--all", help="All that are dead.")] = False,
     as_json: AsJson = False,
     database: Database = None,
+    database_schema: Schema = None,
+    database_pooler: Pooler = None,
     config: Config = None,
 ) -> None:
     """Make dead dispatches due at once, with all tries anew.
@@ -94,7 +106,15 @@ def retry_dead(
             return await _retry_all(store)
         return await _retry_one(store, event_id, handler), 0
 
-    done, left = with_store(settings(database=database, config=config), work)
+    done, left = with_store(
+        settings(
+            database=database,
+            database_schema=database_schema,
+            database_pooler=database_pooler,
+            config=config,
+        ),
+        work,
+    )
     if as_json:
         for dispatch in done:
             fields: dict[str, JSON] = {"event_id": dispatch.event_id, "handler": dispatch.handler}

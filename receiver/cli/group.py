@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from receiver.errors import SettingsError, WavehookError
+from receiver.errors import SchemaMismatch, SettingsError, WavehookError
 
 
 class Group(TyperGroup):
@@ -25,6 +25,6 @@ class Group(TyperGroup):
             raise typer.Exit(2) from None
         except WavehookError as error:
             typer.echo(f"Error: {error}", err=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(2 if isinstance(error, SchemaMismatch) else 1) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from receiver.cli.opening import PURGED, stored, with_store
-from receiver.cli.options import AsJson, Config, Database, Modules, settings
+from receiver.cli.options import AsJson, Config, Database, Modules, Pooler, Schema, settings
 from receiver.cli.printing import (
     attempt_fields,
     dispatch_fields,
@@ -43,6 +43,8 @@ def events(
     ] = None,
     as_json: AsJson = False,
     database: Database = None,
+    database_schema: Schema = None,
+    database_pooler: Pooler = None,
     config: Config = None,
 ) -> None:
     """List stored events, newest first, and how far they are.
@@ -55,7 +57,15 @@ def events(
     async def work(store: Store) -> list[Listed]:
         return await store.events(limit=limit, before=before, type=type)
 
-    rows = with_store(settings(database=database, config=config), work)
+    rows = with_store(
+        settings(
+            database=database,
+            database_schema=database_schema,
+            database_pooler=database_pooler,
+            config=config,
+        ),
+        work,
+    )
     if as_json:
         for row in rows:
             dispatches: dict[str, JSON] = {k: v.value for k, v in row.dispatches.items()}
@@ -80,6 +90,8 @@ def show(
     ] = False,
     as_json: AsJson = False,
     database: Database = None,
+    database_schema: Schema = None,
+    database_pooler: Pooler = None,
     config: Config = None,
 ) -> None:
     """Show one event, its dispatches and every attempt.
@@ -93,7 +105,15 @@ def show(
         event = await stored(store, event_id)
         return event, await store.dispatches(event_id), await store.attempts(event_id)
 
-    event, dispatches, attempts = with_store(settings(database=database, config=config), work)
+    event, dispatches, attempts = with_store(
+        settings(
+            database=database,
+            database_schema=database_schema,
+            database_pooler=database_pooler,
+            config=config,
+        ),
+        work,
+    )
     if as_json:
         json_line(
             {
@@ -138,6 +158,8 @@ def redeliver(
     ] = None,
     as_json: AsJson = False,
     database: Database = None,
+    database_schema: Schema = None,
+    database_pooler: Pooler = None,
     config: Config = None,
     modules: Modules = None,
 ) -> None:
@@ -150,7 +172,13 @@ def redeliver(
 
     Exit codes: 0 done, 1 no such event, or no handler wants it, 2 usage or settings.
     """
-    given = settings(database=database, config=config, modules=modules)
+    given = settings(
+        database=database,
+        database_schema=database_schema,
+        database_pooler=database_pooler,
+        config=config,
+        modules=modules,
+    )
     from receiver.handlers.loading import install
     from receiver.intake import Intake
     from receiver.routing import match

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from receiver.build import open_store
 from receiver.config import Settings
+from receiver.database import open_store, there
 from receiver.errors import WavehookError
 from receiver.event import Event
 from receiver.stores.base import Store
@@ -26,11 +26,12 @@ async def existing(settings: Settings) -> AsyncIterator[Store]:
     Raises:
         WavehookError: there is none; says where it was looked for.
     """
-    path = settings.database_path
-    if not path.exists():
+    if not await there(settings):
+        path = settings.database_path
+        where = f"database at {path}" if path else f"inbox in {settings.database_place}"
         raise WavehookError(
-            f"there is no database at {path}; `wavehook serve` makes it at its first start, and "
-            "--database names another"
+            f"there is no {where}; `wavehook serve` makes it at its first start, and --database "
+            "names another"
         )
     store = open_store(settings)
     await store.open()

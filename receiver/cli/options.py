@@ -29,6 +29,8 @@ def option(field: str) -> Any:
 
 Config = Annotated[str | None, option("config")]
 Database = Annotated[str | None, option("database")]
+Schema = Annotated[str | None, option("database_schema")]
+Pooler = Annotated[str | None, option("database_pooler")]
 Modules = Annotated[str | None, option("modules")]
 LogLevel = Annotated[str | None, option("log_level")]
 Grace = Annotated[str | None, option("grace")]

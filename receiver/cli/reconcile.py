@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from receiver.cli.opening import existing
-from receiver.cli.options import AsJson, Config, Database, LogLevel, Modules, Overdue, reading
+from receiver.cli.options import (
+    AsJson,
+    Config,
+    Database,
+    LogLevel,
+    Modules,
+    Overdue,
+    Pooler,
+    Schema,
+    reading,
+)
 from receiver.errors import SettingsError, WavehookError
 from submitter.ledger.base import ALL
 from submitter.printing import json_line, plain, tell_retries
@@ -78,6 +88,8 @@ def reconcile(
     as_json: AsJson = False,
     overdue: Overdue = None,
     database: Database = None,
+    database_schema: Schema = None,
+    database_pooler: Pooler = None,
     config: Config = None,
     modules: Modules = None,
     log_level: LogLevel = None,
@@ -94,7 +106,13 @@ def reconcile(
     Exit codes: 0 done, 1 the API refused or is away, or no database, 2 usage or settings.
     """
     found = reading(
-        overdue=overdue, database=database, config=config, modules=modules, log_level=log_level
+        overdue=overdue,
+        database=database,
+        database_schema=database_schema,
+        database_pooler=database_pooler,
+        config=config,
+        modules=modules,
+        log_level=log_level,
     )
     faults = list(found.faults)
     if found.settings.api_key is None:
@@ -129,7 +147,8 @@ def reconcile(
 
 async def _run(settings: Settings, *, history: bool, dry_run: bool) -> Counts:
     from receiver.asking import calls_of
-    from receiver.build import door_of, ledger_of
+    from receiver.build import door_of
+    from receiver.database import ledger_of
     from receiver.reconciling import reconciler
     from submitter.errors import SubmitterError
     from submitter.ledger.base import State

@@ -7,15 +7,15 @@ import errno
 import gc
 import math
 import os
-import signal
 import socket
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import uvicorn
 
+from receiver.cli.awaiting import opened, patience
 from receiver.cli.cork import CorkedProtocol
+from receiver.cli.signals import captured
 from receiver.errors import WavehookError
 from receiver.telemetry.log import logger
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 GC_OBJECTS = 20_000
 """New containers between two looks for cycles."""
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Server(uvicorn.Server):
@@ -60,8 +58,8 @@ class Server(uvicorn.Server):
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the database first: what it says at a failed start is for a person to read."""
-        await self._parts.lifecycle.open()
-        await super().serve(sockets)
+        if await opened(self._parts.lifecycle.open, patience(self._parts.settings)):
+            await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say where."""
@@ -79,7 +77,7 @@ class Server(uvicorn.Server):
             sources=sorted(self._parts.intake.sources),
             handlers=sorted(handler.name for handler in self._parts.handlers),
             dispatch=settings.dispatch,
-            database=settings.database,
+            database=settings.database_place,
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -95,17 +93,6 @@ class Server(uvicorn.Server):
         """Upstream raises the signal again at the end, so that the process dies of it (F40)."""
         with captured(self.handle_exit):
             yield
-
-
-@contextlib.contextmanager
-def captured(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Give SIGINT and SIGTERM to `handle` meanwhile."""
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from receiver.cli.opening import with_store
-from receiver.cli.options import AsJson, Config, Database, settings
+from receiver.cli.options import AsJson, Config, Database, Pooler, Schema, settings
 from receiver.config import Settings
 from receiver.errors import SettingsError, WavehookError
 from receiver.stores.base import KEY_DAYS, Purged, Store
@@ -36,6 +36,8 @@ def purge(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
     database: Database = None,
+    database_schema: Schema = None,
+    database_pooler: Pooler = None,
     config: Config = None,
 ) -> None:
     """Remove the bodies of old, finished events, and old submissions that have ended.
@@ -48,7 +50,12 @@ def purge(
 
     Exit codes: 0 done, 1 there is no database, or not confirmed, 2 usage or settings.
     """
-    given = settings(database=database, config=config)
+    given = settings(
+        database=database,
+        database_schema=database_schema,
+        database_pooler=database_pooler,
+        config=config,
+    )
     days = given.retention_days if older_than is None else older_than
     keys = max(days, KEY_DAYS)
 
@@ -60,7 +67,7 @@ def purge(
     if not yes:
         if as_json or not sys.stdin.isatty():
             raise typer.BadParameter("nobody can be asked here; add --yes", param_hint="--yes")
-        what = f"Remove payloads older than {days} days from {given.database_path}?"
+        what = f"Remove payloads older than {days} days from {given.database_place}?"
         if not typer.confirm(what):
             raise typer.Exit(1)
     purged, submissions = with_store(given, work)
@@ -75,7 +82,7 @@ def purge(
 
 
 async def _purge_ledger(given: Settings, before: float) -> int:
-    from receiver.build import ledger_of
+    from receiver.database import ledger_of
     from submitter.errors import LedgerUnavailable
 
     ledger = ledger_of(given)
@@ -89,7 +96,13 @@ async def _purge_ledger(given: Settings, before: float) -> int:
         raise WavehookError(str(error)) from None
 
 
-def migrate(*, database: Database = None, config: Config = None) -> None:
+def migrate(
+    *,
+    database: Database = None,
+    database_schema: Schema = None,
+    database_pooler: Pooler = None,
+    config: Config = None,
+) -> None:
     """Make the database, or bring it up to date.
 
     Two at once do no harm. Every command does that by itself; this one is for a deployment that
@@ -99,17 +112,24 @@ def migrate(*, database: Database = None, config: Config = None) -> None:
 
     Exit codes: 0 up to date, 1 it cannot be done, 2 usage or settings.
     """
-    given = settings(database=database, config=config)
-    from receiver.build import ledger_of, open_store
+    given = settings(
+        database=database,
+        database_schema=database_schema,
+        database_pooler=database_pooler,
+        config=config,
+    )
+    from receiver.cli.awaiting import opened, patience
+    from receiver.database import ledger_of, open_store
     from receiver.web.lifecycle import Lifecycle
 
     async def work() -> None:
         database = Lifecycle(open_store(given), None, 0, background=False, ledger=ledger_of(given))
-        await database.open()
+        if not await opened(database.open, patience(given)):
+            raise WavehookError("stopped by a signal")
         await database.stop()
 
     asyncio.run(work())
-    typer.echo(f"The database {given.database_path} is up to date.")
+    typer.echo(f"The database {given.database_place} is up to date.")
 
 
 def secret(

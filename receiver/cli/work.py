@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli.options import AsJson, Config, Database, Grace, Lease, LogLevel, Modules, reading
+from receiver.cli.options import (
+    AsJson,
+    Config,
+    Database,
+    Grace,
+    Lease,
+    LogLevel,
+    Modules,
+    Pooler,
+    Schema,
+    reading,
+)
 from receiver.errors import WavehookError
 from receiver.measures import seconds
 from submitter.printing import json_line
@@ -20,6 +31,8 @@ if TYPE_CHECKING:
 def worker(
     *,
     database: Database = None,
+    database_schema: Schema = None,
+    database_pooler: Pooler = None,
     config: Config = None,
     modules: Modules = None,
     grace: Grace = None,
@@ -37,6 +50,8 @@ def worker(
     """
     found = reading(
         database=database,
+        database_schema=database_schema,
+        database_pooler=database_pooler,
         config=config,
         modules=modules,
         grace=grace,
@@ -62,6 +77,8 @@ def drain(
     ] = None,
     as_json: AsJson = False,
     database: Database = None,
+    database_schema: Schema = None,
+    database_pooler: Pooler = None,
     config: Config = None,
     modules: Modules = None,
     grace: Grace = None,
@@ -80,6 +97,8 @@ def drain(
     until = _time(deadline)
     found = reading(
         database=database,
+        database_schema=database_schema,
+        database_pooler=database_pooler,
         config=config,
         modules=modules,
         grace=grace,
@@ -98,7 +117,8 @@ def drain(
 
 
 async def _until_signal(work: Work) -> None:
-    from receiver.cli.server import captured
+    from receiver.cli.awaiting import opened, patience
+    from receiver.cli.signals import captured
     from receiver.telemetry.log import logger
 
     stop = asyncio.Event()
@@ -107,12 +127,13 @@ async def _until_signal(work: Work) -> None:
     def end(_: int, __: FrameType | None) -> None:
         loop.call_soon_threadsafe(stop.set)
 
-    await work.store.open()
+    if not await opened(work.store.open, patience(work.settings)):
+        return
     try:
         with captured(end):
             await work.dispatcher.start()
             names = sorted(handler.name for handler in work.handlers)
-            logger().info("worker.started", handlers=names, database=work.settings.database)
+            logger().info("worker.started", handlers=names, database=work.settings.database_place)
             await stop.wait()
             await work.dispatcher.stop(work.settings.grace)
         logger().info("worker.stopped")
@@ -122,10 +143,12 @@ async def _until_signal(work: Work) -> None:
 
 async def _drained(work: Work, limit: int | None, deadline: float | None) -> int | None:
     """How many were run; None where a signal came before the end."""
-    from receiver.cli.server import captured
+    from receiver.cli.awaiting import opened, patience
+    from receiver.cli.signals import captured
 
     loop = asyncio.get_running_loop()
-    await work.store.open()
+    if not await opened(work.store.open, patience(work.settings)):
+        return None
     try:
         task = asyncio.create_task(work.dispatcher.drain(limit, deadline))
 

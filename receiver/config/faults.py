@@ -16,10 +16,15 @@ def reason_of(fault: Mapping[str, Any]) -> str | None:
     return str(cause) or None if isinstance(cause, ValueError) else None
 
 
+_DATABASE = re.compile(r"(\bpostgres[\w+.-]*:/*).*", re.IGNORECASE)
+"""Where such a URL is malformed, any part of it may be a part of its password."""
+
+
 def shown(value: object) -> str:
     """A value in a fault, without the password that a URL may hold."""
     try:
-        return _cut(re.sub(r"://[^/?#\s]*@", f"://{MASK}@", repr(value)))
+        masked = re.sub(r"://.*@", f"://{MASK}@", repr(value))
+        return _cut(_DATABASE.sub(rf"\1{MASK}'", masked))
     except ValueError:  # an integer of more digits than Python writes
         return "a number of thousands of digits"
 

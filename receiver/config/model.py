@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from receiver.config import values
 from receiver.config.secret import Secret
+from submitter.postgres import EXPECTED, SCHEMA, is_postgres, place
 
 if TYPE_CHECKING:
     from receiver.config.source import SourceSettings
@@ -64,14 +65,16 @@ def _set(
     meaning: str,
     expected: str,
     read: Callable[[object], Any],
+    *,
+    shown: bool = True,
     **more: Any,
 ) -> Any:
-    """A field of `Settings` with its row of the reference.
+    """A field of `Settings` with its row of the reference; `shown` is whether its repr is.
 
     These are read at every start, and pydantic alone would make that a third slower.
     """
     setting = Setting(name, meaning, expected, read, **more)
-    return field(default=value, metadata={"setting": setting})
+    return field(default=value, repr=shown, metadata={"setting": setting})
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,24 @@ class Settings:
     database: str = _set(
         "sqlite:///wavehook.db",
         "WAVEHOOK_DATABASE",
-        "the inbox",
-        "sqlite:///PATH (from the working directory) or sqlite:////PATH (absolute)",
+        "the inbox, and the ledger of submissions",
+        f"sqlite:///PATH (from the working directory), sqlite:////PATH (absolute) or {EXPECTED}",
         values.database_url,
+        shown=False,
+    )
+    database_schema: str = _set(
+        SCHEMA,
+        "WAVEHOOK_DATABASE_SCHEMA",
+        "where the tables are on PostgreSQL; made where it is not there",
+        "lower-case letters, digits and underscores, at most 48",
+        values.schema_name,
+    )
+    database_pooler: Literal["on", "off"] = _set(
+        "off",
+        "WAVEHOOK_DATABASE_POOLER",
+        "whether a pooler in transaction mode stands before PostgreSQL",
+        "on or off",
+        values.one_of("on", "off"),
     )
     wavespeed_secrets: tuple[Secret, ...] = _set(
         (),
@@ -123,7 +141,7 @@ class Settings:
         "Fernet keys that seal the context into webhook URLs, newest first",
         "keys that `wavehook secret --seal-key` makes, with commas between",
         values.secrets,
-        default="a generated key file beside the database",
+        default="a generated key file beside the SQLite file",
         secret=True,
         many=True,
     )
@@ -271,14 +289,25 @@ class Settings:
     directory: Path = field(default_factory=Path)
 
     @property
-    def key_path(self) -> Path:
-        """The file of the generated seal key, beside the database."""
-        return self.database_path.with_suffix(".key")
+    def key_path(self) -> Path | None:
+        """The file of the generated seal key, beside the SQLite file; None on PostgreSQL."""
+        path = self.database_path
+        return None if path is None else path.with_suffix(".key")
 
     @property
-    def database_path(self) -> Path:
-        """The file of the SQLite database; a relative one is taken from `directory`."""
+    def database_path(self) -> Path | None:
+        """The SQLite file, a relative one taken from `directory`; None on PostgreSQL."""
+        if is_postgres(self.database):
+            return None
         return self.directory / self.database.removeprefix("sqlite:///")
+
+    @property
+    def database_place(self) -> str:
+        """Where the database is, for people and logs: never its password."""
+        path = self.database_path
+        if path is None:
+            return f"{place(self.database)}, schema {self.database_schema}"
+        return str(path)
 
 
 def _row(field: Field[Any]) -> Setting:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from receiver import measures
 from receiver.config.secret import Secret
+from submitter.postgres import is_postgres, name_fault, url_fault
 
 Number = TypeVar("Number", int, float)
 
@@ -129,15 +130,25 @@ def http_url(value: object) -> str:
 
 
 def database_url(value: object) -> str:
-    """A URL of a kind of store that this version has."""
+    """A URL of a kind of store that there is."""
     written = text(value)
-    scheme, separator, path = written.partition("://")
-    if separator and scheme in {"postgresql", "postgres"}:
-        raise ValueError("PostgreSQL comes with a later version; expected sqlite:///PATH")
+    if is_postgres(written):
+        if fault := url_fault(written):
+            raise ValueError(fault)
+        return written
+    scheme, _, path = written.partition("://")
     if scheme != "sqlite" or not path.startswith("/") or path.strip("/") == "":
         raise ValueError
     if "?" in path or "#" in path or path.endswith("/"):
         raise ValueError
+    return written
+
+
+def schema_name(value: object) -> str:
+    """The name of a schema of PostgreSQL."""
+    written = text(value)
+    if fault := name_fault(written):
+        raise ValueError(fault)
     return written
 
 

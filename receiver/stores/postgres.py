@@ -7,7 +7,6 @@ connection beside it, reads on others. Order of arrival over all processes: see 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -22,12 +21,10 @@ from receiver.stores.postgres_inbox import Inbox, given, kept
 from receiver.stores.postgres_link import Link
 from receiver.stores.postgres_migrate import migrate_postgres, named
 from receiver.stores.postgres_wake import Listener
+from submitter.postgres import SCHEMA, name_fault
 
 PURGE_STEP = 500
 """Events of one step of `purge`: a few milliseconds."""
-
-SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,47}")
-"""A schema's name: as it stands in a statement without quotes, and short enough for a channel."""
 
 
 class PostgresStore(Store):
@@ -54,16 +51,13 @@ class PostgresStore(Store):
         self,
         url: str,
         *,
-        schema: str = "wavehook",
+        schema: str = SCHEMA,
         pooler: bool = False,
         clock: Literal["caller", "server"] = "caller",
         local: Callable[[], float] = time.time,
     ) -> None:
-        if not SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
-            raise ValueError(
-                f"{schema!r} cannot be the name of a schema here: lower-case letters, digits and "
-                "underscores, at most 48, not beginning with pg_ or a digit"
-            )
+        if fault := name_fault(schema):
+            raise ValueError(f"{schema!r} cannot be the name of a schema here: {fault}")
         self.schema = schema
         self._link = Link(url, pooler=pooler)
         self._channel = None if pooler else f"wavehook_{schema}"

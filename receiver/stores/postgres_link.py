@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
-from receiver.errors import SettingsError, StoreUnavailable
+from receiver.errors import SettingsError, StoreRefused, StoreUnavailable
+from submitter.postgres import EXPECTED, advice, place
 
 CONNECT = 5.0
 """Seconds for a connection to be there."""
@@ -74,27 +74,6 @@ def driver() -> Any:
         raise SettingsError(
             ["WAVEHOOK_DATABASE: postgresql:// needs asyncpg; install wavehook[postgres]"]
         ) from None
-
-
-_PLACE = re.compile(
-    r"""\w+://(?:[^@/?#]*@)?
-        ((?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d+)?  # the first host
-         (?:,[\w.-]+(?::\d+)?)*                   # and others
-         (?:/[\w.-]*)?)                           # the database
-        (?:\?[^@\#]*)?""",
-    re.VERBOSE,
-)
-"""A URL that is anything else may have a part of its password where the host should be."""
-
-
-def place(url: str) -> str:
-    """The hosts and the database of a URL, for errors: never the user's name and password.
-
-    Args:
-        url: as `WAVEHOOK_DATABASE`.
-    """
-    found = _PLACE.fullmatch(url)
-    return f"PostgreSQL at {found[1]}" if found else "PostgreSQL"
 
 
 class Link:
@@ -223,10 +202,12 @@ class Link:
         return self._driver.DuplicateSchemaError, self._driver.UniqueViolationError
 
     def word(self, error: Exception) -> StoreUnavailable:
-        """What to tell of an error: where, and why; no values, no password."""
+        """What to tell of an error: where, and why, and what to do; no values, no password."""
+        todo = None
         if isinstance(error, self._driver.PostgresError):
             # Its text in full shows the values that were sent.
             said = str(getattr(error, "message", None) or type(error).__name__)
+            todo = advice(str(getattr(error, "sqlstate", None)))
         elif isinstance(error, TimeoutError):
             said = "it does not answer"
         elif isinstance(error, OSError):
@@ -235,10 +216,11 @@ class Link:
             said = "a value is not of a kind that it can store"
         elif isinstance(error, ValueError):
             # Its text may show a part of the URL.
-            said = "the URL is not postgresql://user:password@host:port/database"
+            said, todo = "the URL cannot be used", f"expected {EXPECTED}, with known options"
         else:
             said = str(error) or type(error).__name__
-        return StoreUnavailable(f"{place(self._url)}: {said}")
+        reason = f"{place(self._url)}: {said}"
+        return StoreRefused(reason, todo) if todo else StoreUnavailable(reason)
 
     def _theirs(self, error: BaseException) -> bool:
         """Whether an error is of what was asked, and not of the server or the way to it."""

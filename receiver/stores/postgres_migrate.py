@@ -42,13 +42,13 @@ async def _migrate(link: Link, schema: str) -> int:
     known = migrations("postgres")
     newest = known[-1][0]
     async with link.use() as connection:
-        if await _version(connection, schema, newest) == newest:
+        if await version(connection, schema, newest) == newest:
             return 0
     # Another transaction, and the lock as its first statement: what is known of tables from before
     # the wait would be old.
     async with link.use() as connection, connection.transaction():
         await connection.execute(named("lock", schema), timeout=LIMIT)
-        found = await _version(connection, schema, newest)
+        found = await version(connection, schema, newest)
         if found == 0:
             await _make(connection, schema, newest)
         pending = [(number, sql) for number, sql in known if number > found]
@@ -64,7 +64,12 @@ def named(name: str, schema: str) -> str:
     return _filled(_SQL[name], schema)
 
 
-async def _version(connection: Connection, schema: str, newest: int) -> int:
+async def version(connection: Connection, schema: str, newest: int) -> int:
+    """The number of the last migration of a schema; 0 where there is no inbox.
+
+    Raises:
+        SchemaMismatch: a newer version made it.
+    """
     if not await connection.fetchval(named("there", schema)):
         return 0
     found = int(await connection.fetchval(named("version", schema)))

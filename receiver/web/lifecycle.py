@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Protocol
 
-from receiver.errors import StoreUnavailable
+from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.stores.base import Store
-from submitter.errors import LedgerUnavailable
+from submitter.errors import LedgerMismatch, LedgerUnavailable
 
 
 class Dispatcher(Protocol):
@@ -112,13 +112,17 @@ class Lifecycle:
             StoreUnavailable: one of them does not open.
             SchemaMismatch: see `Store.open`.
         """
-        await self._store.open()
-        if self._ledger is not None:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._store.close)
+            await self._store.open()
             try:
-                await self._ledger.open()
+                if self._ledger is not None:
+                    await self._ledger.open()
+            except LedgerMismatch as error:
+                raise SchemaMismatch(str(error), error.found, error.expected) from error
             except LedgerUnavailable as error:
-                await self._store.close()
                 raise StoreUnavailable(str(error)) from error
+            undo.pop_all()
 
     async def ensure(self) -> None:
         """Start where that has not happened.

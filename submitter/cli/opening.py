@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from submitter.errors import ApiError, BadInput, BadSettings, SubmissionUnknown, SubmitterError
+from submitter.errors import (
+    ApiError,
+    BadInput,
+    BadSettings,
+    LedgerMismatch,
+    SubmissionUnknown,
+    SubmitterError,
+)
 from submitter.printing import hush_retries, plain, tell_retries
 from submitter.settings import SubmitSettings
 from submitter.suggest import suggest
@@ -20,6 +27,9 @@ if TYPE_CHECKING:
     from submitter.client import WaveSpeed
 
 T = TypeVar("T")
+
+USAGE = (BadInput, BadSettings, LedgerMismatch)
+"""Errors that end with exit code 2."""
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and after SIGTERM, as shells tell of them too."""
@@ -45,7 +55,7 @@ def run(
         return asyncio.run(_stoppable(work(settings())))
     except SubmitterError as error:
         tell(error)
-        raise typer.Exit(2 if isinstance(error, BadInput | BadSettings) else 1) from None
+        raise typer.Exit(2 if isinstance(error, USAGE) else 1) from None
     except (KeyboardInterrupt, asyncio.CancelledError) as error:
         typer.echo(interrupted, err=True)
         by_hand = isinstance(error, KeyboardInterrupt)

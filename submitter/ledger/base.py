@@ -196,7 +196,8 @@ class Ledger(ABC):
         """Connect, and bring an empty or older schema up to date. May be called twice.
 
         Raises:
-            LedgerUnavailable: it cannot be opened, or a newer version made it.
+            LedgerUnavailable: it cannot be opened.
+            LedgerMismatch: a newer version made it, or something else.
         """
 
     @abstractmethod

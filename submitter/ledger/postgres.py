@@ -7,18 +7,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from submitter.errors import LedgerUnavailable
+from submitter.errors import LedgerMismatch, LedgerUnavailable
 from submitter.ledger import postgres_words as words
 from submitter.ledger import rows
 from submitter.ledger.base import Entry, Full, Intended, Intent, Ledger, Limits, Result
 from submitter.ledger.postgres_books import Books
-from submitter.ledger.postgres_errors import Refused
+from submitter.ledger.postgres_errors import Refused, driver
 from submitter.ledger.postgres_line import Connection, Line
 from submitter.ledger.postgres_reader import Reader
 from submitter.ledger.postgres_rows import text
 from submitter.ledger.postgres_schema import channel, prepare, statements
 from submitter.ledger.postgres_watch import Watch, news
 from submitter.ledger.postgres_writer import Writer
+from submitter.postgres import SCHEMA
 from submitter.prediction import Prediction
 
 R = TypeVar("R")
@@ -42,11 +43,15 @@ class PostgresLedger(Ledger):
             found by looking alone.
         poll: seconds between two looks for changes of other processes, while anybody waits;
             without a pooler the looks are for what was not heard.
+
+    Raises:
+        BadSettings: asyncpg is not installed.
     """
 
     def __init__(
-        self, url: str, *, schema: str = "wavehook", pooler: bool = False, poll: float = 1.0
+        self, url: str, *, schema: str = SCHEMA, pooler: bool = False, poll: float = 1.0
     ) -> None:
+        driver()
         self._schema = schema
         self._sql = statements(schema)
         self._news = news(url, schema)
@@ -64,6 +69,8 @@ class PostgresLedger(Ledger):
             if not self._opened:
                 try:
                     await self._prepare()
+                except LedgerMismatch:
+                    raise
                 except LedgerUnavailable as error:
                     raise LedgerUnavailable(f"cannot open the ledger: {error}") from None
                 self._opened = True

@@ -5,22 +5,17 @@ Those of the server are told in its own words, without the details, which may re
 
 from __future__ import annotations
 
-import re
 from importlib import import_module
 from typing import Any
 
-from submitter.errors import LedgerUnavailable
+from submitter.errors import BadSettings, LedgerUnavailable
+from submitter.postgres import EXPECTED, advice, place
 
 _LOST = ("08", "57P", "25P03", "25006")
 """SQLSTATEs of a server that goes away, or may no longer be written to."""
 
 _REFUSED = ("22", "23", "54")
 """SQLSTATEs of one value that cannot be stored."""
-
-_PLACE = re.compile(
-    r"\w+://(?:[^@/?#]*@)?((?:[^@:/?#\[\]]+|\[[0-9a-fA-F:.]+\])(?::\d+)?)(?:[/?#][^@]*)?$"
-)
-"""Anything less usual may have parts of a password where the host should be."""
 
 
 class Lost(LedgerUnavailable):
@@ -35,13 +30,13 @@ def driver() -> Any:
     """The module asyncpg, which few need.
 
     Raises:
-        LedgerUnavailable: it is not installed.
+        BadSettings: it is not installed.
     """
     try:
         return import_module("asyncpg")
     except ImportError:
-        raise LedgerUnavailable(
-            "a ledger on PostgreSQL needs asyncpg: pip install 'wavehook[postgres]'"
+        raise BadSettings(
+            "WAVEHOOK_DATABASE", "postgresql:// needs asyncpg; install wavehook[postgres]"
         ) from None
 
 
@@ -72,16 +67,10 @@ def unreachable(url: str, error: Exception) -> LedgerUnavailable:
     """What a failure to connect comes to."""
     if isinstance(error, ValueError):
         return LedgerUnavailable(
-            "the ledger's address cannot be right; write it as "
-            "postgresql://user:password@host:5432/database, with %-codes for special characters"
+            f"the ledger's address cannot be right; write it as {EXPECTED}, with %-codes for "
+            "special characters"
         )
-    return LedgerUnavailable(f"cannot connect to PostgreSQL at {_place(url)}: {_text(error)}")
-
-
-def _place(url: str) -> str:
-    """Host and port, without user and password."""
-    found = _PLACE.match(url)
-    return found[1] if found else "its address"
+    return LedgerUnavailable(f"cannot connect to {place(url)}: {_text(error)}")
 
 
 def _text(error: Exception) -> str:
@@ -89,5 +78,6 @@ def _text(error: Exception) -> str:
         return "no answer in time"
     # The driver's own words about a value repeat it.
     if error.args and not isinstance(error, ValueError | OSError):
-        return str(error.args[0])
+        todo = advice(getattr(error, "sqlstate", None) or "")
+        return f"{error.args[0]}; {todo}" if todo else str(error.args[0])
     return str(error) if isinstance(error, OSError) else "a value that the database has not"

@@ -10,7 +10,7 @@ import re
 from hashlib import sha256
 from importlib.resources import files
 
-from submitter.errors import LedgerUnavailable
+from submitter.errors import LedgerMismatch
 from submitter.ledger.postgres_line import LIMIT, Connection
 from submitter.ledger.postgres_rows import COLUMNS
 
@@ -53,7 +53,7 @@ async def prepare(connection: Connection, schema: str) -> None:
     """Make the schema where there is none, and bring it up to date, in the transaction around it.
 
     Raises:
-        LedgerUnavailable: a newer version made it.
+        LedgerMismatch: a newer version made it.
     """
     scripts = _scripts()
     newest = scripts[-1][0]
@@ -93,9 +93,11 @@ async def _version(connection: Connection, schema: str, newest: int) -> int:
     select = f"SELECT version FROM {quoted(schema)}.ledger_schema"  # noqa: S608 - a quoted name
     found: int = (await connection.fetchrow(select))[0]
     if found > newest:
-        raise LedgerUnavailable(
+        raise LedgerMismatch(
             f"the ledger has schema version {found}, this program works with {newest}: it was "
-            "made by a newer Wavehook; upgrade this one, or name another database"
+            "made by a newer Wavehook; upgrade this one, or name another schema",
+            found=found,
+            expected=newest,
         )
     return found
 

@@ -12,7 +12,7 @@ import sqlite3
 from pathlib import Path
 
 from submitter import sql
-from submitter.errors import LedgerUnavailable
+from submitter.errors import LedgerMismatch
 
 BUSY = 10.0
 """Seconds to wait for another process's write."""
@@ -29,7 +29,7 @@ def prepare(path: Path) -> None:
     """Make the file where there is none, and bring its schema up to date.
 
     Raises:
-        LedgerUnavailable: it belongs to something else, or a newer version made it.
+        LedgerMismatch: it belongs to something else, or a newer version made it.
         sqlite3.Error: it cannot be opened, or is no database.
     """
     # Inputs hold prompts: a new file, and with it its log, is for its owner alone.
@@ -96,15 +96,19 @@ def _version(connection: sqlite3.Connection, newest: int) -> int:
     if "ledger_schema" in tables:
         (found,) = connection.execute("SELECT version FROM ledger_schema").fetchone()
         if found > newest:
-            raise LedgerUnavailable(
+            raise LedgerMismatch(
                 f"the ledger has schema version {found}, this program works with {newest}: it "
-                "was made by a newer Wavehook; upgrade this one, or name another database"
+                "was made by a newer Wavehook; upgrade this one, or name another database",
+                found=found,
+                expected=newest,
             )
         return int(found)
     (inbox,) = connection.execute("PRAGMA user_version").fetchone()
     if tables and not (inbox and tables >= _INBOX):
-        raise LedgerUnavailable(
+        raise LedgerMismatch(
             "the file is a SQLite database of something else; name another file in "
-            "WAVEHOOK_DATABASE"
+            "WAVEHOOK_DATABASE",
+            found=0,
+            expected=newest,
         )
     return 0

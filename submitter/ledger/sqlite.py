@@ -53,7 +53,7 @@ class SQLiteLedger(Ledger):
                 return
             try:
                 await asyncio.to_thread(prepare, self.path)
-            except (sqlite3.Error, LedgerUnavailable) as error:
+            except sqlite3.Error as error:
                 raise LedgerUnavailable(f"cannot open the ledger {self.path}: {error}") from None
             self._reader = Reader(self.path)
             self._writer = Writer(

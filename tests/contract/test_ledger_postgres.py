@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from submitter.errors import LedgerUnavailable
+from submitter.errors import BadSettings, LedgerMismatch, LedgerUnavailable
 from submitter.ledger import (
     postgres,
-    postgres_errors,
     postgres_line,
     postgres_schema,
     postgres_turns,
 )
 from submitter.ledger.base import Entry, Result, State
 from submitter.ledger.postgres import PostgresLedger
+from submitter.postgres import place as place_of
 from tests.contract.ledger_samples import (
     MODEL,
     NOW,
@@ -195,7 +195,7 @@ async def test_a_newer_schema_is_refused(ledger: PostgresLedger, place: tuple[st
     async with stranger(place) as other:
         await other.execute(f'UPDATE "{schema}".ledger_schema SET version = 99')
 
-    with pytest.raises(LedgerUnavailable, match=r"version 99, .* with 1: .*newer Wavehook"):
+    with pytest.raises(LedgerMismatch, match=r"version 99, .* with 1: .*newer Wavehook"):
         await ledger.open()
     with pytest.raises(LedgerUnavailable, match="not open"):
         await ledger.last_place()
@@ -477,15 +477,15 @@ async def test_an_address_that_leads_nowhere(url: str, words: str) -> None:
 )
 def test_what_may_be_a_password_is_no_host(url: str) -> None:
     """F16: where an address is odd, nothing of it is told."""
-    assert postgres_errors._place(url) == "its address"
+    assert place_of(url) == "PostgreSQL"
 
 
-async def test_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     """A person is told what to install."""
     monkeypatch.setitem(sys.modules, "asyncpg", None)
 
-    with pytest.raises(LedgerUnavailable, match=r"wavehook\[postgres\]"):
-        await PostgresLedger("postgresql://127.0.0.1/test").open()
+    with pytest.raises(BadSettings, match=r"wavehook\[postgres\]"):
+        PostgresLedger("postgresql://127.0.0.1/test")
 
 
 LOOPS = """

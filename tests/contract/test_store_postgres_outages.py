@@ -13,7 +13,7 @@ from receiver.errors import SettingsError, StoreUnavailable
 from receiver.event import Done
 from receiver.stores import postgres_link, postgres_wake
 from receiver.stores.postgres import PostgresStore
-from receiver.stores.postgres_link import place
+from submitter.postgres import place
 from tests.contract.postgres_server import Server, until
 from tests.contract.samples import LEASE, NOW, PLAN, claim, event
 

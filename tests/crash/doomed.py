@@ -68,6 +68,7 @@ def main(point: str) -> None:
     """Serve until then."""
     settings = read(os.environ, cwd=Path.cwd()).settings
     configure()
+    assert settings.database_path is not None
     parts = build(settings, store=Doomed(settings.database_path, point))
     with listen(settings.host, settings.port) as listener:
         Server(parts, listener).serve_until_signal()

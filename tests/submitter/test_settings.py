@@ -30,6 +30,8 @@ def test_all_are_set() -> None:
             "WAVEHOOK_PUBLIC_URL": "https://b.example",
             "WAVEHOOK_SEAL_KEYS": " one, two ,",
             "WAVEHOOK_DATABASE": "sqlite:////srv/x.db",
+            "WAVEHOOK_DATABASE_SCHEMA": "hooks",
+            "WAVEHOOK_DATABASE_POOLER": " On",
             "WAVEHOOK_ADMIN_TOKEN": "token",
             "WAVEHOOK_RATE": " 5 ",
             "WAVEHOOK_IN_FLIGHT": "7",
@@ -43,6 +45,8 @@ def test_all_are_set() -> None:
         public_url="https://b.example",
         seal_keys=("one", "two"),
         database="sqlite:////srv/x.db",
+        database_schema="hooks",
+        database_pooler=True,
         admin_token="token",
         rate=5,
         in_flight=7,
@@ -85,9 +89,23 @@ def test_times(value: str, seconds: float) -> None:
     assert from_environment({"WAVEHOOK_OVERDUE": value}).overdue == seconds
 
 
-@pytest.mark.parametrize("database", ["wavehook.db", "postgresql://host/x", "sqlite:///", ":///x"])
+def test_a_switch_that_is_none() -> None:
+    """As above."""
+    with pytest.raises(BadSettings, match="on or off") as caught:
+        from_environment({"WAVEHOOK_DATABASE_POOLER": "pgbouncer"})
+    assert caught.value.setting == "WAVEHOOK_DATABASE_POOLER"
+
+
+@pytest.mark.parametrize("url", ["postgresql://host/x", "postgres://a:b@[::1]:5/x"])
+def test_no_files_on_postgres(url: str) -> None:
+    """There is neither a file of the database nor one of a key."""
+    given = from_environment({"WAVEHOOK_DATABASE": url})
+    assert (given.database_path, given.key_path) == (None, None)
+
+
+@pytest.mark.parametrize("database", ["wavehook.db", "mysql://host/x", "sqlite:///", ":///x"])
 def test_databases_that_are_none(database: str) -> None:
-    """Where the ledger is, must be a file."""
+    """Where the ledger is, must be a file or a PostgreSQL."""
     with pytest.raises(BadSettings, match="sqlite:///PATH") as caught:
         _ = SubmitSettings(database=database).database_path
     assert caught.value.setting == "WAVEHOOK_DATABASE"

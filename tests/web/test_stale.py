@@ -18,6 +18,7 @@ from receiver import build
 from receiver.asking import Asking
 from receiver.config import Settings
 from receiver.config.secret import Secret
+from receiver.database import seal_of
 from receiver.errors import ApiUnavailable
 from receiver.event import Origin
 from receiver.intake import Intake
@@ -85,7 +86,7 @@ async def around(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 async def test_a_late_webhook_is_made_good_by_the_api(around: Around) -> None:
     """F7: its result is stored as fetched, with the token's context, and answered 202."""
     task_id = await around.task()
-    token = build.seal_of(around.parts.settings).seal({"job": 7}, model=MODEL, now=time.time())
+    token = seal_of(around.parts.settings).seal({"job": 7}, model=MODEL, now=time.time())
 
     answer = await around.deliver(task_id, token=token)
 

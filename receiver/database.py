@@ -1,0 +1,87 @@
+"""The database that the settings name: its store, its ledger, and the keys that may lie beside it.
+
+Of the two kinds, only the one that is named is imported.
+"""
+
+from __future__ import annotations
+
+from receiver.config import Settings
+from receiver.errors import SettingsError
+from receiver.stores.base import Store
+from submitter.errors import BadSettings
+from submitter.ledger.base import Ledger
+from submitter.ledger.choosing import ledger_in
+from submitter.seal import Seal, load_or_create_key
+
+NO_KEYS = (
+    "WAVEHOOK_SEAL_KEYS: it is not set, and on PostgreSQL no key file is made; expected the same "
+    "keys on all machines: `wavehook secret --seal-key` makes one"
+)
+
+
+def open_store(settings: Settings) -> Store:
+    """The store, not opened yet.
+
+    Raises:
+        SettingsError: the database cannot be there, or its driver is not installed.
+    """
+    path = settings.database_path
+    if path is None:
+        from receiver.stores.postgres import PostgresStore
+
+        return PostgresStore(
+            settings.database,
+            schema=settings.database_schema,
+            pooler=settings.database_pooler == "on",
+            clock="server",
+        )
+    if not path.parent.is_dir():
+        where = f"WAVEHOOK_DATABASE = {settings.database!r}"
+        raise SettingsError([f"{where}: expected the folder {path.parent} to exist"])
+    from receiver.stores.sqlite import SQLiteStore
+
+    return SQLiteStore(path)
+
+
+async def there(settings: Settings) -> bool:
+    """Whether there is an inbox; none is made.
+
+    Raises:
+        StoreUnavailable: the server cannot be reached, or does not let us in.
+        SchemaMismatch: a newer version made it.
+        SettingsError: the database's driver is not installed.
+    """
+    path = settings.database_path
+    if path is not None:
+        return path.exists()
+    from receiver.stores.postgres_look import look
+
+    pooler = settings.database_pooler == "on"
+    found = await look(settings.database, settings.database_schema, pooler=pooler)
+    return found.version > 0
+
+
+def ledger_of(settings: Settings) -> Ledger:
+    """The ledger, which is in the store's own database; not opened yet."""
+    return ledger_in(
+        settings.database_path,
+        settings.database,
+        schema=settings.database_schema,
+        pooler=settings.database_pooler == "on",
+    )
+
+
+def seal_of(settings: Settings) -> Seal:
+    """The seal of the settings' keys, or of the key file beside a SQLite file.
+
+    Raises:
+        SettingsError: a key is none or is missing, or the file cannot be read or made.
+    """
+    path = settings.key_path
+    keys = tuple(key.get_secret_value() for key in settings.seal_keys)
+    if path is None and not keys:
+        raise SettingsError([NO_KEYS])
+    try:
+        return Seal(keys if path is None else keys or (load_or_create_key(path),))
+    except BadSettings as error:
+        raise SettingsError([str(error)]) from None
