@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SAMPLES = [Path(__file__).with_name(name) for name in ("handlers.py", "submits.py")]
+SAMPLES = [Path(__file__).with_name(name) for name in ("handlers.py", "kit.py", "submits.py")]
 
 
 @pytest.fixture(scope="module")
