@@ -1,4 +1,4 @@
-"""Durations and rates as a person writes them, in settings, flags and handlers' sections."""
+"""Durations, rates and sizes as a person writes them, in settings, flags and handlers' sections."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import math
 import re
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {
+    **{"": 1, "b": 1},
+    **{"kb": 1000, "mb": 1000**2, "gb": 1000**3},
+    **{"kib": 1024, "mib": 1024**2, "gib": 1024**3},
+}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.ASCII)
+_AMOUNT = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*([A-Za-z]{0,3})", re.ASCII)
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|h)", re.ASCII)
 
 
@@ -36,6 +42,21 @@ def per_second(value: object) -> float:
     if number is None or not math.isfinite(number) or number <= 0:
         raise ValueError("a rate such as 1/s, 30/m or 100/h, or a number a second")
     return number
+
+
+def size(value: object) -> int:
+    """Read a number of bytes: `512KiB`, `1 MiB`, `500MB`, `2GB`, or a whole number.
+
+    Raises:
+        ValueError: it is none; the text says what was expected.
+    """
+    if isinstance(value, str) and (found := _AMOUNT.fullmatch(value.strip())):
+        unit = _BYTES.get(found[2].lower())
+        if unit is not None:
+            return int(float(found[1]) * unit)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError("a size such as 512KiB, 10 MiB or 2GB, or a whole number of bytes")
 
 
 def _number(value: object) -> float | None:

@@ -16,10 +16,6 @@ from submitter.postgres import is_postgres, name_fault, url_fault
 
 Number = TypeVar("Number", int, float)
 
-BYTES = {"": 1, "b": 1, "kb": 1000, "kib": 1024, "mb": 1000**2, "mib": 1024**2}
-
-_AMOUNT = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*([A-Za-z]{0,3})", re.ASCII)
-
 
 def text(value: object) -> str:
     """One line of printable text, without the spaces around it."""
@@ -102,13 +98,10 @@ def seconds(value: object) -> float:
 
 def size(value: object) -> int:
     """Bytes, from a number or from a text such as `512KiB` or `1 MiB`."""
-    if isinstance(value, str):
-        found = _AMOUNT.fullmatch(value.strip())
-        unit = BYTES.get(found[2].lower()) if found else None
-        if found is None or unit is None:
-            raise ValueError
-        return int(float(found[1]) * unit)
-    return whole(value)
+    try:
+        return measures.size(value)
+    except ValueError:
+        raise ValueError from None
 
 
 def http_url(value: object) -> str:

@@ -55,7 +55,9 @@ holds connections has an async `close()`; it may be called again after that, on 
 (a serverless platform may start and stop the app around every request). One that stands on
 something outside has an async `check()`: it tries that, with the credentials it has and without
 sending an event, and returns in one sentence what it found, or raises an error whose text says
-what is wrong; `wavehook check` calls it, and closes the handler after it.
+what is wrong; `wavehook check` calls it, and closes the handler after it. One that needs other
+rules than the usual has them as `rules`, a mapping such as `{"timeout": "30m"}`: they hold where
+its section does not set that key.
 """
 
 

@@ -73,11 +73,7 @@ def load_section(name: str, settings: Mapping[str, Any]) -> Installed:
             del values[key]
             unread.append(f"{prefix}.{key}")
     ruled = {key: values.pop(key) for key in Rules.model_fields if key in values}
-    rules = Rules()
-    try:
-        rules = Rules.model_validate(ruled)
-    except ValidationError as error:
-        faults += [explain(prefix, fault, Rules) for fault in error.errors()]
+    rules = _rules(prefix, ruled, faults)
     handler: Handler | None = None
     try:
         use = values.pop("use", None)
@@ -91,8 +87,19 @@ def load_section(name: str, settings: Mapping[str, Any]) -> Installed:
         ]
     if handler is None:
         raise SettingsError(faults)
+    own = getattr(handler, "rules", {})
+    if own and not faults:
+        rules = _rules(prefix, {**own, **ruled}, faults)
     _raise_if(faults)
     return rules.install(name, handler)
+
+
+def _rules(prefix: str, ruled: Mapping[str, Any], faults: list[str]) -> Rules:
+    try:
+        return Rules.model_validate(ruled)
+    except ValidationError as error:
+        faults += [explain(prefix, fault, Rules) for fault in error.errors()]
+        return Rules()
 
 
 def _make(name: str, use: object, settings: Mapping[str, Any]) -> Handler:

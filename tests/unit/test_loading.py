@@ -93,6 +93,30 @@ def test_every_built_in_comes_through_the_entry_points() -> None:
     assert made[0].close is None
 
 
+def test_a_handler_brings_rules_of_its_own(project: Project) -> None:
+    """They hold where the section does not set the key; one that makes no sense is a fault."""
+    project(
+        "long = long:create",
+        long="""
+        class Long:
+            def __init__(self, rules):
+                self.rules = rules
+
+            async def __call__(self, event, context):
+                return None
+
+        def create(name, settings):
+            return Long({"timeout": settings["own"], "retry": {"attempts": 50}})
+        """,
+    )
+    one = load_section("x", {"use": "long", "own": "30m"})
+    assert (one.timeout, one.concurrency, one.retry) == (1800.0, 16, Backoff(50, 2.0, 600.0))
+    other = load_section("x", {"use": "long", "own": "30m", "timeout": "5s", "retry": {}})
+    assert (other.timeout, other.retry) == (5.0, Backoff())
+    [fault] = faults({"use": "long", "own": "long"})
+    assert fault.startswith("handlers.x.timeout: 'long', expected a duration such as 500ms")
+
+
 def test_all_faults_of_a_section_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """F16: keys of the dispatcher, of the handler and of the environment, without any value."""
     monkeypatch.delenv("NOT_SET", raising=False)

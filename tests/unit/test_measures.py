@@ -1,10 +1,10 @@
-"""Durations and rates as a person writes them."""
+"""Durations, rates and sizes as a person writes them."""
 
 from __future__ import annotations
 
 import pytest
 
-from receiver.measures import per_second, seconds
+from receiver.measures import per_second, seconds, size
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,22 @@ def test_what_is_no_rate(value: object) -> None:
     """The error says what was expected."""
     with pytest.raises(ValueError, match=r"^a rate such as 1/s, 30/m"):
         per_second(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        *[("512KiB", 524288), (" 1 MiB ", 1048576), ("1.5kb", 1500), ("2GB", 2 * 10**9)],
+        *[("1GiB", 2**30), ("7", 7), ("7b", 7), (0, 0), (9, 9)],
+    ],
+)
+def test_sizes(value: object, number: int) -> None:
+    """Units of 1000 and of 1024 in any case, plain numbers and fractions."""
+    assert size(value) == number
+
+
+@pytest.mark.parametrize("value", ["", "MB", "-1", "1TB", "1e3", -1, 1.5, None, True])
+def test_what_is_no_size(value: object) -> None:
+    """The error says what was expected."""
+    with pytest.raises(ValueError, match=r"^a size such as 512KiB"):
+        size(value)
