@@ -2,7 +2,8 @@
 
 Each handler has its own lane of places and rate, and claims are by handler: one that hangs or
 fails fills its own lane and nobody else's. An event stored by this process wakes the dispatcher
-at once; what other processes stored is found by polling.
+at once; what other processes stored is found by polling. The rate of a handler is held by the
+store, over all processes.
 """
 
 from __future__ import annotations
@@ -19,12 +20,17 @@ from receiver.errors import Retry, StoreUnavailable
 from receiver.event import Claim, Dead, Dispatch, Done, Outcome, Released, RetryAt
 from receiver.handlers.base import Installed
 from receiver.lane import Lane
+from receiver.rate import spare
 from receiver.retry import describe
 from receiver.stores.base import Store
 from receiver.telemetry import Details, Hook
 
 SETTLE_PAUSE = 0.5
 """Seconds between two tries to record an outcome in a store that is away."""
+
+LOOKS = 0.01, 0.1
+"""Seconds between two looks while other processes use a handler's rate up: at least, and where that
+costs the handler nothing of its rate."""
 
 CLOSE_LIMIT = 5.0
 """Seconds that a handler has to let go of what it holds."""
@@ -64,7 +70,7 @@ class Dispatcher:
         self._random = random
         self._lease = lease
         self._poll = poll
-        self._lanes = {each.name: Lane(each, clock()) for each in handlers}
+        self._lanes = {each.name: Lane(each) for each in handlers}
         self._running: dict[asyncio.Task[None], Dispatch] = {}
         self._handling: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
@@ -149,39 +155,52 @@ class Dispatcher:
             while stops == self._stops:
                 self._woken.clear()
                 try:
-                    started = await self._claim(None)
+                    idle = 0.0 if await self._claim(None) else await self._idle()
                 except StoreUnavailable as error:
                     self._tell(Details("store.failed", error=str(error)))
-                    started = []
+                    idle = self._poll
                 except Exception as error:  # noqa: BLE001 - the loop must outlive a fault of ours
                     self._tell(Details("dispatcher.failed", error=describe(error)))
-                    started = []
-                if not started and stops == self._stops:
+                    idle = self._poll
+                if idle and stops == self._stops:
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._woken.wait(), self._idle())
+                        await asyncio.wait_for(self._woken.wait(), idle)
 
-    def _idle(self) -> float:
+    async def _idle(self) -> float:
         """Seconds until there may be something to do that nobody wakes us for."""
-        waits = [wait for lane in self._lanes.values() if (wait := lane.wait()) is not None]
-        return min([self._poll, *waits])
+        now = self._clock()
+        waits, spares = [self._poll], {}
+        for name, lane in self._lanes.items():
+            if lane.rate is not None:
+                if wait := lane.wait(now):
+                    waits.append(wait)
+                else:
+                    # We would start one: there is none, or other processes use the rate up.
+                    spares[name] = spare(lane.rate)
+        if spares and (due := await self._store.next_due(list(spares))) is not None:
+            least, most = LOOKS
+            waits.append(max(due - now, least, min(most, *spares.values())))
+        return min(waits)
 
     async def _claim(self, most: int | None) -> list[asyncio.Task[None]]:
         """Lease what the lanes have room for, and start it."""
         now = self._clock()
-        limits = {}
+        limits, rates = {}, {}
         for name, lane in self._lanes.items():
             free = lane.free(now) if most is None else min(lane.free(now), most)
             if free > 0:
                 limits[name] = free
+                if lane.installed.rate is not None:
+                    rates[name] = lane.installed.rate
                 most = None if most is None else most - free
         if not limits:
             return []
-        claims = await self._store.claim(self._owner, limits, self._lease, now)
-        return [self._begin(claim) for claim in claims]
+        claims = await self._store.claim(self._owner, limits, self._lease, now, rates)
+        return [self._begin(claim, now) for claim in claims]
 
-    def _begin(self, claim: Claim) -> asyncio.Task[None]:
+    def _begin(self, claim: Claim, now: float) -> asyncio.Task[None]:
         lane = self._lanes[claim.dispatch.handler]
-        lane.start()
+        lane.start(now)
         self._unclosed = True
         task = asyncio.create_task(self._handle(lane, claim, self._stops))
         self._running[task] = claim.dispatch

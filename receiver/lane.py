@@ -1,51 +1,48 @@
-"""One handler's places and rate in one process: how many dispatches it may claim now."""
+"""One handler's places in one process, and its rate: how many dispatches it may claim now."""
 
 from __future__ import annotations
 
 from receiver.handlers.base import Installed
+from receiver.rate import NEVER, believed, free, spent
 
 
 class Lane:
-    """Counts what runs and meters what starts.
+    """Counts what runs, and what this process has started.
 
-    The rate is a token bucket that holds one second's worth, one at least: after a pause a
-    handler does not catch up in a burst (F26).
+    The store holds the rate over all processes; here it is known when asking would be in vain.
 
     Args:
         installed: the handler.
-        now: Unix seconds.
     """
 
-    def __init__(self, installed: Installed, now: float) -> None:
+    def __init__(self, installed: Installed) -> None:
         self.installed = installed
         self.running = 0
-        self._burst = max(1.0, installed.rate or 1.0)
-        self._tokens = self._burst
-        self._counted_at = now
+        self._next_at = NEVER
+
+    @property
+    def rate(self) -> float | None:
+        """Starts a second, where that may be what keeps the next one back."""
+        return self.installed.rate if self.running < self.installed.concurrency else None
 
     def free(self, now: float) -> int:
         """How many dispatches may start at `now` (Unix seconds)."""
         places = self.installed.concurrency - self.running
         if self.installed.rate is not None:
-            # A clock that steps back adds nothing, and takes nothing away (F6).
-            elapsed = max(0.0, now - self._counted_at)
-            self._tokens = min(self._burst, self._tokens + elapsed * self.installed.rate)
-            self._counted_at = now
-            places = min(places, int(self._tokens))
+            self._next_at = believed(self._next_at, self.installed.rate, now)
+            places = min(places, free(self._next_at, self.installed.rate, now))
         return places
 
-    def start(self) -> None:
+    def start(self, now: float) -> None:
         """One begins."""
         self.running += 1
-        self._tokens -= 1
+        if self.installed.rate is not None:
+            self._next_at = spent(self._next_at, self.installed.rate, now, 1)
 
     def end(self) -> None:
         """One has ended."""
         self.running -= 1
 
-    def wait(self) -> float | None:
-        """Seconds until the rate lets the next one start; None where the rate is no hindrance."""
-        rate = self.installed.rate
-        if rate is None or self._tokens >= 1 or self.running >= self.installed.concurrency:
-            return None
-        return (1 - self._tokens) / rate
+    def wait(self, now: float) -> float:
+        """Seconds until the rate lets the next one start, if no other process starts one."""
+        return max(0.0, self._next_at - now)

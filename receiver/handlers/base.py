@@ -70,7 +70,7 @@ class Installed:
         handle: the handler.
         timeout: seconds for one run.
         concurrency: runs at once in this process.
-        rate: starts a second in this process; None for no limit.
+        rate: starts a second, over all processes on one store; None for no limit.
         retry: what happens after a failure.
         close: lets go of what the handler holds, at shutdown.
         check: tries what the handler stands on, without sending an event; see `Factory`.

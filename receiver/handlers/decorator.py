@@ -44,7 +44,7 @@ def on(
         name: the handler's name; the function's own unless given.
         timeout: for one run, such as `30s`, or seconds.
         concurrency: runs at once in one process.
-        rate: starts in one process, such as `1/s` or `30/m`, or a number a second.
+        rate: starts in all processes together, such as `1/s` or `30/m`, or a number a second.
         retry: what happens after a failure: `{"attempts": 8, "base": "2s", "cap": "10m"}`.
 
     Raises:

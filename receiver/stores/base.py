@@ -4,7 +4,10 @@
    one process or many, exactly one receipt says `duplicate=False`.
 2. A duplicate receipt means that the original is durably stored.
 3. `claim` never gives one dispatch to two owners; it honours the due time, the handlers in
-   `after`, and a handler's pause.
+   `after`, a handler's pause, and its rate: over all owners no more leases than the rate allows,
+   with a burst of one second's worth at most (of one at least), whatever was left unused (F26).
+   A lease counts as a start, also one that is given back. A clock that is set back adds nothing,
+   and holds a handler for half a minute longer at most (F6).
 4. `settle` is fenced: it changes nothing and says False where the lease is another's by now.
 5. A dispatch whose lease ran out can be claimed again; `extend` renews a lease still owned.
 6. Every attempt leaves a row: start, end, outcome, error.
@@ -104,7 +107,12 @@ class Store(ABC):
 
     @abstractmethod
     async def claim(
-        self, owner: str, limits: Mapping[str, int], lease: float, now: float
+        self,
+        owner: str,
+        limits: Mapping[str, int],
+        lease: float,
+        now: float,
+        rates: Mapping[str, float] = {},
     ) -> list[Claim]:
         """Lease due dispatches, longest due first.
 
@@ -113,6 +121,7 @@ class Store(ABC):
             limits: how many at most, by handler; other handlers' are left alone.
             lease: seconds.
             now: Unix seconds.
+            rates: leases a second, by handler; those of others are not limited.
         """
 
     @abstractmethod
@@ -135,7 +144,11 @@ class Store(ABC):
 
     @abstractmethod
     async def next_due(self, handlers: Sequence[str]) -> float | None:
-        """When the next open dispatch of these handlers is due (or its lease ends), if any."""
+        """When the next open dispatch of these handlers is due (or its lease ends), if any.
+
+        Not before the end of a pause, nor before the rate at which the handler was last claimed
+        for lets one start.
+        """
 
     @abstractmethod
     async def event(self, event_id: str) -> Event | None:

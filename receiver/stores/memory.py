@@ -9,6 +9,7 @@ from itertools import islice
 
 from receiver.errors import StoreUnavailable
 from receiver.event import Attempt, Claim, Dispatch, DispatchState, Event, Outcome, Receipt
+from receiver.rate import NEVER, believed, free, spent
 from receiver.stores.base import KEY_DAYS, Listed, Plan, Purged, Stats, Store
 from receiver.stores.memory_record import Record, own
 
@@ -23,6 +24,7 @@ class MemoryStore(Store):
         self._records: dict[str, Record] = {}
         self._unfinished: dict[str, Record] = {}
         self._paused: dict[str, float] = {}
+        self._next_at: dict[str, float] = {}
         self._wakes: list[Callable[[], None]] = []
         self._seq = 0
         self._opened = False
@@ -56,11 +58,22 @@ class MemoryStore(Store):
         return Receipt(event.id, duplicate=False)
 
     async def claim(
-        self, owner: str, limits: Mapping[str, int], lease: float, now: float
+        self,
+        owner: str,
+        limits: Mapping[str, int],
+        lease: float,
+        now: float,
+        rates: Mapping[str, float] = {},
     ) -> list[Claim]:
         """Lease due dispatches, longest due first."""
         self._check()
-        left = {name: n for name, n in limits.items() if self._paused.get(name, now) <= now}
+        wanted = {name: most for name, most in limits.items() if most > 0}
+        rates = {name: rates[name] for name in wanted if name in rates}
+        for name, rate in rates.items():
+            next_at = believed(self._next_at.get(name, NEVER), rate, now)
+            self._next_at[name] = next_at
+            wanted[name] = min(wanted[name], free(next_at, rate, now))
+        left = {name: n for name, n in wanted.items() if self._paused.get(name, now) <= now}
         due = [
             (record, dispatch)
             for record, dispatch in self._claimable()
@@ -71,6 +84,9 @@ class MemoryStore(Store):
             if left[dispatch.handler] > 0:
                 left[dispatch.handler] -= 1
                 claims.append(record.lease(dispatch, owner, lease, now))
+        for name, count in Counter(claim.dispatch.handler for claim in claims).items():
+            if name in rates:
+                self._next_at[name] = spent(self._next_at[name], rates[name], now, count)
         return claims
 
     async def extend(
@@ -107,8 +123,9 @@ class MemoryStore(Store):
     async def next_due(self, handlers: Sequence[str]) -> float | None:
         """When the next open dispatch of these handlers is due, if any."""
         self._check()
+        holds = self._paused, self._next_at
         due = (
-            max(dispatch.due_at, self._paused.get(dispatch.handler, dispatch.due_at))
+            max(dispatch.due_at, *(held.get(dispatch.handler, NEVER) for held in holds))
             for _, dispatch in self._claimable()
             if dispatch.handler in handlers
         )

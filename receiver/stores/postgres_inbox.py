@@ -12,8 +12,8 @@ from receiver.stores.base import KEY_DAYS, Plan, Purged
 from receiver.stores.postgres_link import Connection
 from receiver.stores.postgres_migrate import named
 
-Ask = tuple[str, Mapping[str, int], float, float]
-"""Of `claim`: owner, limits, lease, now."""
+Ask = tuple[str, Mapping[str, int], float, float, Mapping[str, float]]
+"""Of `claim`: owner, limits, lease, now, rates."""
 
 _MARK = "\x1a"
 
@@ -91,26 +91,23 @@ class Inbox:
 
     async def claim(self, connection: Connection, asks: list[Ask]) -> Sequence[list[Claim]]:
         """Lease what is due, each asker after the other."""
-        return [await self._claim(connection, *ask) for ask in asks]
+        return [await self._claim(connection, ask) for ask in asks]
 
-    async def _claim(
-        self,
-        connection: Connection,
-        owner: str,
-        limits: Mapping[str, int],
-        lease: float,
-        now: float,
-    ) -> list[Claim]:
+    async def _claim(self, connection: Connection, ask: Ask) -> list[Claim]:
+        owner, limits, lease, now, rates = ask
         wanted = {handler: limit for handler, limit in limits.items() if limit > 0}
         if not wanted:
             return []
+        # Whoever has no rate locks nothing.
+        limited = [[rates.get(handler) for handler in wanted]] if wanted.keys() & rates else []
         found = [
             given(row)
             for row in await connection.fetch(
-                named("claim", self._schema),
+                named("claim_at_rates" if limited else "claim", self._schema),
                 owner,
                 list(wanted),
                 list(wanted.values()),
+                *limited,
                 lease,
                 self._now(now),
             )

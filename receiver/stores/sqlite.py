@@ -93,10 +93,15 @@ class SQLiteStore(Store):
         return receipt
 
     async def claim(
-        self, owner: str, limits: Mapping[str, int], lease: float, now: float
+        self,
+        owner: str,
+        limits: Mapping[str, int],
+        lease: float,
+        now: float,
+        rates: Mapping[str, float] = {},
     ) -> list[Claim]:
         """See `Store.claim`."""
-        return await self._write(inbox.claim, (owner, limits, lease, now))
+        return await self._write(inbox.claim, (owner, limits, lease, now, rates))
 
     async def extend(
         self, dispatches: Sequence[Dispatch], owner: str, lease: float, now: float

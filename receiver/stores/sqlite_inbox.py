@@ -10,14 +10,15 @@ from itertools import groupby
 from typing import Any
 
 from receiver.event import Claim, Dispatch, Event, Outcome, Receipt
+from receiver.rate import NEVER, believed, free, spent
 from receiver.stores import rows
 from receiver.stores.base import KEY_DAYS, Plan, Purged
 from receiver.stores.migrate import statements
 
 SQL = statements("sqlite")
 
-Ask = tuple[str, Mapping[str, int], float, float]
-"""Of `claim`: owner, limits, lease, now."""
+Ask = tuple[str, Mapping[str, int], float, float, Mapping[str, float]]
+"""Of `claim`: owner, limits, lease, now, rates."""
 
 
 def add(connection: sqlite3.Connection, batch: list[tuple[Event, Plan]]) -> list[Receipt]:
@@ -76,22 +77,30 @@ def _planned(plan: Plan) -> str:
 
 def claim(connection: sqlite3.Connection, asks: list[Ask]) -> list[list[Claim]]:
     """Lease what is due, each asker after the other."""
-    return [_claim(connection, *ask) for ask in asks]
+    return [_claim(connection, ask) for ask in asks]
 
 
-def _claim(
-    connection: sqlite3.Connection, owner: str, limits: Mapping[str, int], lease: float, now: float
-) -> list[Claim]:
+def _claim(connection: sqlite3.Connection, ask: Ask) -> list[Claim]:
+    owner, limits, lease, now, rates = ask
     paused = {name for (name,) in connection.execute(SQL["paused"], {"now": now})}
     due = []
     for handler, limit in limits.items():
-        if limit > 0 and handler not in paused:
+        if limit <= 0:
+            continue
+        rate = rates.get(handler)
+        next_at, most = NEVER, limit
+        if rate is not None:
+            next_at = _next_at(connection, handler, rate, now)
+            most = min(limit, free(next_at, rate, now))
+        if most > 0 and handler not in paused:
             found = connection.execute(
-                SQL["due"], {"handler": handler, "now": now, "limit": limit}
+                SQL["due"], {"handler": handler, "now": now, "limit": most}
             ).fetchall()
             if found:
                 _lease(connection, found, owner, now + lease, now)
                 due += found
+                if rate is not None:
+                    _keep(connection, handler, spent(next_at, rate, now, len(found)))
     claims = []
     for row in due:
         _, handler, _, attempt, tries, _, after, *_ = row
@@ -114,6 +123,20 @@ def _claim(
         earlier = _earlier(connection, row[0], after) if after != "[]" else {}
         claims.append(Claim(dispatch, event, earlier))
     return claims
+
+
+def _next_at(connection: sqlite3.Connection, handler: str, rate: float, now: float) -> float:
+    """When the next may start, as far as it can be so at `now`."""
+    kept = connection.execute(SQL["next_at"], {"handler": handler}).fetchone()
+    next_at = NEVER if kept is None else float(kept[0])
+    true = believed(next_at, rate, now)
+    if true != next_at:
+        _keep(connection, handler, true)
+    return true
+
+
+def _keep(connection: sqlite3.Connection, handler: str, next_at: float) -> None:
+    connection.execute(SQL["keep_next_at"], {"handler": handler, "next_at": next_at})
 
 
 def _lease(

@@ -35,10 +35,17 @@ def event(subject: str = "task-1", **changes: Any) -> Event:
 
 
 async def claim(
-    store: Store, handler: str = "keep", *, owner: str = "a", now: float = NOW, limit: int = 10
+    store: Store,
+    handler: str = "keep",
+    *,
+    owner: str = "a",
+    now: float = NOW,
+    limit: int = 10,
+    rate: float | None = None,
 ) -> list[Claim]:
     """Claim for one handler."""
-    return await store.claim(owner, {handler: limit}, LEASE, now)
+    rates = {} if rate is None else {handler: rate}
+    return await store.claim(owner, {handler: limit}, LEASE, now, rates)
 
 
 async def claim_one(

@@ -202,7 +202,7 @@ async def test_what_another_has_locked_is_passed_over(server: Server) -> None:
     connection = await server.connect()
     transaction = connection.transaction()
     await transaction.start()
-    (theirs,) = await inbox(server).claim(connection, [("b", {"keep": 2}, LEASE, NOW)])
+    (theirs,) = await inbox(server).claim(connection, [("b", {"keep": 2}, LEASE, NOW, {})])
 
     ours = await claim(store)
 

@@ -67,11 +67,16 @@ def works(inbox: Inbox) -> list[Any]:
 
     async def work(connection: Any) -> None:
         limits = {"keep": 2, "tell": 2}
-        (claims,) = await inbox.claim(connection, [("a", limits, LEASE, NOW)])
+        (claims,) = await inbox.claim(connection, [("a", limits, LEASE, NOW, {})])
         leases = [found.dispatch for found in claims] or [Dispatch("nothing", "keep")]
         await inbox.extend(connection, [(leases, "a", LEASE, NOW)])
         settled = await inbox.settle(connection, [(lease, "a", Done(), NOW) for lease in leases])
         assert settled == [bool(claims)] * len(leases)
+
+    async def metered(connection: Any) -> None:
+        rates = {"keep": 2.0, "nobody": 1.0}
+        limits = {"keep": 9, "tell": 2, "nobody": 1}
+        await inbox.claim(connection, [("a", limits, LEASE, NOW, rates)])
 
     async def retry(connection: Any) -> None:
         await inbox.retry(connection, [("s:50", "keep", NOW)])
@@ -82,7 +87,7 @@ def works(inbox: Inbox) -> list[Any]:
     async def purge(connection: Any) -> None:
         await inbox.purge(connection, [(1000, NOW + 1, NOW + 60 * DAY, 10)])
 
-    return [add, work, retry, again, purge]
+    return [add, work, metered, retry, again, purge]
 
 
 async def test_what_writes_reads_only_what_it_writes(server: Server, large: Any) -> None:

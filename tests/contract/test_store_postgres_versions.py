@@ -26,6 +26,7 @@ async def test_stores_that_migrate_at_once(server: Server) -> None:
     assert await connection.fetchval("SELECT array_agg(number ORDER BY number) FROM migration") == [
         1,
         2,
+        3,
     ]
     await connection.close()
     for store in stores:
@@ -65,12 +66,12 @@ async def test_a_newer_schema_is_refused(server: Server) -> None:
     """F43: an old version says what to do, and changes nothing."""
     await (await server.opened()).close()
     connection = await server.connect()
-    await connection.execute("INSERT INTO migration (number) VALUES (3)")
+    await connection.execute("INSERT INTO migration (number) VALUES (4)")
 
     with pytest.raises(SchemaMismatch, match="newer Wavehook") as caught:
         await server.opened()
 
-    assert (caught.value.found, caught.value.expected) == (3, 2)
+    assert (caught.value.found, caught.value.expected) == (4, 3)
     await connection.close()
 
 
@@ -81,7 +82,7 @@ async def test_a_version_runs_on_beside_a_newer_one(server: Server) -> None:
     (lease, *_) = await claim(store)
     await store.events()
     connection = await server.connect()
-    for table in ("event", "dispatch", "attempt", "pause"):
+    for table in ("event", "dispatch", "attempt", "pause", "rate"):
         await connection.execute(f"ALTER TABLE {table} ADD COLUMN later TEXT DEFAULT 'x'")
     await connection.close()
 

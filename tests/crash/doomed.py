@@ -38,9 +38,14 @@ class Doomed(SQLiteStore):
         return receipt
 
     async def claim(
-        self, owner: str, limits: Mapping[str, int], lease: float, now: float
+        self,
+        owner: str,
+        limits: Mapping[str, int],
+        lease: float,
+        now: float,
+        rates: Mapping[str, float] = {},
     ) -> list[Claim]:
-        claims = await super().claim(owner, limits, lease, now)
+        claims = await super().claim(owner, limits, lease, now, rates)
         if claims and self._point == "before-handler":
             die()
         return claims

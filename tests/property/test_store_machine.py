@@ -104,7 +104,7 @@ class StoreMachine(RuleBasedStateMachine):
         for store in (self.memory, self.sqlite):
             self.runner.run(store.open())
 
-    @rule(by=st.sampled_from((-60.0, 1.0, 30.0, 3600.0, DAY, 31 * DAY)))
+    @rule(by=st.sampled_from((-60.0, 0.25, 1.0, 30.0, 3600.0, DAY, 31 * DAY)))
     def time_passes(self, by: float) -> None:
         self.now += by
 
@@ -127,9 +127,12 @@ class StoreMachine(RuleBasedStateMachine):
         owner=owners,
         limits=st.dictionaries(handlers, st.integers(0, 3)),
         lease=st.sampled_from((1.0, 30.0)),
+        rates=st.dictionaries(handlers, st.sampled_from((1 / 60, 0.5, 1.0, 2.0, 3.0))),
     )
-    def claim(self, owner: str, limits: dict[str, int], lease: float) -> Any:
-        claims = self.both(lambda store: store.claim(owner, limits, lease, self.now), by_key)
+    def claim(
+        self, owner: str, limits: dict[str, int], lease: float, rates: dict[str, float]
+    ) -> Any:
+        claims = self.both(lambda store: store.claim(owner, limits, lease, self.now, rates), by_key)
         return multiple(*(found.dispatch for found in by_key(claims)))
 
     @rule(dispatches=st.lists(leases, max_size=3), owner=owners)

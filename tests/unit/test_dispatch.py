@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -392,12 +393,11 @@ async def test_the_rate_holds_after_an_outage(bench: Bench) -> None:
 
 def test_a_clock_that_steps_back_neither_gives_nor_takes_places() -> None:
     """F6: the rate survives a step of the clock."""
-    lane = Lane(handler(scripted()[0], rate=1.0), now=1000)
-    lane.start()
-    assert (lane.free(1000), lane.wait()) == (0, 1.0)
-    assert lane.free(500) == 0
-    assert lane.free(501) == 1
-    assert lane.wait() is None
+    lane = Lane(handler(scripted()[0], rate=1.0))
+    lane.start(1000)
+    assert (lane.free(1000), lane.wait(1000)) == (0, 1.0)
+    assert (lane.free(500), lane.wait(500)) == (0, 1.0)
+    assert (lane.free(501), lane.wait(501)) == (1, 0.0)
 
 
 async def test_the_background_loop_waits_for_the_rate_itself(bench: Bench) -> None:
@@ -411,6 +411,44 @@ async def test_the_background_loop_waits_for_the_rate_itself(bench: Bench) -> No
     await until(lambda: len(seen) == 52)
     await dispatcher.stop(1)
     assert len(seen) == 52
+
+
+async def test_two_dispatchers_share_a_rate(bench: Bench) -> None:
+    """F26: more workers do not call a downstream more often."""
+    run, seen = scripted()
+    installed = handler(run, rate=4.0, concurrency=3)
+    for number in range(20):
+        await bench.add(str(number), [installed])
+    dispatchers = [bench.dispatcher(installed, owner=owner) for owner in ("one", "two")]
+    for count in (4, 6, 8, 12):
+        await asyncio.gather(*(each.drain() for each in dispatchers))
+        assert len(seen) == count
+        bench.clock.now += 0.5 if count < 8 else 60
+
+
+async def test_what_another_process_used_of_the_rate_is_waited_for(bench: Bench) -> None:
+    """The dispatcher looks when the rate lets the next one start, and not at the next poll."""
+    run, seen = scripted()
+    installed = handler(run, rate=40.0)
+    for number in range(41):
+        await bench.add(str(number), [installed])
+    others = await bench.store.claim("other", {"h": 40}, 60, time.time(), {"h": 40.0})
+    dispatcher = Dispatcher(bench.store, [installed], owner="one", poll=30)
+    await dispatcher.start()
+    await until(lambda: len(seen) == 1)
+    await dispatcher.stop(1)
+    assert (len(others), len(seen)) == (40, 1)
+
+
+@pytest.mark.parametrize(("rate", "least"), [(50.0, 0.1), (1.0, 0.01), (0.1, 0.01)])
+async def test_looks_have_a_distance(bench: Bench, rate: float, least: float) -> None:
+    """Many workers do not ask all the time: a fast rate gives later what it did not give now."""
+    installed = handler(scripted()[0], rate=rate)
+    await bench.add("t", [installed])
+    dispatcher = bench.dispatcher(installed, poll=5)
+    assert await dispatcher._idle() == least
+    await bench.store.claim("other", {"h": 1}, 60, bench.clock.now, {"h": rate})
+    assert await dispatcher._idle() == 5
 
 
 async def test_a_new_event_wakes_the_dispatcher_at_once(bench: Bench) -> None:

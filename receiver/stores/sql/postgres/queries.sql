@@ -8,6 +8,9 @@ SELECT :schema.add_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13
 -- name: claim
 SELECT * FROM :schema.claim_due($1, $2, $3, $4, $5);
 
+-- name: claim_at_rates
+SELECT * FROM :schema.claim_at_rates($1, $2, $3, $4, $5, $6);
+
 -- name: earlier
 -- The finished ones among some dispatches, each with the event's number first.
 SELECT event, handler, state, attempt, tries, due_at, after, waiting, owner, error, result,
@@ -53,8 +56,8 @@ INSERT INTO :schema.ping AS stored (one, n) VALUES (1, 1)
 SELECT upto, payloads, events FROM :schema.purge_step($1, $2, $3, $4, $5);
 
 -- name: next_due
-SELECT min(greatest(due, coalesce((SELECT until FROM :schema.pause WHERE handler = name), due)))
-         AS due,
+SELECT min(greatest(due, (SELECT until FROM :schema.pause WHERE handler = name),
+                    (SELECT next_at FROM :schema.rate WHERE handler = name))) AS due,
        extract(epoch FROM clock_timestamp())::DOUBLE PRECISION AS server
   FROM (SELECT wanted.name,
                (SELECT min(due_at) FROM :schema.dispatch

@@ -21,6 +21,13 @@ SELECT event.seq, json_extract(planned.value, '$[0]'), event.received_at,
 -- name: paused
 SELECT handler FROM pause WHERE until > :now;
 
+-- name: next_at
+SELECT next_at FROM rate WHERE handler = :handler;
+
+-- name: keep_next_at
+INSERT INTO rate (handler, next_at) VALUES (:handler, :next_at)
+    ON CONFLICT (handler) DO UPDATE SET next_at = excluded.next_at;
+
 -- name: due
 SELECT dispatch.*, event.*
   FROM dispatch CROSS JOIN event ON event.seq = dispatch.event
@@ -79,7 +86,8 @@ INSERT INTO pause (handler, until) VALUES (:handler, :until)
     ON CONFLICT (handler) DO UPDATE SET until = max(until, excluded.until);
 
 -- name: next_due
-SELECT min(max(due, coalesce((SELECT until FROM pause WHERE pause.handler = name), due)))
+SELECT min(max(due, coalesce((SELECT until FROM pause WHERE pause.handler = name), due),
+                    coalesce((SELECT next_at FROM rate WHERE rate.handler = name), due)))
   FROM (SELECT wanted.value AS name,
                (SELECT min(due_at) FROM dispatch
                  WHERE handler = wanted.value

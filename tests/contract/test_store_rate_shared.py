@@ -1,0 +1,191 @@
+"""Promise 3, the rate of a handler over processes, versions and locks."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from receiver.errors import StoreUnavailable
+from receiver.stores.base import Store
+from receiver.stores.migrate import migrations
+from receiver.stores.postgres_inbox import Inbox
+from receiver.stores.postgres_migrate import named
+from receiver.stores.sqlite import SQLiteStore
+from submitter.sql import split
+from tests.contract.postgres_server import Server, waits
+from tests.contract.samples import LEASE, NOW, PLAN, claim, event
+
+PROCESSES = 4
+EVENTS = 36
+RATE = 24.0
+
+
+async def race(store: Store, place: str, schema: str = "") -> list[float]:
+    """Let processes claim all events at a rate; the times of the starts, in order."""
+    for n in range(EVENTS):
+        await store.add(event(f"task-{n}", received_at=time.time()), {"keep": ()})
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "tests.contract.rated", place, schema, f"owner-{n}", str(RATE)),
+            cwd=Path(__file__).parents[2],
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for n in range(PROCESSES)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+    answers = [(await process.communicate(b"\n"))[0] for process in processes]
+    assert sum(map(int, answers)) == EVENTS
+    attempts = [await store.attempts(event(f"task-{n}").id) for n in range(EVENTS)]
+    return sorted(each.started_at for (each,) in attempts)
+
+
+def holds(starts: list[float]) -> bool:
+    """Whether no span of time has more starts than the rate and its burst allow."""
+    return all(
+        last - first + 1 <= RATE * (1 + starts[last] - starts[first]) + 1e-3
+        for first in range(len(starts))
+        for last in range(first, len(starts))
+    )
+
+
+async def test_processes_on_one_file_share_a_rate(tmp_path: Path) -> None:
+    """F22, F26: four of them that ask all the time get no more than one would."""
+    store = SQLiteStore(tmp_path / "inbox.db")
+    await store.open()
+    starts = await race(store, str(store.path))
+    assert holds(starts)
+    await store.close()
+
+
+async def test_machines_on_one_schema_share_a_rate(server: Server) -> None:
+    """F26: by the server's clock."""
+    store = await server.opened()
+    starts = await race(store, server.url, server.schema)
+    assert holds(starts)
+    await store.close()
+
+
+async def test_what_was_used_up_lasts_over_a_restart(tmp_path: Path) -> None:
+    """F26: a process that starts anew begins with no new allowance."""
+    for n in range(2):
+        store = SQLiteStore(tmp_path / "inbox.db")
+        await store.open()
+        await store.add(event(f"task-{n}"), PLAN)
+        assert len(await claim(store, owner=f"o{n}", now=NOW + n / 2, rate=1.0)) == 1 - n
+        await store.close()
+
+
+async def test_an_older_file_is_brought_up_to_date(tmp_path: Path) -> None:
+    """F43: what is in it stays, and has rates from then on."""
+    path = tmp_path / "inbox.db"
+    connection = sqlite3.connect(path)
+    for statement in split(migrations("sqlite")[0][1]):
+        connection.execute(statement)
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+    store = SQLiteStore(path)
+    await store.open()
+    await store.add(event(), PLAN)
+    await store.add(event("two"), PLAN)
+    assert len(await claim(store, rate=1.0)) == 1
+    await store.close()
+
+
+async def test_an_older_schema_is_brought_up_to_date(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F43: beside a process of the older version, which goes on without rates."""
+    with monkeypatch.context() as older:
+        known = migrations("postgres")[:2]
+        older.setattr("receiver.stores.postgres_migrate.migrations", lambda engine: known)
+        old = await server.opened()
+    for n in range(5):
+        await old.add(event(f"task-{n}"), PLAN)
+    new = await server.opened()
+
+    assert len(await claim(old, limit=1)) == 1
+    assert len(await claim(new, rate=1.0)) == 1
+    assert len(await claim(old, limit=1)) == 1
+    await old.close()
+    await new.close()
+
+
+async def test_claimers_of_several_handlers_never_wait_for_each_other(server: Server) -> None:
+    """F21: whatever the order in which each names them, and whichever are new."""
+    store = await server.opened()
+    names = [f"h{n}" for n in range(6)]
+    for n in range(12):
+        await store.add(event(f"task-{n}"), dict.fromkeys(names, ()))
+    orders = [names, names[::-1], names[1::2] + names[::2], names[3:] + names[:3]]
+
+    async def claims(order: list[str]) -> int:
+        """Without the store, which would try again after a deadlock."""
+        inbox = Inbox(server.schema, channel=None, sender="", server_clock=False)
+        connection = await server.connect()
+        count = 0
+        for upto in range(1, len(order) + 1):
+            limits, rates = dict.fromkeys(order[:upto], 9), dict.fromkeys(order[:upto], 2.0)
+            (found,) = await inbox.claim(connection, [("a", limits, LEASE, NOW, rates)])
+            count += len(found)
+        await connection.close()
+        return count
+
+    assert sum(await asyncio.gather(*map(claims, orders))) == 2 * len(names)
+    await store.close()
+
+
+async def test_who_has_no_rate_waits_for_nobody(server: Server) -> None:
+    """Promise 3: a claim that is under way holds up those for the same handler, and no others.
+
+    Its turn has come when it is under way itself: then it looks at the clock.
+    """
+    store = await server.opened(clock="server")
+    other = await server.opened(clock="server")
+    for n in range(9):
+        await store.add(event(f"task-{n}"), PLAN)
+    await claim(store, limit=1, rate=4.0)
+    connection = await server.connect()
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("SELECT 1 FROM rate FOR UPDATE")
+
+    waiting = asyncio.ensure_future(claim(store, rate=4.0))
+    await waits(server)
+    assert len(await claim(other, "tell", rate=4.0)) == 4
+    assert len(await claim(other, limit=2)) == 2
+    assert not waiting.done()
+    turn = float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())"))
+    await transaction.commit()
+    assert {each.dispatch.due_at > turn + LEASE for each in await waiting} == {True}
+    await connection.close()
+    await store.close()
+    await other.close()
+
+
+async def test_a_handler_whose_claim_hangs_is_unavailable_for_a_while(server: Server) -> None:
+    """F20: what waits too long is told so, and the dispatcher looks again."""
+    store = await server.opened()
+    await store.add(event(), PLAN)
+    await claim(store, limit=1, rate=4.0)
+    connection = await server.connect()
+    function = named("claim_at_rates", server.schema).split("(")[0].removeprefix("SELECT * FROM ")
+    await connection.execute(f"ALTER FUNCTION {function} SET lock_timeout = '50ms'")
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("SELECT 1 FROM rate FOR UPDATE")
+    with pytest.raises(StoreUnavailable, match="lock timeout"):
+        await claim(store, rate=4.0)
+    await transaction.rollback()
+    assert await claim(store, now=NOW + 1, rate=4.0) == []
+    await connection.close()
+    await store.close()
