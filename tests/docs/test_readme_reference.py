@@ -8,16 +8,13 @@ import re
 import tomllib
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from typer.main import get_command
 
 import receiver
 import submitter
 from receiver import Context, Prediction
-from receiver.cli import application
 from receiver.cli.demo_ledger import Summary
 from receiver.cli.demo_view import closing
 from receiver.config import REFERENCE, Settings, SourceSettings
@@ -36,6 +33,7 @@ from submitter import errors
 from submitter.prediction import TERMINAL
 from submitter.seal import MAX_CONTEXT
 from tests.docs import readme
+from tests.docs.program import COMMANDS, check, flags
 
 ELSEWHERE = {"--check", "--data-raw"}
 """Flags of other programs."""
@@ -75,26 +73,6 @@ def test_settings_named_in_the_text_exist() -> None:
     assert set(re.findall(r"\b(?:WAVEHOOK|WAVESPEED)_[A-Z_]+\b", readme.TEXT)) <= known
 
 
-def tree(program: Any, path: str = "") -> dict[str, Any]:
-    """Every command that does something, by its words."""
-    below = getattr(program, "commands", None)
-    if below is None:
-        return {path: program}
-    return {
-        name: leaf
-        for word, each in below.items()
-        for name, leaf in tree(each, f"{path} {word}".strip()).items()
-    }
-
-
-COMMANDS = tree(get_command(application()))
-
-
-def flags(program: Any) -> set[str]:
-    every = {flag for each in program.params for flag in (*each.opts, *each.secondary_opts)}
-    return every | {"-h", "--help"}
-
-
 def test_every_command_has_a_row_and_every_row_a_command() -> None:
     """The table of commands, both ways, those below `dead` too."""
     rows = [readme.plain(row[0]) for row in readme.table("command | what it does")]
@@ -117,13 +95,8 @@ def test_every_command_written_anywhere_is_one() -> None:
     written = readme.commands()
     assert len(written) > 20
     for words in written:
-        if words[0] == "COMMAND":
-            continue
-        name = " ".join(words[:2]) if words[0] == "dead" and len(words) > 1 else words[0]
-        if name == "dead":
-            continue
-        used = {word.partition("=")[0] for word in words if word.startswith("-") and word != "-"}
-        assert used <= flags(COMMANDS[name]), f"wavehook {' '.join(words)}"
+        if words not in (["COMMAND", "--help"], ["dead"]):
+            check(words)
 
 
 def test_every_flag_written_anywhere_is_one() -> None:
