@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 
-_MEANINGS = {
+MEANINGS = {
     1200: "content moderation",
     1400: "a parameter is missing",
     1401: "a parameter is invalid",
@@ -43,6 +43,7 @@ _MEANINGS = {
     5003: "the API was not available",
     5004: "the API's own time limit",
 }
+"""What the inner codes of failed tasks mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class ApiError(SubmitterError):
     ) -> None:
         text = f"{advice or self.advice} (HTTP {status}"
         if code is not None and code != status:
-            meaning = _MEANINGS.get(code) if isinstance(code, int) else None
+            meaning = MEANINGS.get(code) if isinstance(code, int) else None
             text += f", code {code}" + (f": {meaning}" if meaning else "")
         super().__init__(f"{text})")
         self.status = status
@@ -303,7 +304,7 @@ class TaskFailed(SubmitterError):
 
     def __init__(self, prediction: Prediction) -> None:
         code = prediction.code
-        meaning = _MEANINGS.get(code) if code else None
+        meaning = MEANINGS.get(code) if code else None
         shown = f", code {code}" + (f": {meaning}" if meaning else "") if code else ""
         super().__init__(f"the task {prediction.id} ended as {prediction.status}{shown}")
         self.prediction = prediction

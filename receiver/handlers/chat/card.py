@@ -1,0 +1,91 @@
+"""A message as an Adaptive Card.
+
+What is somebody else's stands in text runs, in which Teams reads no Markdown:
+https://adaptivecards.io/explorer/TextRun.html. A card must not be larger than 28 KB:
+https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from receiver.handlers.chat.message import Message, Output
+from receiver.handlers.chat.text import Span, join, wide
+
+MAX_CARD = 28_000
+"""Bytes of all that is sent."""
+
+_BUTTONS = 6
+_TEXT = 4000
+_BRACES = re.compile(r"(?<=[{$])(?=\{)")
+
+
+def payload(message: Message, words: list[Span] | None) -> dict[str, Any]:
+    """What a workflow is sent; outputs that would make it too large are counted only.
+
+    Args:
+        message: what it says.
+        words: its text by the operator's template, in the Markdown of Teams; None: ours.
+    """
+    shown = [each for each in message.outputs if each.url][:_BUTTONS]
+    while True:
+        made = _message(message, words, shown)
+        if not shown or len(json.dumps(made, ensure_ascii=False).encode()) <= MAX_CARD:
+            return made
+        shown = shown[:-1]
+
+
+def _message(message: Message, words: list[Span] | None, shown: list[Output]) -> dict[str, Any]:
+    body: list[dict[str, Any]] = [
+        _runs([{"text": message.headline, "size": "Large", "weight": "Bolder"}])
+    ]
+    text = join(words, wide, _TEXT) if words else ""
+    if text:
+        body.append({"type": "TextBlock", "text": text, "wrap": True})
+    else:
+        body += _standard(message, shown)
+    body += [_runs([{"text": note}]) for note in message.notes]
+    body += [
+        {"type": "Image", "url": each.url, "altText": each.label}
+        for each in shown
+        if each.kind == "image"
+    ]
+    card = {
+        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+        "type": "AdaptiveCard",
+        "version": "1.4",
+        "body": body,
+        "actions": [
+            {"type": "Action.OpenUrl", "title": each.label, "url": each.url} for each in shown
+        ],
+    }
+    kind = "application/vnd.microsoft.card.adaptive"
+    return {"type": "message", "attachments": [{"contentType": kind, "content": card}]}
+
+
+def _standard(message: Message, shown: list[Output]) -> list[dict[str, Any]]:
+    body = []
+    if message.prompt:
+        body.append(_runs([{"text": message.prompt, "italic": True}]))
+    body += [
+        _runs([{"text": f"{name}: ", "weight": "Bolder"}, {"text": value}])
+        for name, value in message.facts
+    ]
+    # Those that have a button, and those that have none for a reason.
+    told = [each for each in message.outputs if each in shown or each.url is None]
+    body += [_runs([{"text": f"{each.label}: {each.fate}"}]) for each in told]
+    more = message.more + len(message.outputs) - len(told)
+    if more:
+        body.append(_runs([{"text": f"and {more} more"}]))
+    body.append(_runs([{"text": f"Task {message.task}", "size": "Small", "isSubtle": True}]))
+    return body
+
+
+def _runs(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """A paragraph; what looks like a function of cards or of templates is taken apart."""
+    inlines = [
+        {"type": "TextRun", **each, "text": _BRACES.sub(" ", str(each["text"]))} for each in runs
+    ]
+    return {"type": "RichTextBlock", "inlines": inlines}

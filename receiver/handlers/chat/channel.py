@@ -1,0 +1,142 @@
+"""What all chat handlers do alike: the message, its place, its words, and what may fail.
+
+The text goes out first. Whatever follows it, such as an upload, may fail without a new attempt:
+that would send the text again. What failed stands in the dispatch's result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Generic
+
+from receiver.errors import GiveUp, Retry
+from receiver.event import Event
+from receiver.handlers.base import Context
+from receiver.handlers.chat.media import Unfit
+from receiver.handlers.chat.message import Message, compose, lookup
+from receiver.handlers.chat.sending import Clock, Sleep
+from receiver.handlers.chat.settings import Chat
+from receiver.handlers.chat.template import Template
+from receiver.handlers.chat.text import Span, clean
+from submitter.prediction import JSON
+
+_RESERVE = 2.0
+"""Seconds before a run's deadline at which what may fail is given up: the run must end well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A message on its way.
+
+    Attributes:
+        message: what it says.
+        words: its text by the operator's template; None where ours is used.
+        target: the setting's value: where it goes.
+        attempt: of the dispatch, from 1.
+        since: Unix seconds; it cannot have been sent before.
+        deadline: Unix seconds.
+    """
+
+    message: Message
+    words: list[Span] | None
+    target: str
+    attempt: int
+    since: float
+    deadline: float
+
+
+class Channel(ABC, Generic[Chat]):
+    """A chat handler.
+
+    Args:
+        settings: its own.
+        usual: where a message goes that names no other place; None: nowhere.
+        template: the operator's, where there is one.
+        clock: Unix seconds.
+        sleep: waits so many seconds.
+    """
+
+    def __init__(
+        self,
+        settings: Chat,
+        usual: str | None,
+        template: Template | None = None,
+        *,
+        clock: Clock = time.time,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._settings = settings
+        self._usual = usual
+        self._template = template
+        self._clock = clock
+        self._sleep = sleep
+
+    async def __call__(self, event: Event, context: Context) -> dict[str, JSON]:
+        """Send the message of an event; the result says where it went.
+
+        Raises:
+            Retry: the service could not take it.
+            GiveUp: it never will, or there is no place for it.
+        """
+        message = compose(event, context, self._clock(), self._settings)
+        name = lookup(event.context, self._settings.target_from)
+        target = self._usual
+        if isinstance(name, str) and name in self._settings.targets:
+            target = self._settings.targets[name]
+        elif name is not None:
+            shown = clean(str(name), 60) if isinstance(name, str | int) else "another place"
+            if target is None:
+                raise GiveUp(f"the context names {shown!r}, which is none of `targets`")
+            note = f"Meant for {shown}, which is none of the places that are known"
+            message = replace(message, notes=(*message.notes, note))
+        if target is None:
+            # Nobody asked to be told.
+            return {"sent": False}
+        words = None
+        if self._template is not None:
+            words = self._template.render(message, event)
+            if words is None:
+                note = "The template could not be rendered; this is the standard message"
+                message = replace(message, notes=(*message.notes, note))
+        result = await self.deliver(
+            Post(message, words, target, context.attempt, event.received_at, context.deadline)
+        )
+        return {"sent": True, **result}
+
+    @abstractmethod
+    async def deliver(self, post: Post) -> dict[str, JSON]:
+        """Send a message.
+
+        Raises:
+            Retry: the service could not take it.
+            GiveUp: it never will.
+        """
+
+    @property
+    def _targets(self) -> list[str]:
+        """Every place that a message may go to."""
+        named = self._settings.targets.values()
+        return list(dict.fromkeys([self._usual, *named] if self._usual else named))
+
+    async def _try(self, work: Callable[[], Awaitable[object]], deadline: float) -> str | None:
+        """Do what a message can be without; says why where it failed."""
+        last = False
+        while True:
+            try:
+                async with asyncio.timeout(max(deadline - _RESERVE - self._clock(), 0.0)):
+                    await work()
+            except (Unfit, GiveUp) as error:
+                return str(error)
+            except Retry as error:
+                # The service asks to wait, and the next request will.
+                if last or not error.pause:
+                    return str(error)
+                last = True
+            except TimeoutError:
+                return "it took too long"
+            else:
+                return None

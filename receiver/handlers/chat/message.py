@@ -1,0 +1,286 @@
+"""What a chat message says about an event: one model for all services; pure.
+
+All text in it is one line, bounded and printable. Headline, labels and fates are our own words;
+facts and notes are somebody else's, and not escaped: that is each service's own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from receiver.event import DispatchState, Event
+from receiver.handlers.archived import Archived, archived
+from receiver.handlers.base import Context
+from receiver.handlers.chat.link import Link, ending, link
+from receiver.handlers.chat.settings import ChatSettings
+from receiver.handlers.chat.text import clean
+from receiver.handlers.chat.words import advice, day, meaning, span
+from submitter.prediction import JSON, Prediction, Status
+
+KEPT = 7 * 24 * 3600.0
+"""Seconds after a task's end for which the API keeps its outputs."""
+
+MAX_OUTPUTS = 10
+"""Outputs that are listed; more are counted."""
+
+_MAX_NAME = 120
+_MAX_SAID = 300
+_MAX_NOTES = 5
+
+_KINDS = {
+    **dict.fromkeys(("mp4", "webm", "mov", "avi", "mkv"), "video"),
+    **dict.fromkeys(("png", "jpg", "jpeg", "gif", "webp", "avif", "bmp"), "image"),
+    **dict.fromkeys(("mp3", "wav", "ogg", "flac", "m4a"), "audio"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One result.
+
+    Attributes:
+        label: such as `Video` or `Image 2`.
+        kind: `video`, `image`, `audio` or `file`.
+        url: where a person finds it; None where there is no such place, or it is not to be shown.
+        fate: how long that holds, or why there is none, in words.
+        lasting: the URL does not end.
+        source: where the API has it; None where it has it no more, or it is not to be shown.
+    """
+
+    label: str
+    kind: str
+    url: Link | None
+    fate: str
+    lasting: bool = False
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a task ended badly.
+
+    Attributes:
+        meaning: what its code means.
+        advice: what to do.
+        said: the API's own words.
+    """
+
+    meaning: str | None
+    advice: str
+    said: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a message says.
+
+    Attributes:
+        headline: what has finished.
+        good: it went well; None where that is no question.
+        task: the task's id, or the event's where it has none.
+        key: stable over retries.
+        type: of the event, where the headline does not tell it.
+        model: the model's id.
+        prompt: what was asked for, shortened.
+        duration: of the clip.
+        cost: with its currency.
+        took: how long the task ran.
+        user: who asked for it.
+        outputs: in order.
+        more: outputs that are not listed.
+        failure: why it ended badly.
+        notes: what a reader must know besides.
+    """
+
+    headline: str
+    good: bool | None
+    task: str
+    key: str
+    type: str | None = None
+    model: str | None = None
+    prompt: str | None = None
+    duration: str | None = None
+    cost: str | None = None
+    took: str | None = None
+    user: str | None = None
+    outputs: tuple[Output, ...] = ()
+    more: int = 0
+    failure: Failure | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """What is known of the task, each with its name."""
+        failure = self.failure
+        named = (
+            ("Type", self.type),
+            ("Why", failure and failure.meaning),
+            ("The API said", failure and failure.said),
+            ("What to do", failure and failure.advice),
+            ("Model", self.model),
+            ("Length", self.duration),
+            ("Cost", self.cost),
+            ("Took", self.took),
+            ("Asked by", self.user),
+        )
+        return [(name, value) for name, value in named if value]
+
+    @property
+    def rest(self) -> str | None:
+        """How many outputs are not listed, in words."""
+        return f"and {self.more} more" if self.more else None
+
+
+def compose(event: Event, context: Context, now: float, settings: ChatSettings) -> Message:
+    """Say what an event is about.
+
+    Args:
+        event: any, also one that is no prediction.
+        context: of the run; its earlier dispatches may have kept outputs, or be dead.
+        now: Unix seconds.
+        settings: of the handler.
+    """
+    task = clean(event.subject or event.id, _MAX_NAME)
+    user = lookup(event.context, settings.user_from)
+    # True is a number in Python.
+    asked = isinstance(user, str | int) and not isinstance(user, bool)
+    name = clean(str(user), _MAX_NAME) if asked else None
+    kind = clean(event.type, _MAX_NAME)
+    prediction = event.prediction
+    if prediction is None:
+        headline = "An event that cannot be read" if event.parked else "New event"
+        notes = _dead(context, None)
+        return Message(headline, None, task, context.key, kind, user=name or None, notes=notes)
+    ends = (event.occurred_at or event.received_at) + KEPT
+    shown = _outputs(prediction, context, now, ends)
+    ending_links = ends if any(each.url and not each.lasting for each in shown) else None
+    given = prediction.input or {}
+    prompt, length = given.get("prompt"), _amount(given.get("duration"))
+    cost = _amount(lookup(event.context, settings.cost_from))
+    cost = _amount(prediction.raw.get("cost")) if cost is None else cost
+    took = _took(prediction, event)
+    return Message(
+        headline=_headline(prediction, shown),
+        good=prediction.succeeded if prediction.terminal else None,
+        task=task,
+        key=context.key,
+        type=None if prediction.terminal else kind,
+        model=clean(event.model or prediction.model or "", _MAX_NAME) or None,
+        prompt=clean(prompt, settings.prompt) or None if isinstance(prompt, str) else None,
+        duration=f"{length:g} s" if length else None,
+        cost=None if cost is None else f"{cost:.4g} USD",
+        took=None if took is None else span(took),
+        user=name or None,
+        outputs=shown,
+        more=len(prediction.outputs) - len(shown),
+        failure=_failure(prediction),
+        notes=_dead(context, ending_links),
+    )
+
+
+def lookup(context: JSON, path: str | None) -> JSON:
+    """What stands in a context at a dotted key; None where nothing does."""
+    for part in path.split(".") if path else ():
+        context = context.get(part) if isinstance(context, dict) else None
+    return context if path else None
+
+
+def _headline(prediction: Prediction, shown: tuple[Output, ...]) -> str:
+    match prediction.status:
+        case Status.COMPLETED:
+            count = len(prediction.outputs)
+            if count == 0:
+                return "Completed, without an output"
+            kinds = Counter(each.kind for each in shown)
+            kind = shown[0].kind if len(kinds) == 1 else "output"
+            many = "audio files" if kind == "audio" else f"{kind}s"
+            return f"{kind.capitalize()} ready" if count == 1 else f"{count} {many} ready"
+        case Status.FAILED:
+            return "Task failed"
+        case Status.TIMEOUT:
+            return "Task timed out"
+        case Status.CANCELLED:
+            return "Task cancelled"
+        case _:
+            return "News of a task"
+
+
+def _failure(prediction: Prediction) -> Failure | None:
+    if not prediction.terminal or prediction.succeeded:
+        return None
+    code = prediction.code
+    said = clean(prediction.error or "", _MAX_SAID)
+    return Failure(meaning(code), advice(code, prediction.status), said or None)
+
+
+def _outputs(
+    prediction: Prediction, context: Context, now: float, ends: float
+) -> tuple[Output, ...]:
+    kept: dict[str, Archived] = {}
+    for file in archived(context):
+        if file.source not in kept or kept[file.source].url is None:
+            kept[file.source] = file
+    flags = prediction.has_nsfw_contents
+    return tuple(
+        _output(
+            url,
+            number if len(prediction.outputs) > 1 else None,
+            kept.get(url),
+            hidden=number <= len(flags) and flags[number - 1],
+            until=ends if now < ends else None,
+        )
+        for number, url in enumerate(prediction.outputs[:MAX_OUTPUTS], 1)
+    )
+
+
+def _output(
+    source: str, number: int | None, kept: Archived | None, *, hidden: bool, until: float | None
+) -> Output:
+    kind = _KINDS.get(ending(source), "file")
+    if kept is not None and kept.type.partition("/")[0] in ("video", "image", "audio"):
+        kind = kept.type.partition("/")[0]
+    label = kind.capitalize() if number is None else f"{kind.capitalize()} {number}"
+    if hidden:
+        return Output(label, kind, None, "flagged as not safe for work, and not shown")
+    own = link(source)
+    held = source if own and until else None
+    if kept is not None and kept.url and (lasting := link(kept.url)):
+        return Output(label, kind, lasting, "kept", lasting=True, source=held)
+    stored = "kept, without a public link; " if kept is not None else ""
+    if until is None:
+        return Output(
+            label, kind, None, f"{stored}the API keeps outputs for 7 days, which are over"
+        )
+    if own is None:
+        return Output(label, kind, None, f"{stored}it has no link that can be shown")
+    return Output(label, kind, own, f"{stored}this link ends on {day(until)}", source=held)
+
+
+def _dead(context: Context, ends: float | None) -> tuple[str, ...]:
+    """A note for each earlier handler that was given up."""
+    return tuple(
+        clean(f"{name} failed: {dispatch.error or 'it was given up'}", 200)
+        + (f"; the links here end on {day(ends)}" if ends is not None else "")
+        for name, dispatch in sorted(context.earlier.items())[:_MAX_NOTES]
+        if dispatch.state is DispatchState.DEAD
+    )
+
+
+def _took(prediction: Prediction, event: Event) -> float | None:
+    if prediction.inference_ms is not None:
+        return _amount(prediction.inference_ms / 1000)
+    if prediction.created_at is None or not event.occurred_at or not prediction.terminal:
+        return None
+    return _amount(event.occurred_at - prediction.created_at.timestamp())
+
+
+def _amount(value: JSON) -> float | None:
+    """A number that can be an amount of anything, also written as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if 0 <= number < 1e9 else None

@@ -1,0 +1,84 @@
+"""Settings that all chat handlers have."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import httpx
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
+
+from receiver.addresses import Allowed
+from receiver.config.values import size
+from receiver.errors import Refused
+from receiver.handlers.rules import Texts
+from receiver.safe_http import check_url
+
+
+def _allow(entries: tuple[str, ...]) -> tuple[str, ...]:
+    Allowed.parse(entries)
+    return entries
+
+
+def _size(value: object) -> int:
+    try:
+        return size(value)
+    except ValueError:
+        raise ValueError("a size such as 10MiB, or 0 for never") from None
+
+
+def web_url(text: str) -> str:
+    """An http or https URL.
+
+    Raises:
+        ValueError: it is none; the text says what was expected, and not the URL.
+    """
+    try:
+        check_url(httpx.URL(text))
+    except (httpx.InvalidURL, Refused):
+        raise ValueError("an http or https URL without a user or password in it") from None
+    return text
+
+
+Dotted = Annotated[str, StringConstraints(pattern=r"^[^.]+(\.[^.]+)*$", max_length=200)]
+"""A key of the event's context, and of tables in it: `notify.slack`."""
+
+Bytes = Annotated[int, BeforeValidator(_size), Field(ge=0)]
+"""A size in a settings model."""
+
+Allow = Annotated[Texts, AfterValidator(_allow)]
+"""Private targets that may be called."""
+
+WebUrl = Annotated[str, AfterValidator(web_url)]
+"""An http or https URL in a settings model."""
+
+
+class ChatSettings(BaseModel):
+    """What every chat handler may be told.
+
+    Attributes:
+        targets: other places than the usual one, by name. What the name stands for may be secret.
+        target_from: where the event's context names one of `targets`.
+        user_from: where the event's context says who asked.
+        cost_from: where the event's context says what it cost, in USD.
+        prompt: characters of the prompt that are shown.
+        template: the text in place of ours.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    targets: dict[str, str] = Field(default_factory=dict, repr=False)
+    target_from: Dotted | None = None
+    user_from: Dotted = "user"
+    cost_from: Dotted = "cost"
+    prompt: int = Field(default=300, ge=0, le=1000)
+    template: str | None = Field(default=None, repr=False, min_length=1)
+
+
+Chat = TypeVar("Chat", bound=ChatSettings)

@@ -1,0 +1,242 @@
+"""A message's text as the operator wrote it, in Jinja's sandbox; extra `templates`.
+
+    {{ model }} made {{ outputs|length }} for {{ context.order }}
+    {% for output in outputs %}
+    {{ output.label }}: {{ output.url or output.fate }}
+    {% endfor %}
+
+What stands between the braces is somebody else's, and is escaped for the service when it is sent;
+the rest is the operator's, in the service's own markup. A template cannot run away, because of
+what it may hold: loops over `outputs` and `facts` alone, no more than two deep, no calls, no
+assignments, no powers or products, and filters that make nothing longer than it was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from receiver.event import Event
+from receiver.handlers.chat.link import Link
+from receiver.handlers.chat.message import Failure, Message, Output
+from receiver.handlers.chat.text import Span, clean
+
+if TYPE_CHECKING:
+    from jinja2 import nodes
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MAX_TEMPLATE = 8000
+"""Characters."""
+
+MAX_RENDERED = 20_000
+"""Characters; every service takes less, and nothing is rendered beyond."""
+
+FILTERS = frozenset(
+    (
+        "capitalize",
+        "d",
+        "default",
+        "first",
+        "float",
+        "int",
+        "last",
+        "length",
+        "lower",
+        "title",
+        "trim",
+        "truncate",
+        "upper",
+    )
+)
+"""Filters whose work and result are bounded by what they are given."""
+
+_LOOPS = ("outputs", "facts")
+_DEPTH = 2
+_MAX_VALUE = 1000
+# Private-use characters: `clean` leaves none in a value, and a template may hold none.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_FOREIGN = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
+
+
+class Unfit(ValueError):
+    """A template that is not taken; the text says where and why."""
+
+
+class Template:
+    """A compiled template.
+
+    Args:
+        source: its text.
+
+    Raises:
+        Unfit: a syntax error, a name that is not there, or what a template may not hold.
+        ImportError: Jinja is missing.
+    """
+
+    def __init__(self, source: str) -> None:
+        from jinja2 import TemplateSyntaxError, meta
+
+        if len(source) > MAX_TEMPLATE:
+            raise Unfit(f"{len(source)} characters, expected at most {MAX_TEMPLATE}")
+        if any(not (c.isprintable() or c in "\n\r\t") for c in source):
+            raise Unfit("expected no characters that cannot be seen")
+        environment = _environment()
+        try:
+            tree = environment.parse(source)
+            _check(tree)
+            self._template = environment.from_string(source)
+        except TemplateSyntaxError as error:
+            raise Unfit(f"line {error.lineno}: {error.message}") from None
+        unknown = sorted(meta.find_undeclared_variables(tree) - _values(*_SAMPLES[0]).keys())
+        if unknown:
+            known = ", ".join(sorted(_values(*_SAMPLES[0])))
+            raise Unfit(f"{', '.join(unknown)} is not known, expected one of {known}")
+        for message, event in _SAMPLES:
+            try:
+                self._render(message, event)
+            except Exception as error:  # noqa: BLE001 - whatever it runs into, it will run into it
+                raise Unfit(f"cannot be rendered ({error})") from None
+
+    def render(self, message: Message, event: Event) -> list[Span] | None:
+        """Say a message in the template's words; None where it cannot be rendered.
+
+        The notes of a message are in no template: they always stand below it.
+        """
+        try:
+            text = self._render(message, event)
+        except Exception:  # noqa: BLE001 - no template may keep a message from going out
+            return None
+        return list(_spans(text))
+
+    def _render(self, message: Message, event: Event) -> str:
+        text = ""
+        for part in self._template.generate(_values(message, event)):
+            text += part
+            if len(text) > MAX_RENDERED:
+                break
+        return text
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    from jinja2 import ChainableUndefined, UndefinedError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Missing(ChainableUndefined):
+        """Nothing, as a context without a key gives; but a mistyped attribute of ours is told."""
+
+        def __init__(self, hint: str | None = None, obj: Any = None, *rest: Any, **named: Any):
+            super().__init__(hint, obj, *rest, **named)
+            if isinstance(obj, Output | Failure):
+                raise UndefinedError(f"{type(obj).__name__} has no {self._undefined_name!r}")
+
+    environment = ImmutableSandboxedEnvironment(
+        autoescape=False,
+        finalize=_mark,
+        undefined=Missing,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.clear()
+    return environment
+
+
+def _mark(value: object) -> str:
+    """Mark what a template prints as somebody else's."""
+    if isinstance(value, Link):
+        return value
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return ""
+    return f"{_OPEN}{clean(str(value), _MAX_VALUE)}{_CLOSE}"
+
+
+def _spans(text: str) -> Iterator[Span]:
+    end = 0
+    for found in _FOREIGN.finditer(text):
+        yield Span(text[end : found.start()])
+        yield Span(found[1], foreign=True)
+        end = found.end()
+    # The last value of what was cut off has no end.
+    yield Span(text[end:].partition(_OPEN)[0])
+
+
+def _check(node: nodes.Node, depth: int = 0) -> None:
+    """Refuse what could run away, or reach anything but the values.
+
+    Raises:
+        Unfit: the text names the line.
+    """
+    from jinja2 import nodes
+
+    allowed = (
+        *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.For, nodes.If, nodes.Tuple),
+        *(nodes.Name, nodes.Const, nodes.Getattr, nodes.Getitem, nodes.Filter, nodes.Test),
+        *(nodes.Keyword, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not),
+        *(nodes.CondExpr, nodes.Concat, nodes.Add, nodes.Sub, nodes.Div, nodes.Neg),
+    )
+    if not isinstance(node, allowed):
+        raise Unfit(f"line {node.lineno}: {type(node).__name__.lower()} may not be in a template")
+    if isinstance(node, nodes.Filter) and node.name not in FILTERS:
+        known = ", ".join(sorted(FILTERS))
+        raise Unfit(f"line {node.lineno}: filter {node.name!r}, expected one of {known}")
+    if isinstance(node, nodes.For):
+        over = node.iter.name if isinstance(node.iter, nodes.Name) else None
+        depth += 1
+        if over not in _LOOPS or node.recursive or depth > _DEPTH:
+            raise Unfit(
+                f"line {node.lineno}: a loop, expected one over {' or '.join(_LOOPS)}, and no "
+                f"more than {_DEPTH} inside each other"
+            )
+    for child in node.iter_child_nodes():
+        _check(child, depth)
+
+
+def _values(message: Message, event: Event) -> Mapping[str, Any]:
+    """What a template can name."""
+    return {
+        "headline": message.headline,
+        "type": event.type,
+        "task": message.task,
+        "model": message.model or "",
+        "prompt": message.prompt or "",
+        "duration": message.duration or "",
+        "cost": message.cost or "",
+        "took": message.took or "",
+        "user": message.user or "",
+        "outputs": message.outputs,
+        "more": message.more,
+        "facts": message.facts,
+        "failure": message.failure,
+        "context": event.context,
+    }
+
+
+_SAMPLES = (
+    (
+        Message(
+            "Video ready",
+            good=True,
+            task="task",
+            key="key",
+            model="model",
+            prompt="prompt",
+            duration="5 s",
+            cost="0.25 USD",
+            took="1 min 2 s",
+            user="user",
+            outputs=(Output("Video", "video", Link("https://example.com/v.mp4"), "kept"),),
+        ),
+        Event("id", "wavespeed", "prediction.completed", context={}),
+    ),
+    (
+        Message(
+            "Task failed",
+            good=False,
+            task="task",
+            key="key",
+            failure=Failure("code 1", "advice", "said"),
+        ),
+        Event("id", "wavespeed", "prediction.failed", context={}),
+    ),
+)
+"""What a template is tried on at the start."""

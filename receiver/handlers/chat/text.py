@@ -1,0 +1,120 @@
+"""Text of others, made fit to be shown: one line, printable, and cut where a service counts.
+
+Prompts, errors, model names and ids come from strangers. What would act in a chat is taken from
+them in two steps: `clean` here, for all services alike, and each service's own escaping, or a
+place where it reads no markup (F17).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+Cost = Callable[[str], int]
+"""How many units of a service's limit a text takes."""
+
+MORE = 20
+"""Units of the line that says how many are not shown."""
+
+_WIDE = str.maketrans({mark: chr(ord(mark) + 0xFEE0) for mark in "@<>[]()*_`~|#&\\{}$"})
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of a message.
+
+    Attributes:
+        text: what it says.
+        foreign: it is somebody else's, and must not act; else it is the operator's own.
+    """
+
+    text: str
+    foreign: bool = False
+
+
+def units(text: str) -> int:
+    """UTF-16 code units: what Telegram counts in, and never fewer than there are characters.
+
+    https://core.telegram.org/bots/api#messageentity
+    """
+    return len(text) + sum(letter > "\uffff" for letter in text)
+
+
+def clean(text: str, limit: int) -> str:
+    """Make one printable line of a text, of at most `limit` UTF-16 units.
+
+    Control, bidirectional and zero-width characters become spaces, as line breaks do.
+    """
+    line = "".join(c if c.isprintable() else " " for c in text[: limit * 4])
+    return cut(" ".join(line.split()), limit)
+
+
+def cut(text: str, limit: int, cost: Cost = units) -> str:
+    """Shorten a text to a limit, an ellipsis included; never inside a character or its escape.
+
+    Args:
+        text: not escaped yet.
+        limit: in what `cost` counts.
+        cost: of the text as it will be sent; at least one unit a character.
+    """
+    if len(text) <= limit and cost(text) <= limit:
+        return text
+    left = limit - cost("…")
+    end = 0
+    for end, letter in enumerate(text):  # noqa: B007 - where it stops is what is looked for
+        left -= cost(letter)
+        if left < 0:
+            break
+    return text[:end].rstrip() + "…" if limit >= cost("…") else ""
+
+
+def wide(text: str) -> str:
+    """Write what is markup or a mention somewhere with the wide letters that look alike.
+
+    For services that know no escaping. A URL is no link any more either.
+    """
+    return text.translate(_WIDE).replace("://", "\N{FULLWIDTH COLON}//")
+
+
+def join(spans: Iterable[Span], escape: Callable[[str], str], limit: int) -> str:
+    """Put spans into one text, the foreign ones escaped, cut to a limit in UTF-16 units."""
+    parts: list[str] = []
+    for span in spans:
+        write = escape if span.foreign else str
+        part = write(cut(span.text, limit, lambda piece, write=write: units(write(piece))))  # type: ignore[misc]
+        parts.append(part)
+        limit -= units(part)
+        if limit <= 0:
+            break
+    return "".join(parts).strip()
+
+
+def fitting(lines: Sequence[tuple[int, int]], limit: int) -> list[int]:
+    """Which lines to keep where not all fit, by their places in order.
+
+    Args:
+        lines: of each its rank, where 0 is kept first, and what it takes of the limit.
+        limit: of all together.
+    """
+    kept = []
+    for place, (_, cost) in sorted(enumerate(lines), key=lambda each: each[1][0]):
+        if cost <= limit:
+            kept.append(place)
+            limit -= cost
+    return sorted(kept)
+
+
+def put(lines: Sequence[tuple[int, str]], last: Sequence[str], more: int, limit: int) -> str:
+    """Put lines into one text, as far as they fit, and say how many of the last ones do not.
+
+    Args:
+        lines: each with its rank; see `fitting`.
+        last: what follows them, of rank 1.
+        more: how many of the last are not even among them.
+        limit: in UTF-16 units.
+    """
+    every = [*lines, *((1, line) for line in last)]
+    kept = fitting([(rank, units(line) + 1) for rank, line in every], limit - MORE)
+    more += len(last) - sum(place >= len(lines) for place in kept)
+    shown = [every[place][1] for place in kept]
+    return "\n".join([*shown, f"and {more} more"] if more else shown)

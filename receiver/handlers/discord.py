@@ -1,0 +1,178 @@
+"""`discord`: a message through a webhook, with the video or picture itself where it fits.
+
+    [handlers.team]
+    use = "discord"
+    url = "env:DISCORD_URL"     # https://discord.com/api/webhooks/…; with ?thread_id=… in a thread
+    upload = "10MiB"            # what the server takes; 0 uploads nothing
+
+The text goes out first, and is then edited to hold the files.
+
+| the answer | what follows |
+|---|---|
+| 2xx | done; uploads that fail leave the link |
+| 429 | not before Discord says, for every event of this handler |
+| 5xx, none in time, no connection | again by the retry policy; may come twice |
+| another 4xx | never again |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import httpx
+from pydantic import Field
+
+from receiver.handlers.chat.channel import Channel, Post
+from receiver.handlers.chat.embeds import payload
+from receiver.handlers.chat.media import Reader, multipart
+from receiver.handlers.chat.message import Output
+from receiver.handlers.chat.sending import Answer, Sender, amount, named, refused
+from receiver.handlers.chat.settings import Allow, Bytes, ChatSettings, WebUrl, web_url
+from receiver.handlers.chat.start import start
+from receiver.handlers.chat.template import Template
+from receiver.handlers.chat.text import clean
+from submitter.prediction import JSON
+
+_GONE = "the webhook is no more; make a new one and set its URL"
+_ADVICE = {
+    10003: "the channel or thread is no more; name another",
+    10008: "somebody deleted the message",
+    10015: _GONE,
+    40005: "the server takes no file of this size; lower `upload`",
+    50027: _GONE,
+    50035: "Discord refuses a field of it",
+    220001: "a forum needs a thread; add ?thread_id=… to the URL",
+}
+
+
+class Settings(ChatSettings):
+    """The handler's own settings."""
+
+    url: WebUrl | None = Field(default=None, repr=False, description="the URL of a webhook")
+    upload: Bytes = 10 * 1024**2
+    allow: Allow = ()
+
+
+class Discord(Channel[Settings]):
+    """Posts through webhooks."""
+
+    def __init__(self, settings: Settings, template: Template | None = None, **time: Any) -> None:
+        super().__init__(settings, settings.url, template, **time)
+        self._sender = Sender(settings.allow, waits, clock=self._clock, sleep=self._sleep)
+        self._reader = Reader(settings.allow, settings.upload)
+
+    async def deliver(self, post: Post) -> dict[str, JSON]:
+        """Post the text, then edit the files in."""
+        hook = httpx.URL(post.target)
+        answer = await self._sender.send(
+            "POST",
+            # Without it the answer does not say which message it is.
+            str(hook.copy_set_param("wait", "true")),
+            post.deadline,
+            place=post.target,
+            body=payload(post.message, post.words),
+        )
+        if not answer.well:
+            raise _failed(answer)
+        id = answer.body.get("id")
+        wanted = [each for each in post.message.outputs if each.source]
+        # It becomes a part of a path.
+        if not (isinstance(id, str) and id.isascii() and id.isdigit()):
+            return {}
+        result: dict[str, JSON] = {"message": id}
+        if not (self._settings.upload and wanted):
+            return result
+        message = hook.copy_with(path=f"{hook.path.rstrip('/')}/messages/{id}")
+        attached: dict[str, str] = {}
+        failed: list[JSON] = []
+        for output in wanted:
+            work = partial(self._attach, post, message, output, attached)
+            why = await self._try(work, post.deadline)
+            failed += [f"{output.label}: {why}"] if why else []
+        result["uploaded"] = len(attached)
+        return result | {"not_uploaded": failed} if failed else result
+
+    async def check(self) -> str:
+        """Ask Discord for the webhooks; nothing is posted.
+
+        Raises:
+            GiveUp: one is not there.
+            Retry: Discord does not answer.
+        """
+        names = []
+        for target in self._targets:
+            answer = await self._sender.send("GET", target, self._clock() + 10.0, place=target)
+            if not answer.well:
+                raise _failed(answer)
+            names.append(clean(str(answer.body.get("name")), 80))
+        return f"Discord knows the webhook as {', '.join(names)}"
+
+    async def close(self) -> None:
+        """Let the connections go; the next event makes new ones."""
+        await self._sender.close()
+        await self._reader.close()
+
+    async def _attach(
+        self, post: Post, message: httpx.URL, output: Output, attached: dict[str, str]
+    ) -> None:
+        """Edit one file into the message, and keep the others in it.
+
+        https://discord.com/developers/docs/resources/webhook#edit-webhook-message
+        """
+        left = post.deadline - self._clock()
+        async with self._reader.open(output.source or "", left) as media:
+            name = f"{output.label.lower().replace(' ', '-')}.{media.kind.name}"
+            edit = payload(post.message, post.words, {*attached, output.label})
+            edit["attachments"] = [
+                *({"id": each} for each in attached.values()),
+                {"id": "0", "filename": name},
+            ]
+            fields = {"payload_json": json.dumps(edit)}
+            headers, body = multipart(fields, "files[0]", name, media)
+            answer = await self._sender.stream(
+                "PATCH",
+                str(message),
+                post.deadline,
+                place=post.target,
+                content=body,
+                headers=headers,
+            )
+        if not answer.well:
+            raise _failed(answer)
+        kept = answer.body.get("attachments")
+        last = kept[-1] if isinstance(kept, list) and kept else None
+        attached[output.label] = str(last.get("id")) if isinstance(last, dict) else ""
+
+
+def create(name: str, settings: Mapping[str, Any]) -> Discord:
+    """Make the handler.
+
+    Raises:
+        SettingsError: with all faults.
+    """
+    return Discord(*start(Settings, name, settings, usual="url", fits=web_url))
+
+
+def waits(answer: Answer, now: float) -> float | None:
+    """Seconds that Discord says to wait: it counts, and says so before it refuses.
+
+    https://discord.com/developers/docs/topics/rate-limits
+    """
+    reset = answer.header("x-ratelimit-reset-after", now)
+    if answer.status == 429:
+        told = (answer.header("retry-after", now), amount(answer.body.get("retry_after")), reset)
+        return max((each for each in told if each is not None), default=None)
+    if answer.headers.get("x-ratelimit-remaining") == "0":
+        return reset
+    return named(answer, now)
+
+
+def _failed(answer: Answer) -> Exception:
+    code = answer.body.get("code")
+    known = _ADVICE.get(code) if isinstance(code, int) else None
+    if known is None:
+        known = _GONE if answer.status in (401, 403, 404) else "Discord refuses it"
+    return refused(answer, f"code {code}: {known}" if isinstance(code, int) else known)

@@ -1,0 +1,205 @@
+"""`telegram`: a message of a bot, with the video or picture itself.
+
+    [handlers.team]
+    use = "telegram"
+    token = "env:TELEGRAM_TOKEN"    # of a bot, as BotFather gives it
+    chat = "-1001234567890"         # where the bot may write: an id, or @name of a channel
+    upload = "50MB"                 # what is sent to Telegram where it cannot fetch it; 0: nothing
+
+The text goes out first, and is then edited to be the caption of the first result: from its URL,
+which Telegram fetches itself, or else by an upload.
+
+| the answer | what follows |
+|---|---|
+| ok | done; a result that cannot be shown leaves the link |
+| 429 | not before Telegram says, for every event of this handler |
+| 5xx, none in time, no connection | again by the retry policy; may come twice |
+| another 4xx | never again |
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from pydantic import Field
+
+from receiver.handlers.chat.channel import Channel, Post
+from receiver.handlers.chat.entities import MAX_CAPTION, MAX_TEXT, written
+from receiver.handlers.chat.media import Reader, multipart
+from receiver.handlers.chat.message import Output
+from receiver.handlers.chat.sending import Answer, Sender, amount, named, refused
+from receiver.handlers.chat.settings import Allow, Bytes, ChatSettings, WebUrl
+from receiver.handlers.chat.start import start
+from receiver.handlers.chat.template import Template
+from receiver.handlers.chat.text import clean
+from submitter.prediction import JSON
+
+_CHAT = re.compile(r"-?[0-9]{1,20}|@[A-Za-z][A-Za-z0-9_]{3,60}")
+_TYPES = {"video": "video", "image": "photo", "audio": "audio"}
+# What the API says, in its own words, and what to do.
+_ADVICE = (
+    ("chat not found", "the bot does not know this chat; add it there, or correct the id"),
+    ("upgraded to a supergroup", "the group has another id now; set that"),
+    ("kicked", "somebody removed the bot; add it again"),
+    ("blocked", "the person has blocked the bot"),
+    ("not enough rights", "let the bot write there"),
+)
+
+
+class Settings(ChatSettings):
+    """The handler's own settings."""
+
+    token: str = Field(
+        repr=False,
+        pattern=r"^[0-9]{1,20}:[A-Za-z0-9_-]{10,100}$",
+        description="a bot's token, as BotFather gives it",
+    )
+    chat: str | None = Field(
+        default=None,
+        pattern=f"^(?:{_CHAT.pattern})$",
+        description="the id of a chat, such as -1001234567890, or @name of a channel",
+    )
+    upload: Bytes = 50 * 1000**2
+    api: WebUrl = "https://api.telegram.org"
+    allow: Allow = ()
+
+
+class Telegram(Channel[Settings]):
+    """Writes as a bot."""
+
+    def __init__(self, settings: Settings, template: Template | None = None, **time: Any) -> None:
+        super().__init__(settings, settings.chat, template, **time)
+        self._sender = Sender(settings.allow, waits, clock=self._clock, sleep=self._sleep)
+        self._reader = Reader(settings.allow, settings.upload)
+        self._base = f"{settings.api.rstrip('/')}/bot{settings.token}"
+
+    async def deliver(self, post: Post) -> dict[str, JSON]:
+        """Send the text, then make it the first result's caption."""
+        text, entities = written(post.message, post.words, MAX_TEXT)
+        body = {
+            "chat_id": post.target,
+            "text": text,
+            "entities": entities,
+            "link_preview_options": {"is_disabled": True},
+        }
+        answer = await self._call("sendMessage", post.deadline, post.target, body)
+        sent = answer.body.get("result")
+        id = sent.get("message_id") if isinstance(sent, dict) else None
+        if not isinstance(id, int):
+            return {}
+        result: dict[str, JSON] = {"message": id}
+        wanted = [each for each in post.message.outputs if each.source and each.kind in _TYPES]
+        if self._settings.upload and wanted:
+            why = await self._try(partial(self._show, post, id, wanted[0]), post.deadline)
+            result["uploaded"] = 0 if why else 1
+            if why:
+                result["not_uploaded"] = [f"{wanted[0].label}: {why}"]
+        return result
+
+    async def check(self) -> str:
+        """Ask Telegram who the bot is, and for the chats; nothing is posted.
+
+        Raises:
+            GiveUp: the token is not accepted, or the bot does not know a chat.
+            Retry: Telegram does not answer.
+        """
+        deadline = self._clock() + 10.0
+        answer = await self._call("getMe", deadline, "getMe", {})
+        for target in self._targets:
+            await self._call("getChat", deadline, "getChat", {"chat_id": target})
+        bot = answer.body.get("result")
+        name = clean(str(bot.get("username")), 80) if isinstance(bot, dict) else "a bot"
+        return f"Telegram knows the token as {name}, and the bot knows {len(self._targets)} chats"
+
+    async def close(self) -> None:
+        """Let the connections go; the next event makes new ones."""
+        await self._sender.close()
+        await self._reader.close()
+
+    async def _show(self, post: Post, id: int, output: Output) -> None:
+        """Put a result into the message.
+
+        https://core.telegram.org/bots/api#editmessagemedia
+        """
+        text, entities = written(post.message, post.words, MAX_CAPTION)
+        caption = {"caption": text, "caption_entities": entities}
+        media = {"type": _TYPES[output.kind], "media": output.source, **caption}
+        edit = {"chat_id": post.target, "message_id": id, "media": media}
+        answer = await self._ask("editMessageMedia", post.deadline, post.target, edit)
+        if answer.status == 400:
+            # Telegram could not fetch it, or not so much of it.
+            answer = await self._upload(post, id, output, caption)
+        if not _well(answer):
+            raise _failed(answer)
+
+    async def _upload(
+        self, post: Post, id: int, output: Output, caption: Mapping[str, Any]
+    ) -> Answer:
+        left = post.deadline - self._clock()
+        async with self._reader.open(output.source or "", left) as media:
+            told = {"type": _TYPES[media.sort], "media": "attach://file", **caption}
+            fields = {"chat_id": post.target, "message_id": str(id), "media": json.dumps(told)}
+            name = f"{output.label.lower().replace(' ', '-')}.{media.kind.name}"
+            headers, body = multipart(fields, "file", name, media)
+            return await self._sender.stream(
+                "POST",
+                f"{self._base}/editMessageMedia",
+                post.deadline,
+                place=post.target,
+                content=body,
+                headers=headers,
+            )
+
+    async def _call(self, method: str, deadline: float, place: str, body: object) -> Answer:
+        answer = await self._ask(method, deadline, place, body)
+        if not _well(answer):
+            raise _failed(answer)
+        return answer
+
+    async def _ask(self, method: str, deadline: float, place: str, body: object) -> Answer:
+        return await self._sender.send(
+            "POST", f"{self._base}/{method}", deadline, place=place, body=body
+        )
+
+
+def create(name: str, settings: Mapping[str, Any]) -> Telegram:
+    """Make the handler.
+
+    Raises:
+        SettingsError: with all faults.
+    """
+    return Telegram(*start(Settings, name, settings, usual="chat", fits=_chat))
+
+
+def waits(answer: Answer, now: float) -> float | None:
+    """Seconds that Telegram says to wait.
+
+    https://core.telegram.org/bots/api#responseparameters
+    """
+    parameters = answer.body.get("parameters")
+    if answer.status == 429 and isinstance(parameters, dict):
+        wait = amount(parameters.get("retry_after"))
+        if wait is not None:
+            return wait
+    return named(answer, now)
+
+
+def _chat(text: str) -> None:
+    if not _CHAT.fullmatch(text):
+        raise ValueError("the id of a chat, such as -1001234567890, or @name of a channel")
+
+
+def _well(answer: Answer) -> bool:
+    return answer.well and answer.body.get("ok") is True
+
+
+def _failed(answer: Answer) -> Exception:
+    said = str(answer.body.get("description", "")).lower()
+    advice = next((advice for words, advice in _ADVICE if words in said), "Telegram refuses it")
+    if answer.status in (401, 404):
+        advice = "the token is not accepted; set the one that BotFather gives"
+    return refused(answer, advice)
