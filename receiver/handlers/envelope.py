@@ -53,8 +53,7 @@ def envelope(event: Event) -> dict[str, JSON]:
         data["payload"] = event.payload
     else:
         data["body"] = base64.b64encode(event.body).decode()
-    happened = moment(event.occurred_at or event.received_at)
-    return {"type": event.type, "timestamp": happened, "data": data}
+    return {"type": event.type, "timestamp": moment(happened_at(event)), "data": data}
 
 
 def encode(event: Event) -> bytes:
@@ -67,9 +66,19 @@ def line(value: JSON) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode("ascii")
 
 
+def happened_at(event: Event) -> float:
+    """Unix seconds of the event: by the sender's clock, or by ours where it told none."""
+    return event.occurred_at or event.received_at
+
+
+def instant(seconds: float) -> datetime:
+    """A moment in UTC; the nearest one that can be written, where a clock is impossible (F6)."""
+    return datetime.fromtimestamp(min(max(0.0, seconds), _YEAR_10000), UTC)
+
+
 def moment(seconds: float) -> str:
     """RFC 3339 in UTC, to the millisecond where there are any."""
-    when = datetime.fromtimestamp(min(max(0.0, seconds), _YEAR_10000), UTC)
+    when = instant(seconds)
     spec = "milliseconds" if when.microsecond else "seconds"
     return when.isoformat(timespec=spec).replace("+00:00", "Z")
 
@@ -80,7 +89,20 @@ def plain(key: str) -> str:
     What is no letter, digit or one of `_-~:/` is percent-encoded, also the full stop, which
     divides the parts that Standard Webhooks signs.
     """
-    text = quote(key, safe=":/", errors="surrogatepass").replace(".", "%2E")
-    if len(text) <= MAX_KEY:
+    return _bounded(visible(key, MAX_KEY).replace(".", "%2E"), key, MAX_KEY)
+
+
+def visible(text: str, limit: int = MAX_KEY) -> str:
+    """As `plain`, but full stops stay.
+
+    Args:
+        text: any.
+        limit: characters of what comes back; 71 at least.
+    """
+    return _bounded(quote(text, safe=":/", errors="surrogatepass"), text, limit)
+
+
+def _bounded(text: str, original: str, limit: int) -> str:
+    if len(text) <= limit:
         return text
-    return "sha256:" + hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
+    return "sha256:" + hashlib.sha256(original.encode(errors="surrogatepass")).hexdigest()

@@ -97,6 +97,9 @@ def explain(prefix: str, fault: ErrorDetails, model: type[BaseModel] | None = No
         return f"{key}: missing, expected {about}"
     if fault["type"] == "extra_forbidden":
         return f"{key}: unknown key, expected {_one_of(str(place[-1]), fields, len(place))}"
+    if not place and "error" in fault.get("ctx", {}):
+        # A fault between settings: the whole section would be shown, its secrets too.
+        return f"{key}: expected {fault['ctx']['error']}"
     # The keys of a table may be as private as its values.
     hidden = field is not None and not field.repr
     shown = "'…'" if hidden else _short(repr(fault["input"]))
