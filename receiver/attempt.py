@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from receiver.event import Claim, Dead, Done, Outcome
@@ -61,7 +62,8 @@ async def run(
         result = await _within(_guarded(installed, claim, context), installed.timeout)
     except Exception as error:  # noqa: BLE001 - goes by the retry policy and into the attempt's row
         ended = now + loop.time() - started
-        return retry.next(dispatch.tries, error, ended, random), error
+        decided = retry.next(dispatch.tries, error, ended, random)
+        return replace(decided, error=installed.masked(decided.error)), error
     return Done(_as_json(result)), None
 
 

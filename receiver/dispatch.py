@@ -148,7 +148,8 @@ class Dispatcher:
                 async with asyncio.timeout(CLOSE_LIMIT):
                     await handler.close()
             except Exception as error:  # noqa: BLE001 - one handler's end is not another's
-                self._tell(Details("handler.failed", handler=handler.name, error=describe(error)))
+                text = handler.masked(describe(error))
+                self._tell(Details("handler.failed", handler=handler.name, error=text))
 
     async def _work(self, stops: int) -> None:
         async with self._heartbeat():

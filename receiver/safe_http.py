@@ -81,6 +81,47 @@ def client(
     )
 
 
+async def reach(
+    url: str,
+    allow: Sequence[str] = (),
+    *,
+    timeout: float = 10.0,
+    tls: ssl.SSLContext | None = None,
+    resolve: Resolver | None = None,
+) -> str:
+    """Connect to where a URL leads, as the client would, and send nothing but TLS's greeting.
+
+    Args:
+        url: http or https; no more of it than its host leaves this machine.
+        allow: private targets that may be called, as for `client`.
+        timeout: seconds.
+        tls: other certificates than the usual ones.
+        resolve: looks a name up; the system's resolver unless given.
+
+    Returns:
+        One sentence, for a handler's `check`.
+
+    Raises:
+        Refused: it leads inside, or must not be called.
+        httpx.HTTPError: nothing answers there, or not with the host's certificate.
+    """
+    target = httpx.URL(url)
+    check_url(target)
+    encrypted = target.scheme == "https"
+    port = target.port or (443 if encrypted else 80)
+    guard = _Guard(Allowed.parse(allow), resolve or _lookup)
+    async with _exchange(asyncio.get_running_loop().time() + timeout):
+        stream = await guard.connect_tcp(target.host, port, timeout)
+        try:
+            if encrypted:
+                context = tls or httpx.create_ssl_context()
+                stream = await stream.start_tls(context, target.host, timeout)
+        finally:
+            await stream.aclose()
+    secured = " with TLS" if encrypted else ""
+    return f"{_shown(target.host)}: port {port} takes connections{secured}"
+
+
 async def _lookup(host: str, port: int) -> list[str]:
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from receiver.cli.check_database import look_at_database
+from receiver.cli.check_handlers import handlers
 from receiver.cli.finding import Finding
 from receiver.cli.options import AsJson, Config, Database, Modules, Pooler, Schema, option, reading
 from receiver.errors import SettingsError
@@ -34,9 +35,10 @@ def check(
 ) -> None:
     """Look whether all is there, and say what to do.
 
-    It reads the settings and tries database, secrets, keys, public URL and handlers. Nothing is
-    changed, and a database that is not there is not made. With WAVESPEED_API_KEY set,
-    the account's webhook secret is compared with the one in the settings.
+    It reads the settings and tries database, secrets, keys, public URL and handlers: those that
+    stand on something outside look whether it is there, and send no event. Nothing is changed,
+    and a database that is not there is not made. With WAVESPEED_API_KEY set, the account's
+    webhook secret is compared with the one in the settings.
 
     Example: wavehook check
 
@@ -52,7 +54,7 @@ def check(
     )
     findings: Iterable[Finding]
     if found.faults:
-        findings = chain(map(_fault, found.faults), _handlers(found.settings))
+        findings = chain(map(_fault, found.faults), handlers(found.settings))
     else:
         findings = _look(found.settings)
     well = True
@@ -88,7 +90,7 @@ def _look(settings: Settings) -> Iterator[Finding]:
     yield _seal(settings)
     yield _public_url(settings)
     yield _reconcile(settings)
-    yield from _handlers(settings)
+    yield from handlers(settings)
 
 
 def _sources(settings: Settings) -> Iterator[Finding]:
@@ -196,16 +198,3 @@ def _reconcile(settings: Settings) -> Finding:
     else:
         found = "off where handlers run before the reply; let a schedule run `wavehook reconcile`"
     return Finding("reconcile", found)
-
-
-def _handlers(settings: Settings) -> Iterator[Finding]:
-    from receiver.handlers.loading import install
-
-    try:
-        installed = install(settings.handlers, settings.modules)
-    except SettingsError as error:
-        for fault in error.faults:
-            yield Finding("handlers", fault, "correct the section, or the module")
-        return
-    names = ", ".join(sorted(handler.name for handler in installed))
-    yield Finding("handlers", names or "none: events are stored, and nothing acts on them")

@@ -8,7 +8,7 @@ an idempotency key, or check before you act.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -74,6 +74,7 @@ class Installed:
         retry: what happens after a failure.
         close: lets go of what the handler holds, at shutdown.
         check: tries what the handler stands on, without sending an event; see `Factory`.
+        hidden: what its settings hold from the environment and from files.
     """
 
     route: Route
@@ -84,8 +85,21 @@ class Installed:
     retry: Backoff = field(default_factory=Backoff)
     close: Callable[[], Awaitable[None]] | None = None
     check: Callable[[], Awaitable[str]] | None = None
+    hidden: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def name(self) -> str:
         """The handler's name in the settings."""
         return self.route.name
+
+    def masked(self, text: str) -> str:
+        """What the handler's code says of an error, without its secrets (F16)."""
+        return mask(text, self.hidden)
+
+
+def mask(text: str, hidden: Iterable[str]) -> str:
+    """A text to be shown, without what must not be."""
+    # Longest first: one may hold another. A word of three letters is no secret, but part of many.
+    for each in sorted(hidden, key=len, reverse=True):
+        text = text.replace(each, "…") if len(each) > 3 else text
+    return text

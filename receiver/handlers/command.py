@@ -108,6 +108,15 @@ class Command:
             await self._close(transport, run)
         return _read(transport.get_returncode(), bytes(run.output))
 
+    async def check(self) -> str:
+        """Look whether the program, and where it is to run, are still there."""
+        program, folder = self._arguments[0], self._settings.cwd
+        if await asyncio.to_thread(shutil.which, program) is None:
+            raise FileNotFoundError(f"{program} is no program that we may run")
+        if folder is not None and not await asyncio.to_thread(os.access, folder, os.X_OK):
+            raise FileNotFoundError(f"{folder} is no folder that we may enter")
+        return f"{program} can be run"
+
     async def _start(self, context: Context) -> tuple[asyncio.SubprocessTransport, _Run]:
         settings = self._settings
         starting = asyncio.ensure_future(

@@ -41,7 +41,7 @@ from receiver.handlers.base import Context
 from receiver.handlers.envelope import encode, plain
 from receiver.handlers.rules import SomeTexts, Texts
 from receiver.handlers.settings import read
-from receiver.safe_http import check_url, client
+from receiver.safe_http import check_url, client, reach
 from submitter.retry_after import retry_after
 
 _AGAIN = frozenset({408, 409, 425, 429})
@@ -177,6 +177,10 @@ class Forward:
             # Its own text might show the URL.
             raise Retry(f"{self._url.host}: {type(error).__name__}") from None
         return _read(response, now)
+
+    async def check(self) -> str:
+        """Connect, and send nothing."""
+        return await reach(str(self._url), self._allow)
 
     async def close(self) -> None:
         """Let the connections go; the next event makes new ones."""

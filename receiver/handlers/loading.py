@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -13,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from receiver.errors import SettingsError
-from receiver.handlers.base import Handler, Installed
+from receiver.handlers.base import Handler, Installed, mask
 from receiver.handlers.decorator import marked
 from receiver.handlers.rules import NAME, NAME_EXPECTED, Rules
 from receiver.handlers.settings import Hidden, explain, resolve
@@ -91,7 +92,7 @@ def load_section(name: str, settings: Mapping[str, Any]) -> Installed:
     if own and not faults:
         rules = _rules(prefix, {**own, **ruled}, faults)
     _raise_if(faults)
-    return rules.install(name, handler)
+    return replace(rules.install(name, handler), hidden=_hidden(values))
 
 
 def _rules(prefix: str, ruled: Mapping[str, Any], faults: list[str]) -> Rules:
@@ -117,7 +118,7 @@ def _make(name: str, use: object, settings: Mapping[str, Any]) -> Handler:
     except ValidationError as error:
         raise SettingsError([explain(prefix, fault) for fault in error.errors()]) from None
     except Exception as error:  # noqa: BLE001 - a stranger's factory may raise anything
-        text = _masked(describe(error), settings)
+        text = mask(describe(error), _hidden(settings))
         raise SettingsError([f"{prefix}: {entry.name!r} cannot be made ({text})"]) from None
     if not callable(handler):
         raise SettingsError([f"{prefix}.use: {entry.name!r}, expected a factory of a handler"])
@@ -152,14 +153,14 @@ def _unimportable(entry: EntryPoint, error: ImportError) -> str:
     return text
 
 
-def _masked(text: str, value: Any) -> str:
-    """Take out of a text what came from the environment or a file."""
+def _hidden(value: Any) -> tuple[str, ...]:
+    """What came from the environment or a file, however deep."""
     if isinstance(value, Hidden):
-        return text.replace(str(value), "…")
+        return (str(value),)
     items = value.values() if isinstance(value, Mapping) else value
-    for item in items if isinstance(value, Mapping | list) else ():
-        text = _masked(text, item)
-    return text
+    if not isinstance(value, Mapping | list):
+        return ()
+    return tuple(text for item in items for text in _hidden(item))
 
 
 def load_modules(names: str | Iterable[str]) -> list[Installed]:

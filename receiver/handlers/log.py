@@ -53,6 +53,13 @@ class Log:
             # A disk or a pipe may make us wait; the event loop must not.
             await asyncio.to_thread(self._write, data)
 
+    async def check(self) -> str:
+        """Open the file."""
+        if self._path is None:
+            return "writes to standard output"
+        os.close(await asyncio.to_thread(_open, self._path))
+        return f"{self._path} can be written"
+
     def _write(self, data: bytes) -> None:
         if self._path is None:
             _write_all(_STDOUT, data)

@@ -85,7 +85,7 @@ def test_all_is_well(folder: Path, url: str) -> None:
     assert found["API key"]["ok"]
     assert found["source"]["found"] == "wavespeed: verified with 1 secret"
     assert "alive" in found["public URL"]["found"]
-    assert found["handlers"]["found"] == "keep"
+    assert found["handler"]["found"] == "keep: writes to standard output"
     assert [path.name for path in folder.iterdir()] == ["wavehook.toml"]
 
 

@@ -418,3 +418,20 @@ def test_program_and_folder_are_both_reported() -> None:
     with pytest.raises(SettingsError) as error:
         create("run", {"run": ["no-such-tool"], "cwd": "/no/such/folder"})
     assert len(error.value.faults) == 2
+
+
+async def test_its_check_looks_for_program_and_folder(tmp_path: Path) -> None:
+    """Either may have gone since the start; nothing is run."""
+    program, folder = tmp_path / "tool", tmp_path / "folder"
+    program.write_text("#!/bin/sh\ntouch ran\n")
+    program.chmod(0o700)
+    folder.mkdir()
+    run = create("run", {"run": [str(program)], "cwd": str(folder)})
+    assert await run.check() == f"{program} can be run"
+    assert list(folder.iterdir()) == []
+    folder.rmdir()
+    with pytest.raises(FileNotFoundError, match=r"folder is no folder that we may enter$"):
+        await run.check()
+    program.chmod(0o600)
+    with pytest.raises(FileNotFoundError, match=r"tool is no program that we may run$"):
+        await run.check()

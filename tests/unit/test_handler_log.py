@@ -140,3 +140,15 @@ def test_faults_show_at_start(settings: dict[str, object], fault: str) -> None:
     """A file that cannot be written is known before the first event."""
     with pytest.raises(SettingsError, match=fault):
         create("log", settings)
+
+
+async def test_its_check_opens_the_file(tmp_path: Path) -> None:
+    """What was writable at the start need not be so now."""
+    log = create("log", {"to": str(tmp_path / "folder")})
+    assert await log.check() == f"{tmp_path}/folder can be written"
+    assert (tmp_path / "folder").read_text() == ""
+    (tmp_path / "folder").unlink()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        await log.check()
+    assert await create("log", {}).check() == "writes to standard output"

@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 
+from receiver.dispatch import Dispatcher
 from receiver.errors import SettingsError
+from receiver.event import Event
 from receiver.handlers.command import Command
 from receiver.handlers.http import Forward
 from receiver.handlers.loading import install, load_modules, load_section
 from receiver.handlers.log import Log
 from receiver.retry import Backoff
 from receiver.routing import Route
+from receiver.stores.memory import MemoryStore
+from receiver.telemetry import Details
 
 Project = Callable[..., None]
 
@@ -287,6 +291,43 @@ def test_a_strangers_crash_shows_no_secret(
     (fault,) = faults({"use": "broken", "token": "env:TOKEN", "more": ["env:TOKEN"]})
     assert fault.startswith("handlers.x: 'broken' cannot be made (RuntimeError: cannot use")
     assert "s3cret" not in fault
+
+
+async def test_what_came_from_the_environment_is_in_no_error(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F16: not in the row of an attempt, nor in the log, whatever a handler's error repeats."""
+    monkeypatch.setenv("TOKEN", "s3cret")
+    monkeypatch.setenv("BOTH", "Bearer s3cret")
+    monkeypatch.setenv("SHORT", "us")
+    project(
+        "leaky = leaky_module:create",
+        leaky_module="""
+            class Leaky:
+                def __init__(self, settings):
+                    self.text = "because " + str(dict(settings))
+                async def __call__(self, event, context):
+                    raise ConnectionError(self.text)
+                async def close(self):
+                    raise ConnectionError(self.text)
+            def create(name, settings):
+                return Leaky({key: str(value) for key, value in settings.items()})
+        """,
+    )
+    section = {"use": "leaky", "a": "env:TOKEN", "b": "env:BOTH", "c": "env:SHORT", "d": "open"}
+    installed = load_section("x", section)
+    assert "s3cret" not in repr(installed)
+    event, told = Event("s:1:x", "s", "t"), list[Details]()
+    store = MemoryStore()
+    await store.open()
+    await store.add(event, {"x": ()})
+    dispatcher = Dispatcher(store, [installed], owner="one", hooks=[told.append])
+    await dispatcher.drain()
+    await dispatcher.stop(0)
+    (dispatch,) = await store.dispatches(event.id)
+    because = "ConnectionError: because {'a': '…', 'b': '…', 'c': 'us', 'd': 'open'}"
+    assert dispatch.error == because
+    assert [each.error for each in told] == [because, because]
 
 
 def test_a_missing_package_names_the_module(project: Project) -> None:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from receiver.errors import Refused
-from receiver.safe_http import client
+from receiver.safe_http import client, reach
 
 Answer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
@@ -408,3 +408,48 @@ def test_a_wrong_allow_list_is_an_error() -> None:
     """F34: an entry that is not understood is never ignored."""
     with pytest.raises(ValueError, match="host:port"):
         client(["http://inside"])
+
+
+async def test_reaching_is_connecting_and_no_more(tmp_path: Path) -> None:
+    """A target is tried, with its certificate where it has one, and no request is made."""
+    theirs, ours = certificate(tmp_path, "good.example")
+    resolve = names(good_example="127.0.0.1", evil_example="127.0.0.1")
+    async with serving(OK) as plain, serving(OK, theirs) as server:
+        assert await reach(f"http://127.0.0.1:{plain.port}/a?b", ["127.0.0.1"]) == (
+            f"127.0.0.1: port {plain.port} takes connections"
+        )
+        allow = ["good.example", "evil.example"]
+        url = f"https://good.example:{server.port}/"
+        assert await reach(url, allow, tls=ours, resolve=resolve) == (
+            f"good.example: port {server.port} takes connections with TLS"
+        )
+        with pytest.raises(httpx.ConnectError, match="certificate"):
+            await reach(url, allow, resolve=resolve)
+        with pytest.raises(httpx.ConnectError, match="evil"):
+            await reach(url.replace("good", "evil"), allow, tls=ours, resolve=resolve)
+    assert (plain.heads, server.heads) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://127.0.0.1:9/", "is a loopback address"),
+        ("ftp://h.example/", "only http and https"),
+        ("https://in.example", "is a private address"),
+    ],
+)
+async def test_what_is_not_called_is_not_reached(url: str, why: str) -> None:
+    """F34: the guard is the client's."""
+    with pytest.raises(Refused, match=why):
+        await reach(url, resolve=names(in_example="10.0.0.1", **{"127_0_0_1": "127.0.0.1"}))
+
+
+async def test_reaching_has_a_time_limit() -> None:
+    """F35: a name that does not resolve in time holds nobody up."""
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        await asyncio.Event().wait()
+        return []
+
+    with pytest.raises(httpx.ReadTimeout):
+        await reach("https://slow.example", timeout=0.01, resolve=resolve)
