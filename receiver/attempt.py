@@ -13,7 +13,7 @@ from receiver.handlers.base import Context, Installed
 from submitter.prediction import JSON
 
 MAX_RESULT = 64 * 1024
-"""Bytes of a handler's result that are kept; a longer one is not."""
+"""Bytes of a handler's result, as compact JSON, that are kept; a longer one is not."""
 
 CANCEL_GRACE = 1.0
 """Seconds that a cancelled handler has to clean up before it is left behind."""
@@ -99,7 +99,17 @@ def _as_json(result: object) -> JSON:
     if result is None:
         return None
     try:
-        text = json.dumps(result, allow_nan=False)
+        data = compact(result)
     except (TypeError, ValueError, RecursionError):
         return None
-    return json.loads(text) if len(text) <= MAX_RESULT else None
+    return json.loads(data) if len(data) <= MAX_RESULT else None
+
+
+def compact(result: object) -> bytes:
+    """A result as it is measured.
+
+    Raises:
+        TypeError, ValueError, RecursionError: it is no JSON.
+    """
+    text = json.dumps(result, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return text.encode()

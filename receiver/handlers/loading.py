@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from receiver.errors import SettingsError
-from receiver.handlers.base import Handler, Installed, mask
+from receiver.handlers.base import Factory, Handler, Installed, mask
 from receiver.handlers.decorator import marked
 from receiver.handlers.rules import NAME, NAME_EXPECTED, Rules
 from receiver.handlers.settings import Hidden, explain, resolve
@@ -103,26 +103,46 @@ def _rules(prefix: str, ruled: Mapping[str, Any], faults: list[str]) -> Rules:
         return Rules()
 
 
+def make(name: str, use: str, load: Callable[[], Factory], settings: Mapping[str, Any]) -> Handler:
+    """Call a factory; whatever it raises becomes faults of the handler's section.
+
+    Args:
+        name: the handler's name.
+        use: the factory's name.
+        load: imports the factory.
+        settings: the handler's own.
+
+    Raises:
+        SettingsError: with all faults.
+        ImportError: something is not installed.
+    """
+    prefix = f"handlers.{name}"
+    try:
+        handler = load()(name, settings)
+    except SettingsError as error:
+        raise SettingsError(
+            [f if f.startswith("handlers.") else f"{prefix}: {f}" for f in error.faults]
+        ) from None
+    except ImportError:
+        raise
+    except ValidationError as error:
+        raise SettingsError([explain(prefix, fault) for fault in error.errors()]) from None
+    except Exception as error:  # noqa: BLE001 - a stranger's factory may raise anything
+        text = mask(describe(error), _hidden(settings))
+        raise SettingsError([f"{prefix}: {use!r} cannot be made ({text})"]) from None
+    if not callable(handler):
+        raise SettingsError([f"{prefix}.use: {use!r}, expected a factory of a handler"])
+    return handler
+
+
 def _make(name: str, use: object, settings: Mapping[str, Any]) -> Handler:
     """Find the factory behind `use` and call it."""
     prefix = f"handlers.{name}"
     entry = _entry(prefix, use)
     try:
-        handler: Handler = entry.load()(name, settings)
-    except SettingsError as error:
-        raise SettingsError(
-            [f if f.startswith("handlers.") else f"{prefix}: {f}" for f in error.faults]
-        ) from None
+        return make(name, entry.name, entry.load, settings)
     except ImportError as error:
         raise SettingsError([f"{prefix}.use: {_unimportable(entry, error)}"]) from None
-    except ValidationError as error:
-        raise SettingsError([explain(prefix, fault) for fault in error.errors()]) from None
-    except Exception as error:  # noqa: BLE001 - a stranger's factory may raise anything
-        text = mask(describe(error), _hidden(settings))
-        raise SettingsError([f"{prefix}: {entry.name!r} cannot be made ({text})"]) from None
-    if not callable(handler):
-        raise SettingsError([f"{prefix}.use: {entry.name!r}, expected a factory of a handler"])
-    return handler
 
 
 def _entry(prefix: str, use: object) -> EntryPoint:

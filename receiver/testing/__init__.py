@@ -10,14 +10,18 @@ assert [attempt.outcome for attempt in run.attempts] == ["retry", "done"]
 from __future__ import annotations
 
 from receiver.testing import deliveries
+from receiver.testing.contract import HandlerContract
 from receiver.testing.events import Earlier, context, event
+from receiver.testing.hostile import hostile_events
 from receiver.testing.running import Run, run_handler
 
 __all__ = [
     "Earlier",
+    "HandlerContract",
     "Run",
     "context",
     "deliveries",
     "event",
+    "hostile_events",
     "run_handler",
 ]

@@ -11,6 +11,7 @@ from receiver.dispatch import Dispatcher
 from receiver.event import PARKED, Attempt, Dead, DispatchState, Event, RetryAt
 from receiver.handlers.base import Context, Handler, Installed
 from receiver.handlers.decorator import marked
+from receiver.handlers.rules import Rules
 from receiver.retry import Backoff
 from receiver.routing import Route, match
 from receiver.stores.memory import MemoryStore
@@ -92,11 +93,9 @@ async def run_handler(
 
 def _installed(handler: Function | Installed, earlier: Earlier, timeout: float | None) -> Installed:
     if not isinstance(handler, Installed):
-        handler = marked(handler) or Installed(
-            Route("handler", on=("*", PARKED)),
-            cast("Handler", handler),
-            close=getattr(handler, "close", None),
-        )
+        own = {"on": ("*", PARKED), **getattr(handler, "rules", {})}
+        made = Rules.model_validate(own).install("handler", cast("Handler", handler))
+        handler = marked(handler) or made
     after = tuple(dict.fromkeys((*handler.route.after, *earlier)))
     return replace(
         handler,

@@ -129,6 +129,16 @@ async def test_an_event_that_a_function_does_not_want() -> None:
     assert (await run_handler(Scripted(None), event(body=b"\xff"))).state == "done"
 
 
+async def test_a_handler_may_bring_its_rules() -> None:
+    """They hold as they do where a section names it."""
+
+    class Patient(Scripted):
+        rules = {"retry": {"attempts": 2, "base": "1h", "cap": "1h"}}
+
+    run = await run_handler(Patient(OSError(), OSError()))
+    assert (run.state, run.waited) == ("dead", (3600,))
+
+
 async def test_an_installed_handler_is_run_under_its_rules(tmp_path: object) -> None:
     """As it is made from a section of the settings."""
     section = {"use": "log", "to": f"{tmp_path}/log", "on": "prediction.failed"}
