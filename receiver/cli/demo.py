@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from receiver.cli.demo_database import KEPT, Place, placed
 
 if TYPE_CHECKING:
     from receiver.build import Parts
     from receiver.cli.demo_handler import Tally
     from receiver.cli.demo_ledger import Ledger, Summary
     from receiver.cli.demo_view import View
+    from receiver.config import Settings
     from submitter.simulator import Faults, Simulator
 
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"
@@ -27,7 +28,6 @@ TASKS = 10
 SPEED = 20.0
 FAULTS = "duplicate=0.3,reorder=0.3,early-webhook=0.1"
 SEED = 39
-KEPT = "wavehook-demo.db"
 
 LEASE = 2.0
 """Seconds after which the dispatch of a killed worker is taken up."""
@@ -43,7 +43,10 @@ def demo(
     ] = None,
     *,
     keep: Annotated[
-        bool, typer.Option("--keep", help=f"Keep the inbox, in {KEPT} unless PATH says where.")
+        bool,
+        typer.Option(
+            "--keep", help=f"Keep the inbox, in {KEPT} or its schema unless PATH says where."
+        ),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")
@@ -56,19 +59,22 @@ def demo(
     On purpose, webhooks come twice, out of order, and before the submit's answer; one is forged; a
     worker is killed over one task, and another task's handler fails at first.
 
+    The inbox is a file; where WAVEHOOK_DATABASE is a PostgreSQL, a schema of its own there.
+
     Example: wavehook demo --keep
 
-    Exit codes: 0 all ten were handled exactly once, 1 they were not, 2 usage.
+    Exit codes: 0 all ten were handled exactly once, 1 they were not, 2 usage or settings.
     """
     from receiver.telemetry.log import configure
 
     configure(level="error")
-    asyncio.run(_play(_place(path, keep=keep), as_json=as_json))
+    asyncio.run(_play(path, keep=keep, as_json=as_json))
 
 
-async def _play(kept: Path | None, *, as_json: bool) -> None:
-    with _database(kept) as database, _view(as_json=as_json) as view:
-        summary = await run(view, database, kept=kept is not None)
+async def _play(path: str | None, *, keep: bool, as_json: bool) -> None:
+    async with placed(path, keep=keep) as place:
+        with _view(as_json=as_json) as view:
+            summary = await run(view, place)
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
     else:
@@ -79,13 +85,12 @@ async def _play(kept: Path | None, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-async def run(view: View, database: Path, *, kept: bool = False) -> Summary:
+async def run(view: View, place: Place) -> Summary:
     """Run the demo.
 
     Args:
         view: shows it.
-        database: the inbox's file; made here.
-        kept: it will still be there afterwards.
+        place: of the inbox, which is made here.
     """
     from cryptography.fernet import Fernet
 
@@ -100,7 +105,7 @@ async def run(view: View, database: Path, *, kept: bool = False) -> Summary:
     key = Fernet.generate_key().decode()
     faults = Faults.parse(FAULTS, SEED)
     async with Simulator(speed=SPEED, faults=faults) as sim:
-        parts = _receiver(sim, database, key, ledger)
+        parts = _receiver(sim, place.settings, key, ledger)
         async with (
             serving(parts.app, lifespan=True) as url,
             _shown(view, ledger, sim),
@@ -120,18 +125,16 @@ async def run(view: View, database: Path, *, kept: bool = False) -> Summary:
             finally:
                 await parts.dispatcher.stop(1.0)
             once = await _exactly_once(parts, ledger, tally)
-    return _summary(ledger, exactly_once=once, started=started, database=database if kept else None)
+    return _summary(ledger, exactly_once=once, started=started, place=place)
 
 
-def _receiver(sim: Simulator, database: Path, key: str, ledger: Ledger) -> Parts:
+def _receiver(sim: Simulator, place: Settings, key: str, ledger: Ledger) -> Parts:
     """The receiver as `serve` builds it; its dispatcher is started by hand."""
     from receiver.build import build
-    from receiver.config import Settings
     from receiver.config.secret import Secret
 
-    # Not by `load`: a demo is the same whatever the environment and a file here say.
-    settings = Settings(
-        database=f"sqlite:///{database}",
+    settings = replace(
+        place,
         seal_keys=(Secret(key),),
         modules=("receiver.cli.demo_handler",),
         dispatch="external",
@@ -215,11 +218,10 @@ async def _exactly_once(parts: Parts, ledger: Ledger, tally: Tally) -> bool:
     )
 
 
-def _summary(
-    ledger: Ledger, *, exactly_once: bool, started: float, database: Path | None
-) -> Summary:
+def _summary(ledger: Ledger, *, exactly_once: bool, started: float, place: Place) -> Summary:
     from receiver.cli.demo_ledger import Summary
 
+    path = place.settings.database_path
     return Summary(
         submitted=len(ledger.tasks),
         verified=ledger.verified.total(),
@@ -229,7 +231,8 @@ def _summary(
         handled=len(ledger.done.intersection(ledger.tasks)),
         exactly_once=exactly_once,
         seconds=round(time.monotonic() - started, 3),
-        database=str(database) if database else None,
+        database=place.settings.database_place if place.kept else None,
+        schema=place.settings.database_schema if place.kept and path is None else None,
     )
 
 
@@ -263,24 +266,3 @@ def _view(*, as_json: bool) -> View:
     if as_json:
         return Silent()
     return LiveTable(Console()) if sys.stdout.isatty() else Lines(typer.echo)
-
-
-def _place(path: str | None, *, keep: bool) -> Path | None:
-    if path is None and not keep:
-        return None
-    place = Path(path or KEPT).resolve()
-    if place.exists():
-        raise typer.BadParameter(f"{place} is there already; name another", param_hint="PATH")
-    if not place.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {place.parent}", param_hint="PATH")
-    return place
-
-
-@contextmanager
-def _database(kept: Path | None) -> Iterator[Path]:
-    """The inbox's file: where it is to be kept, or in a folder that goes."""
-    if kept is not None:
-        yield kept
-        return
-    with tempfile.TemporaryDirectory(prefix="wavehook-demo-") as folder:
-        yield Path(folder) / "inbox.db"

@@ -42,6 +42,7 @@ class Summary:
         exactly_once: every task was handled, once, under a key of its own, and nothing else was.
         seconds: how long it took.
         database: where the inbox was kept; None where it was not.
+        schema: in which schema, on PostgreSQL.
     """
 
     submitted: int
@@ -53,6 +54,7 @@ class Summary:
     exactly_once: bool
     seconds: float
     database: str | None = None
+    schema: str | None = None
 
 
 class Ledger:

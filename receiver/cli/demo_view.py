@@ -132,12 +132,14 @@ def closing(summary: Summary) -> str:
         f"handled             {summary.handled}  ({word}, {summary.seconds:.1f} s)",
     ]
     if summary.database:
-        url = f"sqlite:///{summary.database}"
+        flag = f"--database sqlite:///{summary.database}"
+        if summary.schema:
+            flag = f"--database-schema {summary.schema}"
         lines += [
             "",
             "The inbox is kept. Look into it:",
-            f"  wavehook events --database {url}",
-            f"  wavehook events --database {url} --json",
-            f"  wavehook show EVENT_ID --database {url}",
+            f"  wavehook events {flag}",
+            f"  wavehook events {flag} --json",
+            f"  wavehook show EVENT_ID {flag}",
         ]
     return "\n".join(lines)

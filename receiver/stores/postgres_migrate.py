@@ -58,6 +58,23 @@ async def _migrate(link: Link, schema: str) -> int:
     return len(pending)
 
 
+async def remove(url: str, schema: str, *, pooler: bool) -> None:
+    """Remove a schema, and all that is in it; the arguments are those of `PostgresStore`.
+
+    Raises:
+        StoreUnavailable: the server cannot be reached, or does not let us.
+    """
+    link = Link(url, pooler=pooler)
+    await link.open()
+    try:
+        async with link.use() as connection:
+            await connection.execute(named("remove", schema))
+    except link.errors as error:
+        raise link.word(error) from None
+    finally:
+        await link.close()
+
+
 @cache
 def named(name: str, schema: str) -> str:
     """One of the named statements, for a schema."""

@@ -20,11 +20,18 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from receiver.cli import application as cli
 from receiver.cli.demo import demo, run
+from receiver.cli.demo_database import in_file, placed
 from receiver.cli.demo_ledger import Summary
-from receiver.cli.demo_view import Lines, LiveTable, Silent
+from receiver.cli.demo_view import Lines, LiveTable, Silent, closing
 from receiver.cli.group import Group
+from receiver.database import open_store, there
+from receiver.errors import SettingsError
+from receiver.stores.postgres_migrate import remove
 from receiver.stores.sqlite import SQLiteStore
+from submitter.postgres import place
+from tests import needed
 
 # The package has a function of the same name.
 module = importlib.import_module("receiver.cli.demo")
@@ -116,7 +123,7 @@ async def test_on_a_terminal_it_draws_a_table(tmp_path: Path) -> None:
     console = Console(file=screen, force_terminal=True, width=100)
     before = asyncio.all_tasks()
     with LiveTable(console) as view:
-        summary = await run(view, tmp_path / "demo.db")
+        summary = await run(view, in_file(tmp_path / "demo.db"))
     assert summary.exactly_once
     assert summary.database is None
     assert "10/10 handled" in screen.getvalue()
@@ -150,7 +157,7 @@ def test_a_run_beside_the_stores_word_is_no_success(
 
     monkeypatch.setattr(module, "SPEED", FAST)
     monkeypatch.setattr("receiver.cli.demo_handler.Tally", twice)
-    summary = asyncio.run(run(Silent(), tmp_path / "demo.db"))
+    summary = asyncio.run(run(Silent(), in_file(tmp_path / "demo.db")))
     assert summary.handled == 10
     assert not summary.exactly_once
 
@@ -210,3 +217,58 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("fast")
+def test_on_the_postgres_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """F3, F23, F24, F30: the same loop in a schema of its own, which is kept where it is wanted."""
+    url = needed.postgres()
+    monkeypatch.setenv("WAVEHOOK_DATABASE", url)
+    monkeypatch.chdir(tmp_path)
+    result = invoke("--json", "--keep")
+    summary = Summary(**json.loads(result.stdout))
+    schema = summary.schema
+    assert schema is not None
+    try:
+        assert (result.exit_code, summary.exactly_once, summary.handled) == (0, True, 10)
+        assert summary.database == f"{place(url)}, schema {schema}"
+        assert f"wavehook events --database-schema {schema}" in closing(summary)
+        looked = CliRunner().invoke(cli(), ["events", "--json", "--database-schema", schema])
+        assert [json.loads(line)["dispatches"] for line in looked.stdout.splitlines()] == [
+            {"publish": "done"}
+        ] * 10
+    finally:
+        asyncio.run(remove(url, schema, pooler=False))
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_schema_of_a_demo_goes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the demo fails; nothing else on the server is touched."""
+    url = needed.postgres()
+    monkeypatch.setenv("WAVEHOOK_DATABASE", url)
+    context = placed(None, keep=False)
+    at = await context.__aenter__()
+    store = open_store(at.settings)
+    await store.open()
+    await store.close()
+    assert await there(at.settings)
+    failure = ZeroDivisionError()
+    assert not await context.__aexit__(ZeroDivisionError, failure, None)
+    assert not await there(at.settings)
+    assert not at.kept
+
+
+async def test_a_path_is_a_file_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Who names a file gets it, and other settings of the environment change nothing."""
+    monkeypatch.setenv("WAVEHOOK_DATABASE", "postgresql://127.0.0.1:1/x")
+    monkeypatch.setenv("WAVEHOOK_PORT", "no number")
+    async with placed(str(tmp_path / "kept.db"), keep=False) as at:
+        assert (at.settings.database_path, at.kept) == (tmp_path / "kept.db", True)
+    monkeypatch.setenv("WAVEHOOK_DATABASE", "postgresql://me:hush@127.0.0.1:port/x")
+    with pytest.raises(SettingsError) as raised:
+        await placed(None, keep=False).__aenter__()
+    assert "hush" not in str(raised.value)

@@ -173,4 +173,4 @@ SELECT has_database_privilege(current_database(), 'CREATE') AS may_make,
          - current_setting('superuser_reserved_connections')::INTEGER AS most;
 
 -- name: remove
-DROP SCHEMA :schema CASCADE;
+DROP SCHEMA IF EXISTS :schema CASCADE;
