@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import socket
 from importlib import import_module
@@ -49,6 +50,20 @@ def postgres() -> str:
     except OSError:
         _need(f"a PostgreSQL server at {host}:{port}")
     return url
+
+
+def initdb() -> Path:
+    """The folder of PostgreSQL's own programs, for a server that a test starts."""
+    if find_spec("asyncpg") is None:
+        pytest.skip("asyncpg is not installed")
+    on_path = shutil.which("initdb")
+    # Debian keeps them off PATH.
+    found = [Path(on_path)] if on_path else sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        _need("PostgreSQL's initdb")
+    if os.geteuid() == 0 and "postgres" not in {user.pw_name for user in pwd.getpwall()}:
+        _need("a user postgres, whom initdb does not refuse as it does root")
+    return found[-1].parent
 
 
 def _need(missing: str) -> NoReturn:

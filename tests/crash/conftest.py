@@ -11,6 +11,8 @@ from typing import Protocol
 
 import pytest
 
+from tests.contract.postgres_schemas import fresh_schema
+from tests.crash.fleet import Fleet
 from tests.crash.receiving import WAVEHOOK, Receiver, launch
 
 
@@ -31,6 +33,13 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             return await receiver.started()
 
         yield start
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+    """Nobody yet, on a schema of its own."""
+    async with fresh_schema() as (url, schema), AsyncExitStack() as stack:
+        yield Fleet(tmp_path, url, schema, stack)
 
 
 @pytest.fixture

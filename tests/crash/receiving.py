@@ -77,10 +77,10 @@ class Receiver:
         """The lines of its log with this name."""
         return [line for line in self.log if line["event"] == event]
 
-    async def started(self) -> Receiver:
-        """Wait until it listens."""
-        await until(lambda: self.told("server.started") or self._reading.done())
-        assert self.told("server.started"), self.text
+    async def started(self, event: str = "server.started") -> Receiver:
+        """Wait until it listens, or works."""
+        await until(lambda: self.told(event) or self._reading.done())
+        assert self.told(event), self.text
         return self
 
     async def send(self, subject: str, model: str = "test/plain") -> httpx.Response | None:
