@@ -6,10 +6,10 @@ import math
 import re
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_BYTES = {
-    **{"": 1, "b": 1},
-    **{"kb": 1000, "mb": 1000**2, "gb": 1000**3},
-    **{"kib": 1024, "mib": 1024**2, "gib": 1024**3},
+_BYTES = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3} | {
+    "kib": 1024,
+    "mib": 1024**2,
+    "gib": 1024**3,
 }
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.ASCII)
 _AMOUNT = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*([A-Za-z]{0,3})", re.ASCII)
