@@ -67,7 +67,10 @@ def _by_template(words: list[Span], limit: int) -> list[_Part]:
         text = cut(span.text, limit)
         limit -= units(text)
         parts.append(_Part(text, "code" if span.foreign else None))
-    return parts if any(part.text.strip() for part in parts) else []
+    # Telegram takes white space off the end, and with it what entities are counted by.
+    while parts and not parts[-1].text.strip():
+        parts.pop()
+    return parts
 
 
 def _fitted(lines: list[tuple[int, list[_Part]]], limit: int) -> list[tuple[int, list[_Part]]]:

@@ -13,6 +13,7 @@ from receiver.safe_http import check_url
 MAX_LINK = 2000
 """Characters; every service takes a URL of this length, and no longer one is linked."""
 
+_PLACE = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._~:/?#@!$&+,;=%-]")
 
 
@@ -29,9 +30,12 @@ def link(url: str) -> Link | None:
         check_url(parsed)
     except (httpx.InvalidURL, Refused):
         return None
+    place = parsed.netloc.decode("ascii")
+    if not _PLACE.fullmatch(place):
+        return None
     # A fragment says nothing to a server.
     path = _UNSAFE.sub(lambda found: quote(found[0]), parsed.raw_path.decode("ascii"))
-    text = f"{parsed.scheme}://{parsed.netloc.decode('ascii')}{path}"
+    text = f"{parsed.scheme}://{place}{path}"
     return Link(text) if len(text) <= MAX_LINK else None
 
 

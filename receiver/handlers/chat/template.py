@@ -115,7 +115,7 @@ class Template:
             text += part
             if len(text) > MAX_RENDERED:
                 break
-        return text
+        return text.strip()
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
@@ -147,7 +147,8 @@ def _mark(value: object) -> str:
         return value
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
-    return f"{_OPEN}{clean(str(value), _MAX_VALUE)}{_CLOSE}"
+    text = clean(str(value), _MAX_VALUE)
+    return f"{_OPEN}{text}{_CLOSE}" if text else ""
 
 
 def _spans(text: str) -> Iterator[Span]:

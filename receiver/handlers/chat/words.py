@@ -37,7 +37,7 @@ def meaning(code: int | None) -> str | None:
     if not code:
         return None
     known = MEANINGS.get(code)
-    return f"{known} (code {code})" if known else f"code {code}"
+    return f"{known}, code {code}" if known else f"code {code}"
 
 
 def advice(code: int | None, status: str) -> str:
