@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from receiver.handlers.chat.message import Message
-from receiver.handlers.chat.text import Span, cut, join, put, units
+from receiver.handlers.chat.text import Span, cost, cut, join, put, units
 
 _ACTING = re.compile(r"[\\*_~`|<>#\[\]():@+-]")
 _TITLE, _DESCRIPTION, _VALUE, _TOTAL, _EMBEDS = 256, 4096, 1024, 6000, 10
@@ -62,7 +62,7 @@ def escape(text: str) -> str:
 
 def cut_escaped(text: str, limit: int) -> str:
     """Escape, and cut to a limit, not inside an escape."""
-    return escape(cut(text, limit, lambda piece: units(escape(piece))))
+    return escape(cut(text, limit, cost(escape)))
 
 
 def _description(message: Message, text: str, limit: int) -> str:

@@ -65,8 +65,10 @@ def _by_template(words: list[Span], limit: int) -> list[_Part]:
     parts = []
     for span in words:
         text = cut(span.text, limit)
-        limit -= units(text)
         parts.append(_Part(text, "code" if span.foreign else None))
+        if text != span.text:
+            break
+        limit -= units(text)
     # Telegram takes white space off the end, and with it what entities are counted by.
     while parts and not parts[-1].text.strip():
         parts.pop()

@@ -49,23 +49,28 @@ def clean(text: str, limit: int) -> str:
     return cut(" ".join(line.split()), limit)
 
 
-def cut(text: str, limit: int, cost: Cost = units) -> str:
+def cut(text: str, limit: int, count: Cost = units) -> str:
     """Shorten a text to a limit, an ellipsis included; never inside a character or its escape.
 
     Args:
         text: not escaped yet.
-        limit: in what `cost` counts.
-        cost: of the text as it will be sent; at least one unit a character.
+        limit: in what `count` counts.
+        count: of the text as it will be sent; at least one unit a character.
     """
-    if len(text) <= limit and cost(text) <= limit:
+    if len(text) <= limit and count(text) <= limit:
         return text
-    left = limit - cost("…")
+    left = limit - count("…")
     end = 0
     for end, letter in enumerate(text):  # noqa: B007 - where it stops is what is looked for
-        left -= cost(letter)
+        left -= count(letter)
         if left < 0:
             break
-    return text[:end].rstrip() + "…" if limit >= cost("…") else ""
+    return text[:end].rstrip() + "…" if limit >= count("…") else ""
+
+
+def cost(escape: Callable[[str], str]) -> Cost:
+    """What a text takes once it is escaped."""
+    return lambda text: units(escape(text))
 
 
 def wide(text: str) -> str:
@@ -81,11 +86,11 @@ def join(spans: Iterable[Span], escape: Callable[[str], str], limit: int) -> str
     parts: list[str] = []
     for span in spans:
         write = escape if span.foreign else str
-        part = write(cut(span.text, limit, lambda piece, write=write: units(write(piece))))  # type: ignore[misc]
-        parts.append(part)
-        limit -= units(part)
-        if limit <= 0:
+        shown = cut(span.text, limit, cost(write))
+        parts.append(write(shown))
+        if shown != span.text:
             break
+        limit -= units(parts[-1])
     return "".join(parts).strip()
 
 
@@ -97,10 +102,10 @@ def fitting(lines: Sequence[tuple[int, int]], limit: int) -> list[int]:
         limit: of all together.
     """
     kept = []
-    for place, (_, cost) in sorted(enumerate(lines), key=lambda each: each[1][0]):
-        if cost <= limit:
+    for place, (_, taken) in sorted(enumerate(lines), key=lambda each: each[1][0]):
+        if taken <= limit:
             kept.append(place)
-            limit -= cost
+            limit -= taken
     return sorted(kept)
 
 
