@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from receiver.errors import Retry
 
@@ -53,9 +53,7 @@ class Batches(Generic[Item, Answer]):
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if len(self._sending) < self._calls:
-            task = asyncio.create_task(self._work(), name="wavehook-batches")
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+            self._sending.add(asyncio.create_task(self._work(), name="wavehook-batches"))
         return await future
 
     async def close(self) -> None:
@@ -69,15 +67,18 @@ class Batches(Generic[Item, Answer]):
             await asyncio.wait(sending)
 
     async def _work(self) -> None:
-        while batch := self._take():
-            futures = [future for _, future in batch]
-            answers: Sequence[Answer | Exception] = [_CLOSED] * len(batch)
-            try:
-                answers = await self._send([item for item, _ in batch])
-            except Exception as error:  # noqa: BLE001 - whatever it was, each run is told
-                answers = [error] * len(batch)
-            finally:
-                _answer(futures, answers)
+        try:
+            while batch := self._take():
+                answers: Sequence[Answer | Exception] = [_CLOSED] * len(batch)
+                try:
+                    answers = await self._send([item for item, _ in batch])
+                except Exception as error:  # noqa: BLE001 - whatever it was, each run is told
+                    answers = [error] * len(batch)
+                finally:
+                    _answer([future for _, future in batch], answers)
+        finally:
+            # In the step that found nothing more: what comes next starts another.
+            self._sending.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
         """The next call's items, without those whose run has been cancelled."""

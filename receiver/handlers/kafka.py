@@ -36,6 +36,7 @@ from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.cloudevent import Envelopes, Message, Shape
+from receiver.handlers.envelope import visible
 from receiver.handlers.link import CONNECT, Link, within
 from receiver.handlers.rules import SomeTexts
 from receiver.handlers.settings import read
@@ -172,7 +173,7 @@ class Kafka:
 
         topic = self._topic.fill(event)
         message = self._envelopes.message(event)
-        key = (event.subject or event.id).encode(errors="surrogatepass")
+        key = visible(event.subject or event.id).encode()
         self._patience = left = context.deadline - self._clock()
         async with within(left, self._where):
             sender = await self._link.get()
