@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from receiver.cli.demo_database import KEPT, Place, placed
+from receiver.cli.demo_ledger import OWN, Ledger
+from receiver.cli.options import settings
 
 if TYPE_CHECKING:
     from receiver.build import Parts
-    from receiver.cli.demo_handler import Tally
-    from receiver.cli.demo_ledger import Ledger, Summary
+    from receiver.cli.demo_ledger import Summary
     from receiver.cli.demo_view import View
     from receiver.config import Settings
     from submitter.simulator import Faults, Simulator
@@ -35,6 +37,9 @@ LEASE = 2.0
 DEADLINE = 25.0
 """Seconds for all of it."""
 
+PATIENCE = 120.0
+"""Seconds for all of it, with handlers of the user's."""
+
 
 def demo(
     path: Annotated[
@@ -48,6 +53,12 @@ def demo(
             "--keep", help=f"Keep the inbox, in {KEPT} or its schema unless PATH says where."
         ),
     ] = False,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config", metavar="FILE", help="Settings whose handlers get the demo's events too."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")
     ] = False,
@@ -61,20 +72,25 @@ def demo(
 
     The inbox is a file; where WAVEHOOK_DATABASE is a PostgreSQL, a schema of its own there.
 
+    With --config, the handlers of that file, and of the modules that it names, are run beside the
+    demo's own: they write, post and send as they always do. The videos come from 127.0.0.1, where
+    a handler fetches them only if its `allow` names it.
+
     Example: wavehook demo --keep
 
     Exit codes: 0 all ten were handled exactly once, 1 they were not, 2 usage or settings.
     """
     from receiver.telemetry.log import configure
 
+    guests = settings(config=config) if config else None
     configure(level="error")
-    asyncio.run(_play(path, keep=keep, as_json=as_json))
+    asyncio.run(_play(path, keep=keep, guests=guests, as_json=as_json))
 
 
-async def _play(path: str | None, *, keep: bool, as_json: bool) -> None:
+async def _play(path: str | None, *, keep: bool, guests: Settings | None, as_json: bool) -> None:
     async with placed(path, keep=keep) as place:
         with _view(as_json=as_json) as view:
-            summary = await run(view, place)
+            summary = await run(view, place, guests)
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
     else:
@@ -85,47 +101,61 @@ async def _play(path: str | None, *, keep: bool, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-async def run(view: View, place: Place) -> Summary:
+async def run(view: View, place: Place, guests: Settings | None = None) -> Summary:
     """Run the demo.
 
     Args:
         view: shows it.
         place: of the inbox, which is made here.
+        guests: settings whose handlers are run too.
+
+    Raises:
+        SettingsError: one of these cannot be made.
     """
     from cryptography.fernet import Fernet
 
     from receiver.cli.demo_handler import TALLY, Tally
-    from receiver.cli.demo_ledger import Ledger
+    from receiver.cli.demo_summary import all_dispatches, summed_up
     from submitter.simulator import Faults, Simulator
     from submitter.simulator.serving import serving
 
     started = time.monotonic()
-    ledger, tally = Ledger(TASKS), Tally()
+    tally = Tally()
     TALLY.set(tally)
+    ledger = Ledger(TASKS)
+    limit = PATIENCE if guests else DEADLINE
     key = Fernet.generate_key().decode()
     faults = Faults.parse(FAULTS, SEED)
     async with Simulator(speed=SPEED, faults=faults) as sim:
-        parts = _receiver(sim, place.settings, key, ledger)
+        parts = _receiver(sim, _with_guests(place.settings, guests), key, ledger)
+        ledger.guests = {each.name: Counter() for each in parts.handlers if each.name != OWN}
         async with (
             serving(parts.app, lifespan=True) as url,
             _shown(view, ledger, sim),
         ):
             ledger.notes.append(f"simulated API on {sim.url}, receiver on {url}")
             try:
-                async with asyncio.timeout(DEADLINE):
+                async with asyncio.timeout(limit):
                     await _submit(sim, url, key, parts, ledger)
                     await _forge(sim, url)
                     await ledger.stored.wait()
                     await _kill_a_worker(parts, ledger)
                     await parts.dispatcher.start()
-                    while not (ledger.complete and _sent(sim, faults)):  # noqa: ASYNC110 - two sides
-                        await asyncio.sleep(0.02)
+                    await _until_done(parts, ledger, sim, faults)
             except TimeoutError:
-                ledger.notes.append(f"not complete after {DEADLINE:g} s")
+                ledger.notes.append(f"not complete after {limit:g} s")
             finally:
                 await parts.dispatcher.stop(1.0)
-            once = await _exactly_once(parts, ledger, tally)
-    return _summary(ledger, exactly_once=once, started=started, place=place)
+            stored = await all_dispatches(parts.store)
+    return summed_up(ledger, tally, stored, started=started, place=place)
+
+
+def _with_guests(settings: Settings, guests: Settings | None) -> Settings:
+    """The demo's own handler, and those of the user."""
+    own = ("receiver.cli.demo_handler",)
+    if guests is None:
+        return replace(settings, modules=own)
+    return replace(settings, modules=(*own, *guests.modules), handlers=guests.handlers)
 
 
 def _receiver(sim: Simulator, place: Settings, key: str, ledger: Ledger) -> Parts:
@@ -136,7 +166,6 @@ def _receiver(sim: Simulator, place: Settings, key: str, ledger: Ledger) -> Part
     settings = replace(
         place,
         seal_keys=(Secret(key),),
-        modules=("receiver.cli.demo_handler",),
         dispatch="external",
         lease=LEASE,
     )
@@ -186,10 +215,18 @@ async def _forge(sim: Simulator, url: str) -> None:
 
 async def _kill_a_worker(parts: Parts, ledger: Ledger) -> None:
     """Leave a lease behind as a worker under SIGKILL does: taken, and never heard of again."""
-    names = {handler.name: 1 for handler in parts.handlers}
-    claims = await parts.store.claim("a worker that is killed", names, LEASE, time.time())
+    # Of the demo's own handler: a guest's work is its user's, and done once.
+    claims = await parts.store.claim("a worker that is killed", {OWN: 1}, LEASE, time.time())
     for claim in claims:
         ledger.lost(claim.event.subject or "")
+
+
+async def _until_done(parts: Parts, ledger: Ledger, sim: Simulator, faults: Faults) -> None:
+    from receiver.cli.demo_summary import settled
+
+    # Three sides, of which none tells the others.
+    while not (ledger.complete and _sent(sim, faults) and await settled(parts.store)):  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
 
 
 def _sent(sim: Simulator, faults: Faults) -> bool:
@@ -198,42 +235,6 @@ def _sent(sim: Simulator, faults: Faults) -> bool:
 
     wanted = sum(1 + faults.hits(Fault.DUPLICATE, task.number) for task in sim.tasks)
     return sum(attempt.accepted for attempt in sim.attempts) >= wanted
-
-
-async def _exactly_once(parts: Parts, ledger: Ledger, tally: Tally) -> bool:
-    """Ask the handlers and the store: each task once, under a key of its own, and no other."""
-    runs = sorted(tally.runs.elements())
-    tasks = sorted(ledger.tasks)
-    stored = [
-        await parts.store.dispatches(listed.event.id)
-        for listed in await parts.store.events(limit=2 * TASKS)
-    ]
-    done = [[dispatch.state.value for dispatch in dispatches] for dispatches in stored]
-    return (
-        len(tasks) == TASKS
-        and [task for task, _ in runs] == tasks
-        and len({key for _, key in runs}) == TASKS
-        and done == [["done"]] * TASKS
-        and ledger.refused == 1
-    )
-
-
-def _summary(ledger: Ledger, *, exactly_once: bool, started: float, place: Place) -> Summary:
-    from receiver.cli.demo_ledger import Summary
-
-    path = place.settings.database_path
-    return Summary(
-        submitted=len(ledger.tasks),
-        verified=ledger.verified.total(),
-        duplicates_dropped=ledger.duplicates,
-        forgeries_refused=ledger.refused,
-        retried=ledger.failed,
-        handled=len(ledger.done.intersection(ledger.tasks)),
-        exactly_once=exactly_once,
-        seconds=round(time.monotonic() - started, 3),
-        database=place.settings.database_place if place.kept else None,
-        schema=place.settings.database_schema if place.kept and path is None else None,
-    )
 
 
 @asynccontextmanager

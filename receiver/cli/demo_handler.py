@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from receiver.cli.demo_ledger import OWN
 from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.decorator import on
@@ -33,7 +34,7 @@ TALLY: ContextVar[Tally] = ContextVar("tally")
 """Of this demo; its dispatcher's tasks inherit it."""
 
 
-@on("prediction.*", timeout="10s", retry=Backoff(attempts=6, base=0.4, cap=1.0))
+@on("prediction.*", name=OWN, timeout="10s", retry=Backoff(attempts=6, base=0.4, cap=1.0))
 async def publish(event: Event, context: Context) -> JSON:
     """Fetch the video, and keep its size as the result."""
     prediction = event.prediction

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from receiver.telemetry import Details
+
+OWN = "demo"
+"""The name of the demo's own handler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Summary:
         seconds: how long it took.
         database: where the inbox was kept; None where it was not.
         schema: in which schema, on PostgreSQL.
+        handlers: of the user's handlers, by name: how many dispatches are in each state.
     """
 
     submitted: int
@@ -55,6 +60,7 @@ class Summary:
     seconds: float
     database: str | None = None
     schema: str | None = None
+    handlers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 class Ledger:
@@ -66,6 +72,8 @@ class Ledger:
 
     def __init__(self, total: int) -> None:
         self.total = total
+        #: Outcomes of the user's handlers, which run beside the demo's own, by name.
+        self.guests: dict[str, Counter[str]] = {}
         self.tasks: list[str] = []
         self.notes: list[str] = []
         self.refused = 0
@@ -91,6 +99,7 @@ class Ledger:
     def hook(self, details: Details) -> None:
         """Told by the receiver."""
         task_id = _task_of(details.event_id)
+        guest = self.guests.get(details.handler or "")
         match details.name, details.result or details.outcome:
             case "delivery.rejected", _:
                 self.refused += 1
@@ -103,6 +112,11 @@ class Ledger:
                 self.verified[task_id] += 1
                 self._note(task_id, "webhook verified and stored")
                 self.stored.set()
+            case "dispatch.settled", outcome if guest is not None and outcome is not None:
+                guest[outcome] += 1
+                self.failed += outcome != "done"
+                why = f" ({details.error})" if details.error else ""
+                self._note(task_id, f"{details.handler}: {outcome}, attempt {details.attempt}{why}")
             case "dispatch.settled", "done":
                 self.attempts[task_id] += 1
                 self.done.add(task_id)

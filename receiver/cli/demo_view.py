@@ -110,6 +110,8 @@ def picture(ledger: Ledger, statuses: Statuses) -> RenderableType:
     progress.add_row(
         ProgressBar(total=ledger.total, completed=done, width=40), f"{done}/{ledger.total} handled"
     )
+    for name, outcomes in ledger.guests.items():
+        progress.add_row(name, _counted(outcomes))
     story = Text("\n".join(ledger.notes[-NOTES:]), "dim")
     return Group(table, "", progress, "", story)
 
@@ -118,6 +120,11 @@ def _webhook(count: int) -> str:
     if count < 2:
         return "verified" if count else "-"
     return f"verified, {count - 1} more dropped"
+
+
+def _counted(states: Mapping[str, int]) -> str:
+    """Such as `9 done, 1 dead`."""
+    return ", ".join(f"{count} {state}" for state, count in states.items()) or "none yet"
 
 
 def closing(summary: Summary) -> str:
@@ -130,6 +137,7 @@ def closing(summary: Summary) -> str:
         f"forgeries refused   {summary.forgeries_refused}",
         f"retried             {summary.retried}",
         f"handled             {summary.handled}  ({word}, {summary.seconds:.1f} s)",
+        *(f"{name:<18}  {_counted(states)}" for name, states in summary.handlers.items()),
     ]
     if summary.database:
         flag = f"--database sqlite:///{summary.database}"

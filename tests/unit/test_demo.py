@@ -237,7 +237,7 @@ def test_on_the_postgres_of_the_environment(
         assert f"wavehook events --database-schema {schema}" in closing(summary)
         looked = CliRunner().invoke(cli(), ["events", "--json", "--database-schema", schema])
         assert [json.loads(line)["dispatches"] for line in looked.stdout.splitlines()] == [
-            {"publish": "done"}
+            {"demo": "done"}
         ] * 10
     finally:
         asyncio.run(remove(url, schema, pooler=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -42,6 +43,29 @@ def test_the_ledger_counts_by_task() -> None:
     ledger.submitted(TWO)
     ledger.hook(told("dispatch.settled", TWO, outcome="done", attempt=1))
     assert ledger.complete
+
+
+def test_the_users_handlers_are_counted_beside() -> None:
+    """Their outcomes by name; whether a task is handled is the demo's own handler's to say."""
+    ledger = Ledger(1)
+    ledger.guests = {"keep": Counter(), "tell": Counter()}
+    ledger.submitted(ONE)
+    for outcome, error in (("retry", "full"), ("done", None)):
+        ledger.hook(
+            told("dispatch.settled", ONE, handler="keep", outcome=outcome, attempt=1, error=error)
+        )
+    assert ledger.guests == {"keep": {"retry": 1, "done": 1}, "tell": {}}
+    assert (ledger.failed, ledger.done) == (1, set())
+    assert ledger.notes[-2:] == [
+        f"task  1 {ONE[:8]}  keep: retry, attempt 1 (full)",
+        f"task  1 {ONE[:8]}  keep: done, attempt 1",
+    ]
+    plain = Console(width=100)
+    with plain.capture() as shown:
+        plain.print(picture(ledger, {}))
+    rows = [line.split() for line in shown.get().splitlines()]
+    assert ["keep", "1", "retry,", "1", "done"] in rows
+    assert ["tell", "none", "yet"] in rows
 
 
 def test_a_webhook_may_come_before_its_submit_has_returned() -> None:
@@ -92,6 +116,8 @@ def test_the_summary_says_all_there_is_to_say() -> None:
         assert words in text
     assert "handled             10  (all, exactly once, 4.2 s)" in text
     assert "database" not in text
+    with_guests = closing(replace(SUMMARY, handlers={"keep": {"done": 9, "dead": 1}, "tell": {}}))
+    assert "\nkeep                9 done, 1 dead\ntell                none yet" in with_guests
     kept = closing(replace(SUMMARY, exactly_once=False, database="/x/demo.db"))
     assert "NOT all exactly once" in kept
     assert "wavehook events --database sqlite:////x/demo.db --json" in kept
@@ -138,7 +164,7 @@ async def test_the_handler_refuses_what_is_not_the_demos(given: Event) -> None:
 
 
 def test_the_handler_is_found_by_its_module() -> None:
-    """`publish` is what the store's dispatches are called."""
+    """`demo` is what the store's dispatches are called: a name that no user's handler has."""
     installed = marked(publish)
     assert installed is not None
-    assert installed.name == "publish"
+    assert installed.name == "demo"
