@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from receiver.event import Attempt, Dispatch
 from receiver.stores.postgres import PostgresStore
 from tests.contract.postgres_schemas import connected
-from tests.crash.receiving import WAVEHOOK, Receiver, event_id, launch, notes, until
+from tests.crash.receiving import (
+    ENVIRONMENT,
+    PATIENCE,
+    ROOT,
+    WAVEHOOK,
+    Receiver,
+    event_id,
+    launch,
+    notes,
+    until,
+)
 
 SEAL_KEY = "3q2-7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 """Any 32 bytes: all of a fleet have the same."""
+
+NOTHING: Mapping[str, str] = {}
 
 SKEWED = ("-m", "tests.crash.skewed")
 """`wavehook` on a machine with a wrong clock; the seconds come first."""
@@ -51,9 +67,11 @@ class Fleet:
             "WAVEHOOK_DISPATCH": "external",
         }
 
-    async def begin(self, *words: str, program: tuple[str, ...] = WAVEHOOK) -> Receiver:
-        """Start a command, and do not wait for it."""
-        process = await launch(self._folder, (*program, *words), **self.settings)
+    async def begin(
+        self, *words: str, program: tuple[str, ...] = WAVEHOOK, more: Mapping[str, str] = NOTHING
+    ) -> Receiver:
+        """Start a command, and do not wait for it; `more` are settings."""
+        process = await launch(self._folder, (*program, *words), **{**self.settings, **more})
         self._stack.push_async_callback(process.close)
         self.processes.append(process)
         return process
@@ -65,6 +83,22 @@ class Fleet:
     async def worker(self, *, program: tuple[str, ...] = WAVEHOOK) -> Receiver:
         """One that handles."""
         return await (await self.begin("worker", program=program)).started("worker.started")
+
+    async def run(self, *words: str, more: Mapping[str, str] = NOTHING) -> list[Any]:
+        """Run a command with `--json` to its end; what it printed, an object a line."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *WAVEHOOK,
+            *words,
+            "--json",
+            cwd=self._folder,
+            env={**os.environ, **ENVIRONMENT, **self.settings, **more, "PYTHONPATH": str(ROOT)},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        printed, told = await asyncio.wait_for(process.communicate(), PATIENCE)
+        assert process.returncode == 0, told.decode()
+        return [json.loads(line) for line in printed.splitlines()]
 
     async def start(self, receivers: int, workers: int) -> tuple[list[Receiver], list[Receiver]]:
         """So many of each, all at once."""
@@ -119,10 +153,6 @@ class Fleet:
     def ran(self, step: str | None = None) -> Counter[str]:
         """How often handlers ran, by key."""
         return Counter(note["key"] for note in notes(self._folder, step))
-
-    def pids(self, step: str) -> set[int]:
-        """The processes whose handlers came to this step."""
-        return {note["pid"] for note in notes(self._folder, step)}
 
     @property
     def words(self) -> str:

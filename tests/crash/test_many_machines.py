@@ -6,8 +6,9 @@ import asyncio
 import signal
 from collections import Counter
 
+from tests.contract.postgres_schemas import connected
 from tests.crash.fleet import SKEWED, Fleet, keys
-from tests.crash.receiving import Receiver, event_id, until
+from tests.crash.receiving import WAVEHOOK, Receiver, event_id
 
 LEASE = 1.0
 """Seconds; as the environment of the processes has it."""
@@ -15,10 +16,22 @@ LEASE = 1.0
 HOUR = 3600.0
 
 
+async def send_until_refused(receiver: Receiver, name: str) -> dict[str, int | None]:
+    """Post until the receiver takes nothing more."""
+    statuses: dict[str, int | None] = {}
+    while None not in statuses.values():
+        subject = f"{name}-{len(statuses)}"
+        statuses[subject] = await receiver.post(subject)
+    return statuses
+
+
 async def test_one_event_at_many_doors(fleet: Fleet) -> None:
-    """F3, F43: 4 receivers and 4 workers, new on a new schema; each 2xx names what is stored."""
-    receivers, _ = await fleet.start(4, 4)
-    subjects = [f"task-{n}" for n in range(20)]
+    """F3, F40, F43: 4 receivers and 4 workers, new on a new schema; then one of each is replaced.
+
+    Each 2xx names what is stored, and nothing is lost or runs twice.
+    """
+    receivers, workers = await fleet.start(4, 4)
+    subjects = {f"task-{n}" for n in range(20)}
 
     sent = [(each, subject) for subject in subjects for each in receivers * 3]
     answers = await asyncio.gather(*(each.send(subject) for each, subject in sent))
@@ -29,8 +42,21 @@ async def test_one_event_at_many_doors(fleet: Fleet) -> None:
     ids = {event_id(subject) for subject in subjects}
     assert told == {(id, status): n for id in ids for status, n in ((202, 1), (200, 11))}
     assert sorted(await fleet.stored()) == sorted(ids)
+
+    old = receivers[0]
+    loading = [asyncio.ensure_future(send_until_refused(old, f"more-{n}")) for n in range(3)]
+    (new,), _ = await fleet.start(1, 1)
+    assert await workers[0].end(signal.SIGTERM) == 0
+    assert await old.end(signal.SIGTERM) == 0
+
+    statuses = {k: v for each in await asyncio.gather(*loading) for k, v in each.items()}
+    assert {*statuses.values()} <= {202, 503, None}
+    for subject, status in statuses.items():
+        if status != 202:
+            assert await new.post(subject) in {200, 202}
     await fleet.all_handled()
-    assert fleet.ran() == dict.fromkeys(keys({*subjects}, "note", "tell"), 1)
+    assert fleet.ran() == dict.fromkeys(keys({*subjects, *statuses}, "note", "tell"), 1)
+    assert "Traceback" not in fleet.words
 
 
 async def test_clocks_that_differ(fleet: Fleet) -> None:
@@ -52,44 +78,20 @@ async def test_clocks_that_differ(fleet: Fleet) -> None:
     assert second.started_at - first.started_at >= LEASE
 
 
-async def test_the_survivors_do_the_work_of_the_killed(fleet: Fleet) -> None:
-    """F24, F25: a killed worker's leases are taken over when they have run out."""
-    (receiver,), (killed, survivor) = await fleet.start(1, 2)
-    subjects = {f"task-{n}" for n in range(20)}
-    await asyncio.gather(*(receiver.post(subject, "test/slow") for subject in subjects))
-    await until(lambda: fleet.pids("begin") == {killed.pid, survivor.pid})
-    await killed.end(signal.SIGKILL)
+async def test_versions_that_migrate_at_once(fleet: Fleet) -> None:
+    """F43: the new one wins; an old one makes what it knows before that, or refuses with a word."""
+    old = ("-m", "tests.crash.older")
+    processes = await asyncio.gather(
+        *(fleet.begin("migrate", program=program) for program in (old, WAVEHOOK) * 2)
+    )
+    codes = await asyncio.gather(*(process.ended() for process in processes))
+    assert {*codes[1::2]} == {0}
+    assert {*codes[::2]} <= {0, 2}
+    async with connected(fleet.url) as connection:
+        found = await connection.fetch(f"SELECT number FROM {fleet.schema}.migration ORDER BY 1")
+    newest = len(found)
+    assert [number for (number,) in found] == [*range(1, newest + 1)]
 
-    await fleet.all_handled()
-
-    assert {*fleet.ran("end")} == keys(subjects, "slow")
-    for subject in subjects:
-        rows = await fleet.attempts(subject, "slow")
-        assert [row.outcome for row in rows] in (["done"], ["lost", "done"])
-
-
-async def send_until_refused(receiver: Receiver, name: str) -> dict[str, int | None]:
-    """Post until the receiver takes nothing more."""
-    statuses: dict[str, int | None] = {}
-    while None not in statuses.values():
-        subject = f"{name}-{len(statuses)}"
-        statuses[subject] = await receiver.post(subject)
-    return statuses
-
-
-async def test_a_rolling_restart_under_load(fleet: Fleet) -> None:
-    """F40: SIGTERM ends receiver and worker with 0; nothing is lost, and nothing runs twice."""
-    (old,), (old_worker,) = await fleet.start(1, 1)
-    loading = [asyncio.ensure_future(send_until_refused(old, f"task-{n}")) for n in range(8)]
-    (new,), _ = await fleet.start(1, 1)
-    assert await old_worker.end(signal.SIGTERM) == 0
-    assert await old.end(signal.SIGTERM) == 0
-
-    statuses = {k: v for each in await asyncio.gather(*loading) for k, v in each.items()}
-    assert {*statuses.values()} <= {202, 503, None}
-    for subject, status in statuses.items():
-        if status != 202:
-            assert await new.post(subject) in {200, 202}
-    await fleet.all_handled()
-    assert fleet.ran() == dict.fromkeys(keys({*statuses}, "note", "tell"), 1)
-    assert "Traceback" not in fleet.words
+    late = await fleet.begin("serve", program=old)
+    assert await late.ended() == 2
+    assert f"has version {newest}, this program works with {newest - 1}" in late.text
