@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 import time
 from importlib.resources import files
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
 
 STRICT_SINCE = (3, 37)
 """The first SQLite with STRICT tables."""
@@ -37,6 +40,9 @@ def statements(package: str, engine: str) -> dict[str, str]:
 
 def split(script: str) -> list[str]:
     """Statements of a script for SQLite; `executescript` would commit the transaction around it."""
+    # PostgreSQL's SQL lies in files too, and need not wait for it.
+    import sqlite3
+
     if sqlite3.sqlite_version_info < STRICT_SINCE:
         script = script.replace(") STRICT, WITHOUT ROWID", ") WITHOUT ROWID")
         script = script.replace(") STRICT", ")")
@@ -59,6 +65,8 @@ def use_wal(connection: sqlite3.Connection, busy: float) -> None:
     Raises:
         sqlite3.Error: it cannot be done.
     """
+    import sqlite3
+
     deadline = time.monotonic() + busy
     while True:
         try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
+from typing import TYPE_CHECKING
 
 from receiver.errors import SchemaMismatch
 from submitter import sql
+
+if TYPE_CHECKING:
+    import sqlite3
 
 _STRANGERS = "SELECT count(*) FROM sqlite_schema WHERE tbl_name NOT GLOB 'ledger_*'"
 """The submitter's ledger may be in the file before the inbox."""

@@ -164,6 +164,38 @@ async def test_a_folder_that_is_not_there(folder: Path) -> None:
             pass
 
 
+async def test_a_submit_on_postgres_needs_the_receivers_keys(world: World) -> None:
+    """No token, no webhook: without keys nothing is sent, and all that seals nothing works."""
+    given = SubmitSettings(database="postgresql://127.0.0.1:1/x", overdue=0.6)
+    async with world.client(webhook_url=PUBLIC, settings=given) as wave:
+        for context in (None, 7):
+            with pytest.raises(BadSettings, match="`wavehook secret --seal-key`") as raised:
+                await wave.submit(KLING, INPUT, context=context)
+            assert raised.value.setting == "WAVEHOOK_SEAL_KEYS"
+        assert world.posts == 0
+        assert (await wave.run(KLING, INPUT, webhook=False)).succeeded
+
+
+@pytest.mark.parametrize(
+    ("given", "setting"),
+    [
+        ({"database": "postgresql://me:hush@host:port/x"}, "WAVEHOOK_DATABASE"),
+        ({"database": "postgresql://me:hush/x"}, "WAVEHOOK_DATABASE"),
+        ({"database": "mysql://me:hush@host/x"}, "WAVEHOOK_DATABASE"),
+        (
+            {"database": "postgresql://me:hush@host/x", "database_schema": "no-such"},
+            "WAVEHOOK_DATABASE_SCHEMA",
+        ),
+    ],
+)
+def test_a_database_that_cannot_be(given: dict[str, Any], setting: str) -> None:
+    """F16: as other settings; and nothing of an address is repeated."""
+    with pytest.raises(BadSettings) as raised:
+        WaveSpeed("key", settings=SubmitSettings(**given))
+    assert raised.value.setting == setting
+    assert "hush" not in str(raised.value)
+
+
 async def test_outside_of_its_context_it_says_how_to_use_it(world: World) -> None:
     """Before and after `async with` nothing is sent."""
     wave = world.client()

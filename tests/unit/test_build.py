@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 from receiver import build
 from receiver.config import Settings, read
 from receiver.config.secret import Secret
-from receiver.database import open_store, seal_of
+from receiver.database import ledger_of, open_store, seal_of
 from receiver.errors import SettingsError, Unverified
 from receiver.event import Delivery
 from receiver.sources.header_hmac import HeaderHmac
@@ -29,6 +29,7 @@ from receiver.sources.insecure import Insecure
 from receiver.sources.standard import StandardWebhooks
 from receiver.sources.wavespeed import WaveSpeed
 from receiver.stores.memory import MemoryStore
+from receiver.stores.postgres import PostgresStore
 from submitter.ledger.base import Intent, Limits, State
 from submitter.prediction import Prediction
 from submitter.seal import Seal
@@ -384,6 +385,75 @@ def test_a_broken_handler_stops_a_reconcile_by_hand(tmp_path: Path) -> None:
     """F15: dispatches are made by the same settings as in `serve`."""
     with pytest.raises(SettingsError, match=r"handlers\.x"):
         build.door_of(Settings(directory=tmp_path, handlers={"x": {}}), MemoryStore())
+
+
+KINDS = {
+    "sqlite:///x.db": {"sqlite3", "receiver.stores.sqlite", "submitter.ledger.sqlite"},
+    "postgresql://127.0.0.1:1/x": {
+        "asyncpg",
+        "receiver.stores.postgres",
+        "submitter.ledger.postgres",
+    },
+}
+
+
+@pytest.mark.parametrize("database", KINDS)
+def test_only_the_database_that_is_named_is_imported(tmp_path: Path, database: str) -> None:
+    """Import cost is start-up cost: neither driver is loaded for the other's sake."""
+    if database.startswith("postgresql"):
+        pytest.importorskip("asyncpg")
+    program = "import sys; from receiver.build import app; app(); print(*sys.modules)"
+    environ = {
+        "WAVEHOOK_WAVESPEED_SECRETS": SECRET,
+        "WAVEHOOK_DATABASE": database,
+        "WAVEHOOK_SEAL_KEYS": Fernet.generate_key().decode(),
+        "PATH": "",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(done.stdout.split())
+    assert loaded & set().union(*KINDS.values()) == KINDS[database]
+
+
+def test_postgres_takes_all_that_the_settings_say(tmp_path: Path) -> None:
+    """The server's clock, schema and pooler; keys are asked for with all other faults."""
+    pytest.importorskip("asyncpg")
+    settings = Settings(
+        directory=tmp_path,
+        database="postgresql://me:hush@127.0.0.1:1/x",
+        database_schema="hooks",
+        database_pooler="on",
+    )
+    store = open_store(settings)
+    assert isinstance(store, PostgresStore)
+    assert (store.schema, store._server_clock, store._channel) == ("hooks", True, None)
+    assert settings.database_place == "PostgreSQL at 127.0.0.1:1/x, schema hooks"
+    assert "hush" not in repr(settings) + repr(store) + repr(ledger_of(settings))
+    assert build.worker(settings).handlers == ()
+    with pytest.raises(SettingsError) as raised:
+        build.build(settings)
+    seal, secrets = sorted(raised.value.faults)
+    assert seal.startswith("WAVEHOOK_SEAL_KEYS: it is not set, and on PostgreSQL no key file")
+    assert "`wavehook secret --seal-key` makes one" in seal
+    assert secrets.startswith("WAVEHOOK_WAVESPEED_SECRETS")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_postgres_without_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault names the extra, and is told with the others."""
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(SettingsError) as raised:
+        build.worker(Settings(database="postgresql://127.0.0.1:1/x"), faults=["another"])
+    assert raised.value.faults == (
+        "another",
+        "WAVEHOOK_DATABASE: postgresql:// needs asyncpg; install wavehook[postgres]",
+    )
 
 
 def test_the_receiving_path_imports_no_client_and_no_command_line(tmp_path: Path) -> None:
