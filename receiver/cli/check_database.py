@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ANOTHER = "name another in WAVEHOOK_DATABASE"
 
-FEW = 5
+FEW = 7
 """Connections of one `serve`; where fewer are left, it may find none."""
 
 

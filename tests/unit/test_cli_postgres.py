@@ -24,6 +24,7 @@ from submitter.ledger.base import Intent, Ledger, Limits, State
 from submitter.prediction import Prediction
 from tests import needed
 from tests.contract.postgres_schemas import connected
+from tests.docs import readme
 from tests.own_postgres import PASSWORD, OwnPostgres, own_postgres
 
 T = TypeVar("T")
@@ -220,17 +221,27 @@ def test_a_server_that_refuses(own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
         assert PASSWORD not in started.output + json.dumps(found)
 
 
+def test_the_host_that_takes_writes(schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL with several hosts, as the README writes it: one is away, another one is found."""
+    url = os.environ["WAVEHOOK_DATABASE"]
+    head, at, tail = url.rpartition("@")
+    _, scheme, tail = tail.rpartition("//")
+    many = f"{head}{at}{scheme}127.0.0.1:1,{tail}{'&' if '?' in tail else '?'}"
+    monkeypatch.setenv("WAVEHOOK_DATABASE", f"{many}target_session_attrs=read-write")
+    migrated = run("migrate")
+    assert migrated.exit_code == 0, migrated.stderr
+    assert "PostgreSQL at 127.0.0.1:1," in migrated.stdout
+    assert look()["database"]["ok"]
+
+
 def test_who_may_not_make_tables_works_with_those_of_another(
     own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rights that the README names are enough for everything but `migrate`."""
     run("migrate")
-    tell(
-        f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}';"
-        "GRANT USAGE ON SCHEMA wavehook TO guest;"
-        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA wavehook TO guest"
-    )
-    monkeypatch.setenv("WAVEHOOK_DATABASE", own.url.replace("//postgres:", "//guest:"))
+    tell(f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'")
+    tell(readme.the_block("sql", "GRANT USAGE"))
+    monkeypatch.setenv("WAVEHOOK_DATABASE", own.url.replace("//postgres:", "//app:"))
 
     async def work(store: Store, ledger: Ledger) -> tuple[DispatchState, State]:
         event = Event(ID, "wavespeed", "prediction.completed", body=b"{}")
