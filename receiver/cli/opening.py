@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from receiver.config import Settings
-from receiver.database import open_store, there
-from receiver.errors import WavehookError
+from receiver.database import ledger_of, open_store, there
+from receiver.errors import SchemaMismatch, WavehookError
 from receiver.event import Event
 from receiver.stores.base import Store
+from submitter.errors import LedgerMismatch
+from submitter.ledger.base import Ledger
 from submitter.printing import plain
 
 PURGED = "its body was purged; there is nothing left to hand out"
@@ -39,6 +41,25 @@ async def existing(settings: Settings) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+@asynccontextmanager
+async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
+    """The ledger, open.
+
+    Raises:
+        SchemaMismatch: another version made it.
+        LedgerUnavailable: it cannot be opened.
+    """
+    found = ledger_of(settings)
+    try:
+        await found.open()
+    except LedgerMismatch as error:
+        raise SchemaMismatch(str(error), error.found, error.expected) from None
+    try:
+        yield found
+    finally:
+        await found.close()
 
 
 def with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli.opening import existing
+from receiver.cli.opening import existing, open_ledger
 from receiver.cli.options import (
     AsJson,
     Config,
@@ -148,7 +146,6 @@ def reconcile(
 async def _run(settings: Settings, *, history: bool, dry_run: bool) -> Counts:
     from receiver.asking import calls_of
     from receiver.build import door_of
-    from receiver.database import ledger_of
     from receiver.reconciling import reconciler
     from submitter.errors import SubmitterError
     from submitter.ledger.base import State
@@ -157,7 +154,7 @@ async def _run(settings: Settings, *, history: bool, dry_run: bool) -> Counts:
     try:
         async with (
             existing(settings) as store,
-            _opened(ledger_of(settings)) as ledger,
+            open_ledger(settings) as ledger,
             calls_of(settings) as calls,
         ):
             door = door_of(settings, store)
@@ -206,15 +203,6 @@ def _due(entry: Entry, now: float) -> bool:
 async def _compare(counts: Counts, once: Reconciler, door: Door, *, dry_run: bool) -> None:
     report = await once.compare_history(since=time.time() - KEPT, known=door.known, dry_run=dry_run)
     counts.add(report)
-
-
-@asynccontextmanager
-async def _opened(ledger: Ledger) -> AsyncIterator[Ledger]:
-    await ledger.open()
-    try:
-        yield ledger
-    finally:
-        await ledger.close()
 
 
 def _words(counts: Counts, *, dry_run: bool) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.cli.opening import with_store
+from receiver.cli.opening import open_ledger, with_store
 from receiver.cli.options import AsJson, Config, Database, Pooler, Schema, settings
 from receiver.config import Settings
 from receiver.errors import SettingsError, WavehookError
@@ -82,16 +82,11 @@ def purge(
 
 
 async def _purge_ledger(given: Settings, before: float) -> int:
-    from receiver.database import ledger_of
     from submitter.errors import LedgerUnavailable
 
-    ledger = ledger_of(given)
     try:
-        await ledger.open()
-        try:
+        async with open_ledger(given) as ledger:
             return await ledger.purge(before)
-        finally:
-            await ledger.close()
     except LedgerUnavailable as error:
         raise WavehookError(str(error)) from None
 

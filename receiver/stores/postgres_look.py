@@ -49,7 +49,5 @@ async def look(url: str, schema: str, *, pooler: bool) -> Look:
             found = await version(connection, schema, newest)
         ((may_make, used, most),) = await link.read(named("room", schema))
         return Look(found, newest, may_make, used, most)
-    except link.errors as error:
-        raise link.word(error) from None
     finally:
         await link.close()

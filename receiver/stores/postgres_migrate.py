@@ -69,8 +69,6 @@ async def remove(url: str, schema: str, *, pooler: bool) -> None:
     try:
         async with link.use() as connection:
             await connection.execute(named("remove", schema))
-    except link.errors as error:
-        raise link.word(error) from None
     finally:
         await link.close()
 

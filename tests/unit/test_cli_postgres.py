@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -14,7 +16,7 @@ from typing import Any, TypeVar
 import pytest
 from typer.testing import CliRunner, Result
 
-from receiver.cli import application
+from receiver.cli import application, awaiting
 from receiver.config import load
 from receiver.database import ledger_of, open_store, there
 from receiver.event import DispatchState, Event
@@ -174,6 +176,40 @@ def tell(sql: str) -> None:
     asyncio.run(told())
 
 
+def test_check_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bad input: a server that is away is told with its place, a missing driver with its extra."""
+    monkeypatch.setenv("WAVEHOOK_DATABASE", f"postgresql://me:{PASSWORD}@127.0.0.1:1/x")
+    pytest.importorskip("asyncpg")
+    found = look()["database"]
+    assert found["found"].startswith("PostgreSQL at 127.0.0.1:1/x: ")
+    assert found["todo"].startswith("see that the server runs")
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    found = look()["database"]
+    assert "needs asyncpg" in found["found"]
+    assert found["todo"] == "pip install 'wavehook[postgres]'"
+
+
+@pytest.mark.parametrize(("command", "code"), [("worker", 0), ("drain", 1), ("migrate", 1)])
+def test_a_signal_while_a_server_is_away(
+    command: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F40: who waits for a database is stopped like who has one."""
+    pytest.importorskip("asyncpg")
+    monkeypatch.setenv("WAVEHOOK_DATABASE", "postgresql://127.0.0.1:1/x")
+    monkeypatch.setattr(awaiting, "logger", Stopping)
+    result = run(command)
+    assert result.exit_code == code
+    assert ("stopped by a signal" in result.stderr) == (code == 1)
+
+
+class Stopping:
+    """A log whose first line brings a signal."""
+
+    def warning(self, event: str, **_: object) -> None:
+        assert event == "database.awaited"
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 @pytest.mark.parametrize("command", ["migrate", "worker", "drain", "events", "reconcile"])
 def test_another_version(schema: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """F43: exit 2, and both versions are named."""
@@ -185,7 +221,7 @@ def test_another_version(schema: str, command: str, monkeypatch: pytest.MonkeyPa
     assert "has version 99, this program works with " in result.stderr
 
 
-@pytest.mark.parametrize("words", [["migrate"], ["wait", "k"]])
+@pytest.mark.parametrize("words", [["migrate"], ["wait", "k"], ["purge", "--yes"], ["reconcile"]])
 def test_another_version_of_the_ledger(
     schema: str, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
