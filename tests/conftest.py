@@ -13,7 +13,7 @@ from stamina import instrumentation
 from receiver.telemetry import log
 
 OURS = ("WAVEHOOK_", "WAVESPEED_")
-LOGGERS = (None, "httpx", "httpcore", "uvicorn", "uvicorn.error", "uvicorn.access")
+LOGGERS = (None, *log.TALKATIVE, "uvicorn", "uvicorn.error", "uvicorn.access")
 
 
 @pytest.fixture

@@ -61,6 +61,18 @@ def _encoder() -> Callable[[Mapping[str, Any]], str]:
 _encode = _encoder()
 
 
+TALKATIVE = (
+    "aio_pika",
+    "aiormq",
+    "boto3",
+    "botocore",
+    "httpcore",
+    "httpx",
+    "urllib3",
+)
+"""Libraries that log whole URLs or bodies below warning (F16)."""
+
+
 def configure(stream: TextIO | None = None, level: str = "info", json: bool | None = None) -> None:
     """Send every log line of this process to one stream, in one format.
 
@@ -101,8 +113,7 @@ def configure(stream: TextIO | None = None, level: str = "info", json: bool | No
         _clear(name).propagate = True
     # Its lines hold whole URLs, and with them tokens; `request.served` says the rest.
     _clear("uvicorn.access").propagate = False
-    # They log whole URLs too, at info.
-    for name in ("httpx", "httpcore"):
+    for name in TALKATIVE:
         logging.getLogger(name).setLevel(max(lowest, logging.WARNING))
 
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from structlog.testing import capture_logs
 
+from receiver.telemetry.log import TALKATIVE
+
 
 class _Lines(logging.Handler):
     """Keeps what is logged as text."""
@@ -17,8 +19,8 @@ class _Lines(logging.Handler):
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        # `receiver.telemetry.log` keeps these two from telling URLs.
-        if not record.name.startswith(("httpx", "httpcore")) or record.levelno >= logging.WARNING:
+        # As in a process of ours.
+        if record.name.partition(".")[0] not in TALKATIVE or record.levelno >= logging.WARNING:
             self.lines.append(self.format(record))
 
 

@@ -117,10 +117,10 @@ def test_others_lines_take_the_same_form(stream: io.StringIO, name: str) -> None
 
 
 def test_lines_that_hold_whole_urls_are_not_written(stream: io.StringIO) -> None:
-    """F16: uvicorn's access log and httpx's requests show tokens in URLs."""
-    configure(stream)
+    """F16: uvicorn's access log and httpx's requests show tokens in URLs, botocore bodies."""
+    configure(stream, level="debug")
 
-    for name in ("uvicorn.access", "httpx", "httpcore.connection"):
+    for name in ("uvicorn.access", "httpx", "httpcore.connection", "botocore.endpoint"):
         logging.getLogger(name).info("POST /webhooks/wavespeed/token")
 
     assert stream.getvalue() == ""
