@@ -126,7 +126,9 @@ def make(name: str, use: str, load: Callable[[], Factory], settings: Mapping[str
     except ImportError:
         raise
     except ValidationError as error:
-        raise SettingsError([explain(prefix, fault) for fault in error.errors()]) from None
+        # Which of its fields are secret, only its model knows.
+        faults = [explain(prefix, {**fault, "input": Hidden()}) for fault in error.errors()]
+        raise SettingsError(faults) from None
     except Exception as error:  # noqa: BLE001 - a stranger's factory may raise anything
         text = mask(describe(error), _hidden(settings))
         raise SettingsError([f"{prefix}: {use!r} cannot be made ({text})"]) from None

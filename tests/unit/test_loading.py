@@ -270,11 +270,11 @@ async def test_a_strangers_handler_is_loaded(
 
 
 def test_a_strangers_faults_are_told(project: Project) -> None:
-    """Its SettingsError, its pydantic errors, and a factory that makes nothing."""
+    """F16: its SettingsError, its pydantic errors without values, a factory that makes nothing."""
     project(ENTRIES, stranger_module=STRANGER)
     assert faults({"use": "faulty"}) == ["handlers.x: no size", "handlers.x.size: missing"]
     assert faults({"use": "strict", "size": "big", "more": 1}) == [
-        "handlers.x.size: 'big', expected a valid integer, unable to parse string as an integer",
+        "handlers.x.size: '…', expected a valid integer, unable to parse string as an integer",
         "handlers.x.more: unknown key, expected a key that is documented",
     ]
     assert faults({"use": "nothing"}) == [
