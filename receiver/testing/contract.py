@@ -12,6 +12,7 @@ the handler stands on need not be there: that a run fails is no fault, but how i
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -234,8 +235,7 @@ class HandlerContract:
 
         installed = Installed(Route(NAME), keep, timeout=self.patience)
         dispatch = Dispatch(event.id, NAME, attempt=1, tries=1)
-        now = event.received_at
-        _, error = await run(installed, Claim(dispatch, event), now, lambda: 1.0)
+        _, error = await run(installed, Claim(dispatch, event), time.time(), lambda: 1.0)
         return error if error is not None else returned[0]
 
     async def _close(self, handler: Handler) -> None:

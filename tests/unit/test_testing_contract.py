@@ -61,6 +61,21 @@ class TestGood(HandlerContract):
     secrets = ("token",)
 
 
+def create_function(name: str, settings: Mapping[str, Any]) -> Handler:
+    read(Settings, name, settings)
+
+    async def run(event: Event, context: Context) -> None: ...
+
+    return run
+
+
+class TestFunction(HandlerContract):
+    """So does a handler that is a function, without `close` and `check`."""
+
+    factory = staticmethod(create_function)
+    settings = {"to": "x", "token": TOKEN}
+
+
 Runs = Callable[[Good, Event, Context], Awaitable[Any]]
 
 
