@@ -10,7 +10,15 @@ from typing import assert_type
 from receiver import JSON, Backoff, Context, DispatchState, Event, GiveUp, on
 from receiver.event import Attempt, Delivery
 from receiver.handlers.log import create
-from receiver.testing import Run, context, deliveries, event, run_handler
+from receiver.testing import (
+    HandlerContract,
+    Run,
+    context,
+    deliveries,
+    event,
+    hostile_events,
+    run_handler,
+)
 
 
 @on("prediction.completed", after="keep")
@@ -47,3 +55,17 @@ def sign(secret: str) -> Delivery:
     assert_type(deliveries.header_hmac(b"{}", secret, header="X-Sign"), Delivery)
     deliveries.wavespeed("{}", secret)  # type: ignore[arg-type]
     return deliveries.wavespeed(event().body, secret, at=0.0)
+
+
+class TestLog(HandlerContract):
+    factory = staticmethod(create)
+    settings = {"to": "-", "outputs": True}
+    secrets = ("to",)
+
+
+class Wrong(HandlerContract):
+    factory = staticmethod(blocking)  # type: ignore[assignment]
+    secrets = 5  # type: ignore[assignment]
+
+
+assert_type(hostile_events(), dict[str, Event])
