@@ -9,12 +9,13 @@ certificate against the host name.
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
-from typing import cast
+from typing import Any, cast
 
 import httpcore
 import httpx
@@ -28,6 +29,9 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
 MAX_BODY = 1024 * 1024
 """Bytes of an answer's body that are read at most, unless the client says otherwise."""
+
+READ = 256 * 1024
+"""Bytes that are read from a connection at once, where so many are there."""
 
 
 def check_url(url: httpx.URL) -> None:
@@ -70,7 +74,7 @@ def client(
     """
     guard = _Guard(Allowed.parse(allow), resolve or _lookup)
     return httpx.AsyncClient(
-        transport=_Transport(guard, tls or httpx.create_ssl_context(), max_body),
+        transport=_Transport(guard, tls or _tls(), max_body),
         timeout=timeout,
         follow_redirects=redirects > 0,
         max_redirects=redirects,
@@ -114,12 +118,18 @@ async def reach(
         stream = await guard.connect_tcp(target.host, port, timeout)
         try:
             if encrypted:
-                context = tls or httpx.create_ssl_context()
+                context = tls or _tls()
                 stream = await stream.start_tls(context, target.host, timeout)
         finally:
             await stream.aclose()
     secured = " with TLS" if encrypted else ""
     return f"{_shown(target.host)}: port {port} takes connections{secured}"
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """How this process checks certificates; reading them all takes a tenth of a second."""
+    return httpx.create_ssl_context()
 
 
 async def _lookup(host: str, port: int) -> list[str]:
@@ -153,8 +163,10 @@ class _Guard(httpcore.AsyncNetworkBackend):
         failed: Exception = httpcore.ConnectError(f"{_shown(host)}: the name has no address")
         for address in addresses:
             try:
-                return await self._network.connect_tcp(
-                    str(address), port, share, local_address, socket_options
+                return _Wide(
+                    await self._network.connect_tcp(
+                        str(address), port, share, local_address, socket_options
+                    )
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failed = type(error)(f"{_shown(host)}: no connection to port {port}")
@@ -175,6 +187,33 @@ class _Guard(httpcore.AsyncNetworkBackend):
                         "where that is meant, name the host or its network in `allow`"
                     )
         return addresses
+
+
+class _Wide(httpcore.AsyncNetworkStream):
+    """Reads more at once than is asked for, so that a large body takes the event loop less time."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return await self._stream.read(max(max_bytes, READ), timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return _Wide(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
 
 
 class _Transport(httpx.AsyncBaseTransport):
