@@ -1,0 +1,235 @@
+"""An archive in a folder of this machine.
+
+A part is locked by the run that writes it, and beside it stands how much of it is on the disk for
+sure: from there a later run goes on, also after a kill or a power cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import json
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from receiver.handlers.archive_content import SNIFFED, Content
+from receiver.handlers.archive_folder import Folder
+from receiver.handlers.archive_names import Name
+from receiver.handlers.archive_root import OURS, Part, Root, Taken
+from receiver.handlers.archive_threads import ended, in_thread, started
+
+SYNC = 32 * 2**20
+"""Bytes after which what has been written is made durable, for a later run to go on from."""
+
+MARGIN = 64 * 2**20
+"""Bytes that stay free: a full disk may be the inbox's too."""
+
+LEFTOVER = 8 * 86400.0
+"""Seconds after which nobody goes on with a part: its output has expired."""
+
+_READ = 2**20
+
+
+class Disk(Root):
+    """See `Root` for the promises.
+
+    Args:
+        folder: the root; it is there.
+        sync: for `SYNC`.
+    """
+
+    def __init__(self, folder: Path, sync: int = SYNC) -> None:
+        self._folder = Folder(folder)
+        self._sync = sync
+        self._swept = False
+
+    async def part(self, key: str, name: Name) -> Part:
+        """See `Root.part`."""
+        if not self._swept:
+            self._swept = True
+            await in_thread(lambda: self._folder.sweep(OURS, time.time() - LEFTOVER))
+        part = DiskPart(self._folder, key, name, self._sync)
+        await in_thread(part.open)
+        return part
+
+    async def forget(self, key: str) -> None:
+        """See `Root.forget`."""
+        await self.remove(f"{OURS}/{key}.part")
+        await self.remove(f"{OURS}/{key}.json")
+
+    async def size(self, name: str) -> int | None:
+        """See `Root.size`."""
+        return await in_thread(lambda: self._folder.size(name))
+
+    async def read(self, name: str) -> bytes | None:
+        """See `Root.read`."""
+        return await in_thread(lambda: self._folder.read(name))
+
+    async def write(self, name: str, data: bytes) -> None:
+        """See `Root.write`."""
+        await in_thread(lambda: self._folder.write(name, data))
+
+    async def remove(self, name: str) -> None:
+        """See `Root.remove`."""
+        await in_thread(lambda: self._folder.remove(name))
+
+    async def check(self) -> str:
+        """See `Root.check`."""
+        name, text = f"{OURS}/{secrets.token_hex(8)}", b"wavehook check"
+        await self.write(name, text)
+        found = await self.read(name)
+        await self.remove(name)
+        if found != text:
+            raise OSError(f"{self._folder.root}: what was written is not what is read")
+        about = os.statvfs(self._folder.root)
+        free = about.f_bavail * about.f_frsize / 1e9
+        return f"{self._folder.root}: files are written, read and removed; {free:.1f} GB are free"
+
+
+class DiskPart(Part):
+    """A file below `OURS`, locked by who writes it; reads and writes go through threads."""
+
+    def __init__(self, folder: Folder, key: str, name: Name, sync: int) -> None:
+        self.content = Content()
+        self.etag: str | None = None
+        self._folder = folder
+        self._name = name
+        self._part = f"{OURS}/{key}.part"
+        self._note = f"{OURS}/{key}.json"
+        self._sync = sync
+        self._synced = 0
+        self._file = -1
+        self._writing: asyncio.Future[None] | None = None
+
+    def open(self) -> None:
+        """Take up what an earlier run has left, or begin; blocks."""
+        while not self._lock():
+            pass
+        try:
+            self._resume()
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def _lock(self) -> bool:
+        """Open the part for us alone; False where it is none any more."""
+        with self._folder.at(self._part, make=True) as (folder, last):
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            self._file = os.open(last, flags, 0o666, dir_fd=folder)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            text = "another run of this dispatch is still at it"
+            raise BlockingIOError(errno.EAGAIN, text) from None
+        links = os.fstat(self._file).st_nlink
+        if links == 1:
+            return True
+        if links > 1:
+            # Its run was killed just when it had its final name too: that file stays as it is.
+            self._folder.remove(self._part)
+        os.close(self._file)
+        return False
+
+    def _resume(self) -> None:
+        if (noted := self._folder.read(self._note)) is not None:
+            note = json.loads(noted)
+            if note["size"] <= os.fstat(self._file).st_size:
+                self.etag, self._synced = note["etag"], note["size"]
+        os.ftruncate(self._file, self._synced)
+        while self.content.size < self._synced:
+            data = os.read(self._file, _READ)
+            if not self.content.size:
+                self.content.begin(data)
+            self.content.feed(data)
+
+    async def begin(self, etag: str | None) -> None:
+        """See `Part.begin`."""
+        await self.flush()
+        await in_thread(self._begin)
+        self.content, self.etag, self._synced = Content(), etag, 0
+
+    def _begin(self) -> None:
+        # The note first: it must not speak of what follows.
+        self._folder.remove(self._note)
+        os.ftruncate(self._file, 0)
+        os.lseek(self._file, 0, os.SEEK_SET)
+
+    async def expect(self, more: int) -> None:
+        """See `Part.expect`."""
+        about = os.fstatvfs(self._file)
+        free = about.f_bavail * about.f_frsize
+        if more + MARGIN > free:
+            raise OSError(errno.ENOSPC, f"{more} bytes are to come, and {free} are free")
+
+    async def write(self, blocks: Sequence[bytes]) -> None:
+        """See `Part.write`."""
+        # One block is written while the next comes in.
+        await self.flush()
+        self._writing = started(lambda: self._write(b"".join(blocks)))
+
+    def _write(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(self._file, left) :]
+        self.content.feed(data)
+        if self.content.size - self._synced >= self._sync:
+            self._mark()
+
+    def _mark(self) -> None:
+        """Make what is there durable, and then note how much it is."""
+        os.fdatasync(self._file)
+        self._synced = self.content.size
+        if self.etag is not None:
+            note = {"etag": self.etag, "size": self._synced}
+            self._folder.write(self._note, json.dumps(note).encode(), durable=False)
+
+    async def flush(self) -> None:
+        """See `Part.flush`."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await ended(writing)
+
+    async def keep(self) -> str:
+        """See `Part.keep`."""
+        await self.flush()
+        return await in_thread(self._keep)
+
+    def _keep(self) -> str:
+        name = self._name.final(self.content.kind, self.content.sha256)
+        os.fsync(self._file)
+        try:
+            self._folder.link(self._part, name)
+        except FileExistsError:
+            if self._folder.sha256(name) != self.content.sha256:
+                raise Taken from None
+        self._forget()
+        return name
+
+    def _forget(self) -> None:
+        self._folder.remove(self._note)
+        self._folder.remove(self._part)
+        self.etag = None
+
+    async def close(self) -> None:
+        """See `Part.close`."""
+        try:
+            await self.flush()
+        finally:
+            await in_thread(self._close)
+
+    def _close(self) -> None:
+        try:
+            if self.etag is None or self.content.size < SNIFFED:
+                self._forget()
+            elif self.content.size > self._synced:
+                # What cannot be noted is fetched anew; why, somebody else has been told.
+                with suppress(OSError):
+                    self._mark()
+        finally:
+            os.close(self._file)
