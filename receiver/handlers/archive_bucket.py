@@ -12,7 +12,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -94,8 +94,7 @@ class Bucket(Root):
 
     async def remove(self, name: str) -> None:
         """See `Root.remove`; where nothing may be deleted, it stays."""
-        with suppress(FileNotFoundError, PermissionDeniedError):
-            await self._delete(name)
+        await self._delete(name)
 
     async def check(self) -> str:
         """See `Root.check`."""
@@ -103,15 +102,24 @@ class Bucket(Root):
         await self.write(name, text)
         if await self.read(name) != text:
             raise Retry(f"{self.to}: what was written is not what is read")
-        try:
-            await self._delete(name)
-        except PermissionDeniedError:
-            return f"{self.to}: objects are written and read, but may not be deleted: {name} stays"
-        return f"{self.to}: objects are written, read and deleted"
+        if await self._delete(name):
+            return f"{self.to}: objects are written, read and deleted"
+        return f"{self.to}: objects are written and read, but may not be deleted: {name} stays"
 
-    async def _delete(self, name: str) -> None:
-        with self.faults(FileNotFoundError, PermissionDeniedError):
+    async def _delete(self, name: str) -> bool:
+        """Delete an object; False where nobody here may do that."""
+        try:
             await obstore.delete_async(self.store, name)
+        except FileNotFoundError:
+            return True
+        except PermissionDeniedError:
+            return False
+        except BaseError as error:
+            # S3 is sent a list of keys, and answers with a code for each.
+            if "AccessDenied" not in str(error):
+                raise self._fault(error) from None
+            return False
+        return True
 
     async def create(
         self, name: str, content: Content, act: Callable[[bool], Awaitable[object]]
@@ -127,12 +135,12 @@ class Bucket(Root):
             Taken: there is one with another content.
         """
         try:
-            with self.faults(AlreadyExistsError, NotSupportedError):
+            with self.faults(AlreadyExistsError, NotSupportedError, NotImplementedError):
                 await act(True)
                 return
         except AlreadyExistsError:
             pass
-        except NotSupportedError:
+        except (NotSupportedError, NotImplementedError):
             # Not every store can, and S3 copies so by a setting only; a look has to do.
             if await self.size(name) is None:
                 with self.faults():
@@ -164,7 +172,10 @@ class Bucket(Root):
         except expected:
             raise
         except (BaseError, FileNotFoundError) as error:
-            raise Retry(f"{self.to}: {words(error)}") from None
+            raise self._fault(error) from None
+
+    def _fault(self, error: Exception) -> Retry:
+        return Retry(f"{self.to}: {words(error)}")
 
 
 class BucketPart(Part):

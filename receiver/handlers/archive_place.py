@@ -16,8 +16,7 @@ SCHEMES = ("s3", "gs", "az")
 
 Option = str | bool | int
 
-# obstore tells these from the options of a store; what it does with one in the wrong place is no
-# error that could be caught.
+# obstore tells these from the options of a store, and ends the thread over one in the wrong place.
 _OF_CLIENTS = frozenset(
     {
         *("allow_http", "allow_invalid_certificates", "connect_timeout", "default_content_type"),
@@ -42,8 +41,7 @@ def check_place(text: str) -> str:
         raise ValueError(EXPECTED)
     if divider and scheme != "file":
         parts = urlsplit(text)
-        bare = parts.netloc and not (parts.query or parts.fragment or "@" in parts.netloc)
-        if scheme not in SCHEMES or not bare:
+        if scheme not in SCHEMES or not parts.netloc or parts.query or parts.fragment:
             raise ValueError(EXPECTED)
     elif divider and not re.match("file:///[^/]", text):
         raise ValueError(f"{EXPECTED}; a file URL has three slashes")
@@ -57,6 +55,8 @@ def open_root(to: str, options: Mapping[str, Option]) -> Root:
         ValueError: it cannot work; the text says which setting is to blame and what was expected.
     """
     if to.startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
+        if "@" in urlsplit(to).netloc:
+            raise ValueError("to: a user or password is in it, expected these in `options`")
         return _bucket(to, options)
     if options:
         raise ValueError("options: expected none, a folder has none")
