@@ -144,17 +144,24 @@ class Inbox:
         """Renew leases; answers those that were lost."""
         answers = []
         for dispatches, owner, lease, now in asks:
+            # An update answers once for a row, however often it is named.
+            held = list(
+                dict.fromkeys((each.event_id, each.handler, each.attempt) for each in dispatches)
+            )
             renewed = await self._numbers(
                 connection,
                 "extend",
-                [kept(dispatch.event_id) for dispatch in dispatches],
-                [dispatch.handler for dispatch in dispatches],
-                [dispatch.attempt for dispatch in dispatches],
+                [kept(event_id) for event_id, _, _ in held],
+                [handler for _, handler, _ in held],
+                [attempt for _, _, attempt in held],
                 owner,
                 lease,
                 self._now(now),
             )
-            answers.append([each for n, each in enumerate(dispatches) if n not in renewed])
+            lost = {each for n, each in enumerate(held) if n not in renewed}
+            answers.append(
+                [each for each in dispatches if (each.event_id, each.handler, each.attempt) in lost]
+            )
         return answers
 
     async def settle(

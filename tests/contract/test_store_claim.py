@@ -148,6 +148,17 @@ async def test_extend_tells_what_was_lost(store: Store) -> None:
     assert (await only(store, subject="settled")).state is DispatchState.DONE
 
 
+async def test_extend_of_one_named_twice(store: Store) -> None:
+    """Promise 5: it is one lease; each mention of a lost one is told."""
+    for subject in ("task-1", "task-2"):
+        await store.add(event(subject), {"keep": ()})
+    held, taken = (each.dispatch for each in await store.claim("a", {"keep": 2}, LEASE, NOW))
+    await store.settle(taken, "a", Done(), NOW)
+
+    named = [held, taken, held, taken]
+    assert await store.extend(named, "a", LEASE, NOW + 1) == [taken, taken]
+
+
 async def test_extend_of_nothing(store: Store) -> None:
     """Promise 5: no leases, none lost."""
     assert await store.extend([], "a", LEASE, NOW) == []
