@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,7 +44,10 @@ def _service(url: str) -> str:
     """Refuse what Apprise does not understand."""
     import apprise
 
-    if apprise.Apprise.instantiate(url) is None:
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        # It loads its services now, and some of them warn of what they import.
+        known = apprise.Apprise.instantiate(url) is not None
+    if not known:
         raise ValueError("a URL of Apprise, such as mailtos://user:password@example.com")
     return url
 
@@ -98,9 +102,7 @@ def create(name: str, settings: Mapping[str, Any]) -> Apprise:
     import apprise  # noqa: F401 - where it is missing, that shows at start
 
     # It logs URLs, and with them passwords (F16); what fails, the dispatch says.
-    quiet = logging.getLogger("apprise")
-    quiet.propagate = False
-    quiet.addHandler(logging.NullHandler())
+    logging.getLogger("apprise").propagate = False
     return Apprise(*start(Settings, name, settings, usual="url", fits=_service))
 
 

@@ -32,7 +32,7 @@ from receiver.errors import GiveUp
 from receiver.handlers.chat.channel import Channel, Post
 from receiver.handlers.chat.media import Reader
 from receiver.handlers.chat.message import Output
-from receiver.handlers.chat.sending import Answer, Sender
+from receiver.handlers.chat.sending import Answer, Sender, reachable
 from receiver.handlers.chat.settings import Allow, Bytes, ChatSettings, WebUrl, web_url
 from receiver.handlers.chat.slack_api import BAD_BLOCKS, EVENT_TYPE, WebApi, error_of, failure
 from receiver.handlers.chat.start import start
@@ -98,14 +98,14 @@ class Slack(Channel[Settings]):
         return result
 
     async def check(self) -> str:
-        """Ask Slack whose the token is; a webhook can only be tried by posting.
+        """Ask Slack whose the token is; to a webhook connect, for only a message would try it.
 
         Raises:
             GiveUp: the token is not accepted, or has not the scope to post.
             Retry: Slack does not answer.
         """
         if self._api is None:
-            return "the URL is well formed; whether Slack takes it, only a message shows"
+            return await reachable(self._targets, self._settings.allow)
         answer = await self._api.call("auth.test", self._clock() + 10.0, form={})
         told = answer.headers.get("x-oauth-scopes", "chat:write,files:write")
         scopes = {each.strip() for each in told.split(",")}
@@ -142,7 +142,7 @@ class Slack(Channel[Settings]):
                 answer = await self._api.ask(
                     "chat.postMessage", post.deadline, post.target, body=body
                 )
-            error = error_of(answer)
+            error = error_of(answer, api=self._api is not None)
             if error is None:
                 return answer, images
             if not images or error not in BAD_BLOCKS:

@@ -24,7 +24,7 @@ from pydantic import Field
 
 from receiver.handlers.chat.card import payload
 from receiver.handlers.chat.channel import Channel, Post
-from receiver.handlers.chat.sending import Sender, refused
+from receiver.handlers.chat.sending import Sender, reachable, refused
 from receiver.handlers.chat.settings import Allow, ChatSettings, WebUrl, web_url
 from receiver.handlers.chat.start import start
 from receiver.handlers.chat.template import Template
@@ -59,8 +59,8 @@ class Teams(Channel[Settings]):
         return {}
 
     async def check(self) -> str:
-        """A workflow can only be tried by posting."""
-        return "the URL is well formed; whether Teams takes it, only a message shows"
+        """Connect; a workflow can only be tried by posting."""
+        return await reachable(self._targets, self._settings.allow)
 
     async def close(self) -> None:
         """Let the connections go; the next event makes new ones."""

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.policy import HTTP
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 from tests.chat.samples import NOW
@@ -57,7 +57,7 @@ class Request:
             str(part.get_param("name", header="content-disposition")): (
                 part.get_filename(),
                 part.get_content_type(),
-                part.get_payload(decode=True),
+                cast("bytes", part.get_payload(decode=True)),
             )
             for part in found.iter_parts()
         }

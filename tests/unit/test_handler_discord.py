@@ -275,7 +275,7 @@ async def test_the_context_chooses_among_targets() -> None:
         )
         time = Time()
         handler = Discord(chosen, clock=time, sleep=time.sleep)
-        names: tuple[JSON, ...] = (*("design", None, "other", "http://10.0.0.1/x"), ["design"])
+        names: list[JSON] = ["design", None, "other", "http://10.0.0.1/x", ["design"]]
         for name in names:
             await handler(event(context={"notify": {"discord": name}}, outputs=[]), run())
         await handler(event(context={}, outputs=[]), run())
@@ -343,7 +343,10 @@ async def test_a_closed_handler_opens_again() -> None:
     [
         ({}, "url: missing, expected the URL of a webhook"),
         ({"url": "s3cret"}, "url: '…', expected an http or https URL"),
-        ({"url": "https://x.example", "targets": {"a": "s3cret"}}, "targets.a: '…', expected an"),
+        (
+            {"url": "https://x.example", "targets": {"a": "s3cret"}},
+            "targets: '…', each expected to be an",
+        ),
         ({"url": "https://x.example", "targets": {"a": "https://y.example"}}, "target_from: miss"),
         ({"url": "https://x.example", "target_from": "a"}, "targets: missing, expected a table"),
         ({"url": "https://x.example", "target_from": "a..b"}, "target_from: 'a..b', expected"),

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Generic
+from typing import ClassVar, Generic
 
 from receiver.errors import GiveUp, Retry
 from receiver.event import Event
@@ -52,6 +52,9 @@ class Post:
 class Channel(ABC, Generic[Chat]):
     """A chat handler.
 
+    Attributes:
+        rules: of the dispatcher, where the section has none; an upload takes its time.
+
     Args:
         settings: its own.
         usual: where a message goes that names no other place; None: nowhere.
@@ -59,6 +62,8 @@ class Channel(ABC, Generic[Chat]):
         clock: Unix seconds.
         sleep: waits so many seconds.
     """
+
+    rules: ClassVar[Mapping[str, str]] = {"timeout": "2m"}
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ import httpx
 
 from receiver.errors import Refused
 from receiver.safe_http import client
+from submitter.connection import tls
 from submitter.content import Kind, kind
 
 _SHOWN = ("video", "image", "audio")
@@ -93,7 +94,7 @@ class Reader:
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is None:
-            self._client = client(self._allow, redirects=_REDIRECTS, max_body=self._most)
+            self._client = client(self._allow, redirects=_REDIRECTS, max_body=self._most, tls=tls())
         return self._client
 
     def _size(self, response: httpx.Response) -> int:

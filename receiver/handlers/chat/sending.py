@@ -19,7 +19,8 @@ import httpx
 
 from receiver.errors import GiveUp, Refused, Retry
 from receiver.payload import Unreadable, parse
-from receiver.safe_http import client
+from receiver.safe_http import client, reach
+from submitter.connection import tls
 from submitter.prediction import JSON
 from submitter.retry_after import LONGEST, retry_after
 
@@ -30,6 +31,9 @@ _AGAIN = frozenset({408, 409, 425, 429})
 _MAX_ANSWER = 256 * 1024
 _PASSING = 0.5
 """Seconds that a request takes at least; a run whose time ends sooner begins none."""
+
+_PATIENCE = 60.0
+"""Seconds that a run waits for its service at most; beyond, the handler is paused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,17 @@ def refused(answer: Answer, why: str) -> Exception:
     if 400 <= answer.status < 500 and answer.status not in _AGAIN:
         return GiveUp(f"{text}: {why}")
     return Retry(text)
+
+
+async def reachable(urls: Sequence[str], allow: Sequence[str]) -> str:
+    """Connect to where webhooks are; whether they take messages cannot be asked.
+
+    Raises:
+        Refused: one of them leads inside.
+        httpx.HTTPError: nothing answers.
+    """
+    found = {await reach(url, allow, tls=tls()): None for url in urls}
+    return "; ".join((*found, "whether messages are taken, only a message shows"))
 
 
 class Sender:
@@ -159,7 +174,7 @@ class Sender:
             wait = self._waits(answer, self._clock())
             if answer.status not in (429, 503) or wait is None:
                 return answer
-            if self._clock() + wait + _PASSING > deadline:
+            if wait > self._patience(deadline):
                 raise _later(answer.host, wait)
 
     async def stream(
@@ -206,7 +221,7 @@ class Sender:
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is None:
-            self._client = client(self._allow, max_body=_MAX_ANSWER)
+            self._client = client(self._allow, max_body=_MAX_ANSWER, tls=tls())
         return self._client
 
     async def _exchange(
@@ -226,6 +241,9 @@ class Sender:
         turn.free_at = max(turn.free_at, now + (self._waits(answer, now) or 0.0))
         return answer
 
+    def _patience(self, deadline: float) -> float:
+        return min(_PATIENCE, deadline - self._clock() - _PASSING)
+
     @asynccontextmanager
     async def _turn(self, host: str, turn: _Place, deadline: float) -> AsyncIterator[None]:
         """Wait until it is our turn, and until the service takes the next."""
@@ -237,7 +255,7 @@ class Sender:
         try:
             wait = turn.free_at - self._clock()
             if wait > 0:
-                if self._clock() + wait + _PASSING > deadline:
+                if wait > self._patience(deadline):
                     raise _later(host, wait)
                 await self._sleep(wait)
             yield

@@ -15,22 +15,15 @@ from pydantic import (
 )
 
 from receiver.addresses import Allowed
-from receiver.config.values import size
 from receiver.errors import Refused
 from receiver.handlers.rules import Texts
+from receiver.measures import size
 from receiver.safe_http import check_url
 
 
 def _allow(entries: tuple[str, ...]) -> tuple[str, ...]:
     Allowed.parse(entries)
     return entries
-
-
-def _size(value: object) -> int:
-    try:
-        return size(value)
-    except ValueError:
-        raise ValueError("a size such as 10MiB, or 0 for never") from None
 
 
 def web_url(text: str) -> str:
@@ -49,7 +42,7 @@ def web_url(text: str) -> str:
 Dotted = Annotated[str, StringConstraints(pattern=r"^[^.]+(\.[^.]+)*$", max_length=200)]
 """A key of the event's context, and of tables in it: `notify.slack`."""
 
-Bytes = Annotated[int, BeforeValidator(_size), Field(ge=0)]
+Bytes = Annotated[int, BeforeValidator(size)]
 """A size in a settings model."""
 
 Allow = Annotated[Texts, AfterValidator(_allow)]

@@ -51,9 +51,14 @@ _ADVICE = {
 }
 
 
-def error_of(answer: Answer) -> str | None:
-    """Slack's word for what is wrong, of the Web API and of a webhook; None where nothing is."""
-    if answer.well and (answer.body.get("ok") is True if answer.body else True):
+def error_of(answer: Answer, *, api: bool) -> str | None:
+    """Slack's word for what is wrong; None where nothing is.
+
+    Args:
+        answer: of Slack.
+        api: of its Web API, which says so in JSON, or else of a webhook, which has the status.
+    """
+    if answer.well and (answer.body.get("ok") is True or not api):
         return None
     word = answer.body.get("error") if answer.body else answer.text.strip()
     return word if isinstance(word, str) and _WORD.fullmatch(word) else "no_reason"
@@ -106,7 +111,7 @@ class WebApi:
             Retry: it did not, or not yet.
         """
         answer = await self.ask(method, deadline, method, **request)
-        error = error_of(answer)
+        error = error_of(answer, api=True)
         if error is not None:
             raise failure(answer, error)
         return answer
@@ -159,12 +164,16 @@ class WebApi:
         """
         form = {"filename": name, "length": str(media.size)}
         answer = await self.call("files.getUploadURLExternal", deadline, form=form)
-        url, id = answer.body.get("upload_url"), answer.body.get("file_id")
-        if not isinstance(url, str) or not isinstance(id, str):
+        id = answer.body.get("file_id")
+        try:
+            url = web_url(str(answer.body.get("upload_url")))
+        except ValueError:
+            url = None
+        if url is None or not isinstance(id, str):
             raise Unfit("Slack gave no place for it")
         headers = {"content-type": "application/octet-stream", "content-length": str(media.size)}
         answer = await self._sender.stream(
-            "POST", web_url(url), deadline, place=None, content=media.content, headers=headers
+            "POST", url, deadline, place=None, content=media.content, headers=headers
         )
         if not answer.well:
             raise refused(answer, "Slack did not take the file")

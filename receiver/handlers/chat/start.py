@@ -43,11 +43,12 @@ def start(
         )
     if chosen.target_from is not None and not chosen.targets:
         faults.append("targets: missing, expected a table of the places that a context may name")
-    for target, value in chosen.targets.items():
+    for value in chosen.targets.values():
         try:
             fits(value)
         except ValueError as error:
-            faults.append(f"targets.{target}: '…', expected {error}")
+            faults.append(f"targets: '…', each expected to be {error}")
+            break
     template = None
     if chosen.template is not None:
         try:
