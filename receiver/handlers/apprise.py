@@ -115,18 +115,23 @@ def _tell(urls: list[str], message: Message, words: list[Span] | None) -> list[b
     for url in urls:
         sender = Sender()
         sender.add(url)
-        title = message.headline
-        limit = min(sender[0].body_maxlen, _LONGEST)
-        if units(title) > sender[0].title_maxlen:
-            # It stands above the text then.
-            limit -= units(title) + 2
         try:
-            body = text(message, words, limit)
-            sent = bool(sender.notify(body=body, title=title, body_format=NotifyFormat.TEXT))
+            service = sender[0]
+            body = text(message, words, room(message, service.body_maxlen, service.title_maxlen))
+            sent = bool(
+                sender.notify(body=body, title=message.headline, body_format=NotifyFormat.TEXT)
+            )
         except Exception:  # noqa: BLE001 - a service of anybody's; its words may hold its URL
             sent = False
         told.append(sent)
     return told
+
+
+def room(message: Message, body: int, title: int) -> int:
+    """How much text a service has room for, by what it takes for a body and a title."""
+    above = units(message.headline)
+    # Where it takes no title, the headline stands above the text.
+    return min(body, _LONGEST) - (above + 2 if above > title else 0)
 
 
 def text(message: Message, words: list[Span] | None, limit: int) -> str:

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from receiver.event import Dispatch, DispatchState
 from receiver.handlers import apprise
 from receiver.handlers.chat import blocks, card, embeds, entities
 from receiver.handlers.chat.message import Message
 from receiver.handlers.chat.template import Template
 from receiver.handlers.chat.text import Span
 from tests.chat import limits
-from tests.chat.samples import HOSTILE, SAMPLES, event
+from tests.chat.samples import HOSTILE, SAMPLES, event, message, run
 
 SNAPSHOTS = Path(__file__).parents[1] / "chat" / "snapshots"
 UPDATE = os.environ.get("UPDATE_SNAPSHOTS") == "1"
@@ -173,12 +174,16 @@ def test_a_card_that_is_too_large_counts_what_it_leaves_out() -> None:
     long = [f"https://cdn.example.com/{n}.png?{'s' * 1900}" for n in range(10)]
     payload = card.payload(SAMPLES["many-pictures"], None)
     assert "and 6 more" in json.dumps(payload)
-    from tests.chat.samples import message
-
-    huge = message(event(outputs=long, input={"prompt": "\U0001f980" * 400}), prompt=1000)
-    payload = card.payload(huge, None)
+    error = "\u6f22" * 300
+    dead = {
+        name: Dispatch("id", name, DispatchState.DEAD, error=error)
+        for name in ("a", "b", "c", "d", "e")
+    }
+    huge = event(outputs=long, input={"prompt": "\U0001f980" * 500}, model=error)
+    payload = card.payload(message(huge, run(earlier=dead), prompt=1000), None)
     limits.teams(payload)
-    assert "and 4 more" in json.dumps(payload)
+    assert len(payload["attachments"][0]["content"]["actions"]) == 5
+    assert "and 5 more" in json.dumps(payload)
 
 
 def test_hostile_text_is_what_the_name_says() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import Retry, SettingsError
-from receiver.handlers.apprise import Apprise, Settings, create, text
+from receiver.handlers.apprise import Apprise, Settings, create, room, text
 from tests.chat import limits
 from tests.chat.samples import HOSTILE, SAMPLES, event, kept, lost, run
 from tests.chat.service import Answer, Service, Time, serving
@@ -106,6 +106,12 @@ def test_a_service_of_few_characters_gets_what_fits() -> None:
     assert short.count("https://") == 3
     assert short.endswith("and 9 more")
     assert "A lighthouse" in text(SAMPLES["video"], None, 300)
+
+
+def test_a_headline_that_is_no_title_takes_room_from_the_text() -> None:
+    """As Apprise puts it above the text, for a service of short messages."""
+    assert room(SAMPLES["video"], 32_768, 250) == 4000
+    assert room(SAMPLES["video"], 160, 0) == 160 - len("Video ready") - 2
 
 
 async def test_notes_stand_below_a_template() -> None:
