@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from receiver.attempt import MAX_RESULT, Exited, TimedOut, compact, run
 from receiver.errors import SettingsError
 from receiver.event import Claim, Dispatch, Event
-from receiver.handlers.base import Context, Factory, Handler, Installed
+from receiver.handlers.base import Context, Factory, Handler, Installed, mask
 from receiver.handlers.loading import make
 from receiver.retry import describe
 from receiver.routing import Route
@@ -200,7 +200,8 @@ class HandlerContract:
         return {name: value for name, value in self.settings.items() if name != key}
 
     def _tells(self, text: str) -> bool:
-        return any(each in text for key in self.secrets for each in _texts(self.settings[key]))
+        hidden = [each for key in self.secrets for each in _texts(self.settings[key])]
+        return mask(text, hidden) != text
 
     def _has_fault(self, key: str, value: object) -> None:
         faults = _faults(self.factory, {**self.settings, key: value})
