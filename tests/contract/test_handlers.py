@@ -41,6 +41,11 @@ HANDLERS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
         ("url", "secret", "headers"),
     ),
     ("http", {"url": f"https://{NOBODY}/t0ken", "secret": SECRET}, ("url", "secret")),
+    (
+        "archive",
+        {"to": "made", "public_url": "https://cdn.example/made", "allow": "127.0.0.1"},
+        (),
+    ),
     ("slack", {"url": URL, **CHAT}, ("url", "targets")),
     (
         "slack",
@@ -132,4 +137,4 @@ def test_no_built_in_is_left_out() -> None:
     offered = {
         each.name for each in entry_points(group=GROUP) if each.value.startswith("receiver.")
     }
-    assert offered - {"archive"} == {name for name, _, _ in HANDLERS}
+    assert offered == {name for name, _, _ in HANDLERS}
