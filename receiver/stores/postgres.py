@@ -41,6 +41,7 @@ class PostgresStore(Store):
             agree, and a time given to a method counts as its distance from `now`. "caller": what
             is given counts as it is.
         local: Unix seconds, the `now` of what is given a time but none.
+        listen: other processes' work wakes this one; without, nobody here waits for it.
 
     Raises:
         SettingsError: asyncpg is not installed.
@@ -55,12 +56,14 @@ class PostgresStore(Store):
         pooler: bool = False,
         clock: Literal["caller", "server"] = "caller",
         local: Callable[[], float] = time.time,
+        listen: bool = True,
     ) -> None:
         if fault := name_fault(schema):
             raise ValueError(f"{schema!r} cannot be the name of a schema here: {fault}")
         self.schema = schema
-        self._link = Link(url, pooler=pooler)
+        self._link = Link(url, pooler=pooler, clock=local)
         self._channel = None if pooler else f"wavehook_{schema}"
+        self._listens = listen
         self._sender = uuid4().hex
         self._server_clock = clock == "server"
         self._local = local
@@ -83,7 +86,7 @@ class PostgresStore(Store):
             await self._link.close()
             raise
         self._adding, self._working = Lane(self._link), Lane(self._link)
-        if self._channel is not None:
+        if self._channel is not None and self._listens:
             self._listener = Listener(
                 self._link.connect, self._channel, self._sender, self._wake, self._link.errors
             )

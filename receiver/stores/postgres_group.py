@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from receiver.errors import StoreUnavailable
-from receiver.stores.postgres_link import Connection, Link
+from receiver.stores.postgres_link import Connection, Link, Lost
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -23,7 +23,8 @@ WEIGHT = 4 * 1024 * 1024
 """Bytes of bodies of one statement, about."""
 
 TRIES = 3
-"""How often a request is tried that met another transaction which wanted the same rows."""
+"""How often a request is tried that met another transaction which wanted the same rows, or a
+connection that had ended while nobody used it."""
 
 
 class _Request:
@@ -126,7 +127,7 @@ class Lane:
     async def _ask(self, group: list[_Request]) -> Sequence[Any]:
         arguments = [request.argument for request in group]
         for _ in range(TRIES - 1):
-            with contextlib.suppress(*self._link.clashes):
+            with contextlib.suppress(Lost, *self._link.clashes):
                 async with self._link.use() as connection:
                     return await group[0].bulk(connection, arguments)
         async with self._link.use() as connection:

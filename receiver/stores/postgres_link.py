@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -28,6 +29,12 @@ SIZE = 4
 
 READS = 2
 """Reads at once, so that they take no connection from what writes."""
+
+REMEMBERED = 64
+"""Connections of which it is known when they were used; more than there are at one time."""
+
+GONE = ("08", "57P")
+"""Classes of errors that come with a connection's end; as `OURS`."""
 
 OURS = ("22", "23", "40", "42P06", "54")
 """Classes of errors that are of what was asked, or of two at once; every other is the server's
@@ -76,6 +83,10 @@ def driver() -> Any:
         ) from None
 
 
+class Lost(StoreUnavailable):
+    """A connection ended in the middle of its work; another may do it."""
+
+
 class Link:
     """The connections.
 
@@ -83,14 +94,17 @@ class Link:
         url: `postgresql://user:password@host:port/database`, with all that asyncpg understands.
         pooler: there is a pooler in between that gives out the server's connections by the
             transaction; nothing may last longer then.
+        clock: Unix seconds, which go on while the process is frozen.
     """
 
-    def __init__(self, url: str, *, pooler: bool) -> None:
+    def __init__(self, url: str, *, pooler: bool, clock: Callable[[], float] = time.time) -> None:
         self._driver = driver()
         self._url = url
         self._pooler = pooler
+        self._clock = clock
         self._pool: Any = None
         self._reads: asyncio.Semaphore | None = None
+        self._used: dict[int, float] = {}
 
     async def open(self) -> None:
         """Let connections be made; makes none."""
@@ -137,7 +151,8 @@ class Link:
         """A connection for one piece of work.
 
         Raises:
-            StoreUnavailable: there is none, it was cut, or the server does not do it now.
+            Lost: it was cut.
+            StoreUnavailable: there is none, or the server does not do it now.
             Exception: what was asked cannot be done at all, or met another transaction that
                 wanted the same (`clashes`).
         """
@@ -145,7 +160,7 @@ class Link:
         if pool is None:
             raise StoreUnavailable("the store is not open")
         try:
-            connection = await pool.acquire(timeout=CONNECT)
+            connection, pid = await self._take(pool)
         except Exception as error:  # noqa: BLE001 - told in one way, whatever it was
             raise self.word(error) from None
         try:
@@ -158,11 +173,15 @@ class Link:
                 yield connection
         except BaseException as error:
             if not self._theirs(error):
-                connection.terminate()
+                lost = self._end(connection) or self._is_end(error)
                 if isinstance(error, Exception):
-                    raise self.word(error) from None
+                    word = self.word(error)
+                    raise (Lost(str(word)) if lost else word) from None
             raise
         finally:
+            self._used[pid] = self._clock()
+            if len(self._used) > REMEMBERED:
+                del self._used[next(iter(self._used))]
             await pool.release(connection, timeout=CONNECT)
 
     async def read(self, sql: str, *values: Any) -> Sequence[Any]:
@@ -175,10 +194,29 @@ class Link:
             raise StoreUnavailable("the store is not open")
         async with self._reads:
             try:
-                async with self.use() as connection:
-                    return await connection.fetch(sql, *values)
+                with contextlib.suppress(Lost):
+                    return await self._fetch(sql, *values)
+                return await self._fetch(sql, *values)
             except self.errors as error:
                 raise self.word(error) from None
+
+    async def _fetch(self, sql: str, *values: Any) -> Sequence[Any]:
+        async with self.use() as connection:
+            return await connection.fetch(sql, *values)
+
+    async def _take(self, pool: Any) -> tuple[Any, int]:
+        """A connection that nothing in between can have forgotten, and the number of its session.
+
+        While a process is frozen (F41), the timer stands still that closes what is not used.
+        """
+        while True:
+            connection = await pool.acquire(timeout=CONNECT)
+            pid = connection.get_server_pid()
+            used_at = self._used.pop(pid, None)
+            if used_at is None or abs(self._clock() - used_at) <= IDLE:
+                return connection, pid
+            connection.terminate()
+            await pool.release(connection, timeout=CONNECT)
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
@@ -229,6 +267,21 @@ class Link:
         if isinstance(error, self.errors):
             return isinstance(error, self._driver.DataError)
         return not isinstance(error, asyncio.CancelledError)
+
+    def _is_end(self, error: BaseException) -> bool:
+        """Whether the connection has ended, rather than that it does not answer."""
+        gone = str(getattr(error, "sqlstate", None)).startswith(GONE)
+        return gone or (isinstance(error, OSError) and not isinstance(error, TimeoutError))
+
+    def _end(self, connection: Any) -> bool:
+        """Cut a connection off; True where it had ended already."""
+        try:
+            ended: bool = connection.is_closed()
+            connection.terminate()
+        except self._driver.InterfaceError:
+            # The pool has taken it back.
+            return True
+        return ended
 
 
 async def _nothing(connection: Any) -> None:
