@@ -1,17 +1,25 @@
-"""`uvicorn receiver.web.asgi:app`: the receiver, built from the environment at its first need."""
+"""`uvicorn receiver.web.asgi:app`: the receiver, built from the environment at its first need.
+
+Every target of `deploy/` that has an ASGI app has this one.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from receiver.errors import SettingsError
 from receiver.telemetry.log import configure, logger
+from receiver.web.one_loop import OneLoop
 from receiver.web.problem import LINE, send_problem
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 RETRY_AFTER = 60.0
 """Seconds between two tries to build: a secret that could not be fetched may be there later."""
@@ -31,9 +39,14 @@ class Lazy:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._app: ASGIApp | None = None
+        self._app: Starlette | None = None
         self._clock = clock
         self._again_at = float("-inf")
+
+    async def stop(self) -> None:
+        """Stop what was built."""
+        if self._app is not None:
+            await self._app.state.lifecycle.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
@@ -53,7 +66,7 @@ class Lazy:
         else:
             await send({"type": "websocket.close", "code": 1013})
 
-    def _build(self) -> ASGIApp | None:
+    def _build(self) -> Starlette | None:
         if self._clock() < self._again_at:
             return None
         try:
@@ -82,4 +95,4 @@ def _briefly(send: Send) -> Send:
     return brief
 
 
-app = Lazy()
+app = OneLoop(Lazy)
