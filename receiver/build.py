@@ -13,11 +13,13 @@ from typing import TypeVar
 
 import structlog
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 
 from receiver.asking import Asking, calls_of
 from receiver.config import Settings, read
 from receiver.database import ledger_of, open_store, seal_of
 from receiver.dispatch import Dispatcher
+from receiver.draining import Draining
 from receiver.errors import SettingsError
 from receiver.following import Follower
 from receiver.handlers.base import Installed
@@ -32,6 +34,7 @@ from receiver.telemetry.metrics import Metrics
 from receiver.trusted import sources_of
 from receiver.web.api import api_routes
 from receiver.web.app import create_app
+from receiver.web.drain import drain_routes
 from receiver.web.lifecycle import Lifecycle, Service
 from submitter.ledger.base import Ledger
 
@@ -96,8 +99,9 @@ def build(
     Raises:
         SettingsError: with every fault; also where the webhook secret cannot be fetched.
     """
-    found = list(faults)
-    store = store or _collect(found, lambda: open_store(settings))
+    found = [*faults, *_halting(settings)]
+    listen = settings.dispatch == "background"
+    store = store or _collect(found, lambda: open_store(settings, listen=listen))
     handlers = _collect(found, lambda: _install(settings)) or ()
     sources = sources_of(settings, found, secrets=secrets)
     # A start that fails anyhow leaves no new key file behind.
@@ -126,9 +130,9 @@ def build(
         fetch=asking.fetch if asking else None,
         stored=[follower.stored],
     )
+    door = Door(intake, store, hooks=hooks)
     lasting: list[Service] = []
     if reconciles(settings):
-        door = Door(intake, store, hooks=hooks)
         lasting.append(background(connect, ledger, door, settings.overdue))
     lifecycle = Lifecycle(
         store,
@@ -138,8 +142,14 @@ def build(
         ledger=ledger,
         services=(follower, asking) if asking else (follower,),
         lasting=lasting,
+        halts=_halts(settings),
     )
-    token = settings.admin_token
+    routes: list[BaseRoute] = []
+    if settings.admin_token is not None:
+        token = settings.admin_token.get_secret_value()
+        drain, follow = _draining(work, ledger, door).run, follower.settle
+        routes += api_routes(results, token, lifecycle, hooks=hooks)
+        routes += drain_routes(drain, token, lifecycle, follow=follow, hooks=hooks)
     web = create_app(
         intake=intake,
         store=store,
@@ -152,9 +162,8 @@ def build(
         body_deadline=settings.body_deadline,
         dispatch=settings.dispatch,
         inline_deadline=settings.inline_deadline,
-        routes=api_routes(results, token.get_secret_value(), lifecycle, hooks=hooks)
-        if token
-        else (),
+        follow=follower.settle,
+        routes=routes,
     )
     return Parts(
         settings,
@@ -171,12 +180,11 @@ def build(
 
 
 def reconciles(settings: Settings) -> bool:
-    """Whether the receiver asks the API for results whose webhook did not come.
+    """Whether a running receiver asks the API for results whose webhook did not come.
 
-    Not where handlers run before the reply: such a process may be frozen after it.
+    Not where it may halt after a reply: there a schedule asks.
     """
-    asks = settings.reconcile == "on" and settings.api_key is not None
-    return asks and settings.dispatch != "inline"
+    return _asks(settings) and not _halts(settings)
 
 
 def worker(
@@ -184,19 +192,45 @@ def worker(
     *,
     faults: Sequence[str] = (),
     store: Store | None = None,
+    listen: bool = True,
     hooks: Sequence[Hook] = (log_hook,),
 ) -> Work:
     """Build what runs handlers, without the receiving half and its secrets.
+
+    Args:
+        settings: as `receiver.config` read them.
+        faults: as `build`.
+        store: as `build`.
+        listen: it waits for what comes; else it runs what is there.
+        hooks: as `build`.
 
     Raises:
         SettingsError: with every fault.
     """
     found = list(faults)
-    store = store or _collect(found, lambda: open_store(settings))
+    store = store or _collect(found, lambda: open_store(settings, listen=listen))
     handlers = _collect(found, lambda: _install(settings)) or ()
     if found or store is None:
         raise SettingsError(found)
     return _work(settings, store, handlers, hooks)
+
+
+def draining(
+    settings: Settings, *, faults: Sequence[str] = (), hooks: Sequence[Hook] = (log_hook,)
+) -> tuple[Draining, Lifecycle]:
+    """Build what a schedule runs, as `worker`; and what opens it before, and ends it after.
+
+    Raises:
+        SettingsError: with every fault.
+    """
+    work = worker(settings, faults=faults, listen=False, hooks=hooks)
+    ledger = ledger_of(settings)
+    intake = Intake({}, [handler.route for handler in work.handlers], work.store)
+    door = Door(intake, work.store, hooks=(*hooks, work.metrics))
+    lifecycle = Lifecycle(
+        work.store, work.dispatcher, settings.grace, background=False, ledger=ledger
+    )
+    return _draining(work, ledger, door), lifecycle
 
 
 def door_of(settings: Settings, store: Store, hooks: Sequence[Hook] = (log_hook,)) -> Door:
@@ -207,6 +241,41 @@ def door_of(settings: Settings, store: Store, hooks: Sequence[Hook] = (log_hook,
     """
     routes = [handler.route for handler in _install(settings)]
     return Door(Intake({}, routes, store), store, hooks=hooks)
+
+
+def _asks(settings: Settings) -> bool:
+    return settings.reconcile == "on" and settings.api_key is not None
+
+
+def _halts(settings: Settings) -> bool:
+    """Whether the process may be frozen after a reply, so that nothing may be left for then."""
+    platform = settings.platform
+    return settings.dispatch == "inline" or (platform is not None and platform.freezes)
+
+
+def _halting(settings: Settings) -> Sequence[str]:
+    """The fault of handlers that would be frozen in the middle."""
+    platform = settings.platform
+    if platform is None or not platform.freezes or settings.dispatch != "background":
+        return ()
+    fault = (
+        f"WAVEHOOK_DISPATCH = 'background': {platform.name} freezes a process after its reply; "
+        "expected inline, or external with a schedule or a worker elsewhere"
+    )
+    return [fault]
+
+
+def _draining(work: Work, ledger: Ledger, door: Door) -> Draining:
+    settings = work.settings
+    return Draining(
+        work.store,
+        work.dispatcher,
+        [handler.name for handler in work.handlers],
+        ledger=ledger,
+        door=door,
+        connect=partial(calls_of, settings) if _asks(settings) else None,
+        overdue=settings.overdue,
+    )
 
 
 def _install(settings: Settings) -> Sequence[Installed]:

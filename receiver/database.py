@@ -5,12 +5,15 @@ Of the two kinds, only the one that is named is imported.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from receiver.config import Settings
 from receiver.errors import SettingsError
 from receiver.stores.base import Store
 from submitter.errors import BadSettings
 from submitter.ledger.base import Ledger
 from submitter.ledger.choosing import ledger_in
+from submitter.postgres import EXPECTED
 from submitter.seal import Seal, load_or_create_key
 
 NO_KEYS = (
@@ -19,13 +22,17 @@ NO_KEYS = (
 )
 
 
-def open_store(settings: Settings) -> Store:
+def open_store(settings: Settings, *, listen: bool = False) -> Store:
     """The store, not opened yet.
+
+    Args:
+        settings: with the database.
+        listen: this process waits for dispatches that others add: it runs a dispatcher.
 
     Raises:
         SettingsError: the database cannot be there, or its driver is not installed.
     """
-    path = settings.database_path
+    path = _lasting(settings)
     if path is None:
         from receiver.stores.postgres import PostgresStore
 
@@ -34,6 +41,7 @@ def open_store(settings: Settings) -> Store:
             schema=settings.database_schema,
             pooler=settings.database_pooler == "on",
             clock="server",
+            listen=listen,
         )
     if not path.parent.is_dir():
         where = f"WAVEHOOK_DATABASE = {settings.database!r}"
@@ -62,9 +70,13 @@ async def there(settings: Settings) -> bool:
 
 
 def ledger_of(settings: Settings) -> Ledger:
-    """The ledger, which is in the store's own database; not opened yet."""
+    """The ledger, which is in the store's own database; not opened yet.
+
+    Raises:
+        SettingsError: the database would not last.
+    """
     return ledger_in(
-        settings.database_path,
+        _lasting(settings),
         settings.database,
         schema=settings.database_schema,
         pooler=settings.database_pooler == "on",
@@ -85,3 +97,15 @@ def seal_of(settings: Settings) -> Seal:
         return Seal(keys if path is None else keys or (load_or_create_key(path),))
     except BadSettings as error:
         raise SettingsError([str(error)]) from None
+
+
+def _lasting(settings: Settings) -> Path | None:
+    """The SQLite file, where its disk lasts; None on PostgreSQL."""
+    path, platform = settings.database_path, settings.platform
+    if path is not None and platform is not None:
+        fault = (
+            f"WAVEHOOK_DATABASE = {settings.database!r}: a SQLite file does not last on "
+            f"{platform.name}, whose disk {platform.disk}; expected {EXPECTED}"
+        )
+        raise SettingsError([fault])
+    return path

@@ -1,11 +1,13 @@
 """What follows once an event is stored: who waits wakes up, and the ledger learns of the result.
 
-It happens after the sender's answer and in batches, so that it costs the way in nothing.
+It happens after the sender's answer and in batches, so that it costs the way in nothing; where a
+process may be frozen after its answer, the answer waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -41,6 +43,9 @@ WAITS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 STOP = 5.0
 """Seconds for what is left at a stop."""
+
+SETTLE = 2.0
+"""Seconds that a reply waits for it, where nothing may be left for after the reply."""
 
 _TYPES = frozenset(f"prediction.{status}" for status in TERMINAL)
 
@@ -108,6 +113,7 @@ class Follower:
         self._missed = 0
         self._stopping = False
         self._woken = asyncio.Event()
+        self._rested = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def stored(self, accepted: Accepted) -> None:
@@ -124,10 +130,22 @@ class Follower:
         loop = asyncio.get_running_loop()
         # On some platforms every request has an event loop of its own (F41).
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
-            self._woken = asyncio.Event()
+            self._woken, self._rested = asyncio.Event(), asyncio.Event()
             self._task = loop.create_task(self._run(), name="wavehook-follower")
         else:
             self._woken.set()
+            self._rested.clear()
+
+    async def settle(self, limit: float = SETTLE) -> None:
+        """Wait until all is done that can be done now, for so many seconds at most.
+
+        For a process that may be frozen afterwards (F41). What is not done by then, or has to wait
+        for its task to become known, is done when it goes on, or found in the inbox by a drain.
+        """
+        if self._task is not None and not self._task.done():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit):
+                    await self._rested.wait()
 
     async def start(self) -> None:
         """Let others wait for results."""
@@ -161,6 +179,7 @@ class Follower:
             now = asyncio.get_running_loop().time()
             due = [each for each in self._later if self._due(each, now)]
             if due or self._queue:
+                self._rested.clear()
                 self._later = [each for each in self._later if not self._due(each, now)]
                 self._queue.extend(due)
                 some = min(AT_ONCE, len(self._queue))
@@ -171,11 +190,13 @@ class Follower:
                     await asyncio.sleep(GATHER)
                 continue
             self._woken.clear()
+            self._rested.set()
             try:
                 async with asyncio.timeout_at(min(each.due_at for each in self._later)):
                     await self._woken.wait()
             except TimeoutError:
                 continue
+        self._rested.set()
         self._tell_missed()
 
     def _due(self, noted: _Noted, now: float) -> bool:

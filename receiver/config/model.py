@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from receiver.config import values
+from receiver.config.platform import Platform
 from receiver.config.secret import Secret
 from submitter.postgres import EXPECTED, SCHEMA, is_postgres, place
 
@@ -287,6 +288,7 @@ class Settings:
     sources: Mapping[str, SourceSettings] = field(default_factory=dict)
     handlers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     directory: Path = field(default_factory=Path)
+    platform: Platform | None = None
 
     @property
     def key_path(self) -> Path | None:

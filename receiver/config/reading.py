@@ -11,6 +11,7 @@ from typing import Any
 
 from receiver.config.faults import MASK, safe, shown
 from receiver.config.model import DEFAULT_FILE, REFERENCE, Setting, Settings
+from receiver.config.platform import platform_of
 from receiver.config.references import Resolver
 from receiver.config.sections import check_sources, read_handlers, read_sources
 from receiver.errors import SettingsError
@@ -101,7 +102,14 @@ def read(
             faults.append(_fault(setting, entry, str(error)))
     sources = read_sources(document, resolver, faults)
     handlers = read_handlers(document, faults)
-    settings = Settings(**values, config=path, directory=cwd, sources=sources, handlers=handlers)
+    settings = Settings(
+        **values,
+        config=path,
+        directory=cwd,
+        platform=platform_of(environ),
+        sources=sources,
+        handlers=handlers,
+    )
     check_sources(settings, faults)
     return Reading(settings, tuple(faults))
 

@@ -10,9 +10,8 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from hmac import compare_digest
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -26,8 +25,10 @@ from receiver.results import Results
 from receiver.retry import describe
 from receiver.sources.base import MAX_ID
 from receiver.telemetry import Details, Hook
+from receiver.web.admin import Admin
 from receiver.web.lifecycle import Lifecycle
 from receiver.web.problem import LINE
+from receiver.web.query import WHOLE, Value, asked
 
 T = TypeVar("T")
 
@@ -43,24 +44,13 @@ LIMIT = 100
 _NO_STORE = MappingProxyType({"cache-control": "no-store"})
 
 
-class _Query(NamedTuple):
-    """What one value of a query may be."""
-
-    read: Callable[[str], float]
-    pattern: re.Pattern[str]
-    least: int
-    most: int
-    expected: str
-
-
-_WHOLE = re.compile(r"[0-9]{1,18}")
-_QUERIES: Mapping[str, _Query] = MappingProxyType(
+_WAIT = Value(float, re.compile(r"[0-9]{1,2}(\.[0-9]{1,3})?"), 0, 60, "seconds from 0 to 60")
+_OF_ONE: Mapping[str, Value] = MappingProxyType({"wait": _WAIT})
+_OF_ALL: Mapping[str, Value] = MappingProxyType(
     {
-        "wait": _Query(
-            float, re.compile(r"[0-9]{1,2}(\.[0-9]{1,3})?"), 0, 60, "seconds from 0 to 60"
-        ),
-        "after": _Query(int, _WHOLE, 0, 10**18, "the cursor of the answer before"),
-        "limit": _Query(int, _WHOLE, 1, LIMIT, f"a whole number from 1 to {LIMIT}"),
+        "after": Value(int, WHOLE, 0, 10**18, "the cursor of the answer before"),
+        "wait": _WAIT,
+        "limit": Value(int, WHOLE, 1, LIMIT, f"a whole number from 1 to {LIMIT}"),
     }
 )
 
@@ -103,10 +93,8 @@ class _Api:
         hooks: Sequence[Hook],
         limit: int,
     ) -> None:
-        if not token:
-            raise ValueError("token: expected text; an empty one would let everybody in")
+        self._admin = Admin(token)
         self._results = results
-        self._token = token.encode()
         self._lifecycle = lifecycle
         self._hooks = tuple(hooks)
         self._limit = limit
@@ -114,8 +102,8 @@ class _Api:
 
     async def prediction(self, request: Request) -> Response:
         """200 with the result of one task; 204 where there is none yet."""
-        self._admit(request)
-        wait = _asked(request, "wait").get("wait", 0)
+        self._admin.admit(request)
+        wait = asked(request, _OF_ONE).get("wait", 0)
         task_id: str = request.path_params["id"]
         if len(task_id) > MAX_ID or not task_id.isprintable():
             raise HTTPException(400, f"id: expected a task id of at most {MAX_ID} characters")
@@ -126,21 +114,13 @@ class _Api:
 
     async def news(self, request: Request) -> Response:
         """200 with the next results in order of arrival, and the cursor to go on with."""
-        self._admit(request)
-        asked = _asked(request, "after", "wait", "limit")
-        after = int(asked["after"]) if "after" in asked else None
-        wait, limit = asked.get("wait", 0), int(asked.get("limit", LIMIT))
+        self._admin.admit(request)
+        values = asked(request, _OF_ALL)
+        after = int(values["after"]) if "after" in values else None
+        wait, limit = values.get("wait", 0), int(values.get("limit", LIMIT))
         ask = self._ask(request, wait, lambda: self._results.after(after, wait, limit))
         cursor, events = await ask
         return _json({"cursor": cursor, "predictions": [_shown(event) for event in events]})
-
-    def _admit(self, request: Request) -> None:
-        """Let in whoever shows the admin token."""
-        values = [value for name, value in request.scope["headers"] if name == b"authorization"]
-        scheme, _, token = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
-        if not (scheme.lower() == b"bearer" and compare_digest(token.strip(), self._token)):
-            title = "Expected the header Authorization: Bearer, with the receiver's admin token"
-            raise HTTPException(401, title, {"www-authenticate": "Bearer"})
 
     async def _ask(self, request: Request, wait: float, ask: Callable[[], Awaitable[T]]) -> T:
         if wait and self._waiting >= self._limit:
@@ -179,21 +159,6 @@ async def _unless_left(request: Request, asked: Awaitable[T]) -> T:
 async def _left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _asked(request: Request, *names: str) -> Mapping[str, float]:
-    """The values of a query, each of which may be left out."""
-    found: dict[str, float] = {}
-    for name, text in request.query_params.multi_items():
-        # A misspelt `wait` that is passed over would turn a long poll into a busy one.
-        if name not in names:
-            raise HTTPException(400, f"Query: expected nothing but {', '.join(names)}")
-        query = _QUERIES[name]
-        value = query.read(text) if query.pattern.fullmatch(text) else -1
-        if name in found or not query.least <= value <= query.most:
-            raise HTTPException(400, f"{name}: expected {query.expected}, once")
-        found[name] = value
-    return found
 
 
 def _shown(event: Event) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 INLINE_LIMIT = 100
 """Dispatches that are run before one reply, at most."""
 
+GIVE_BACK = 5.0
+"""Seconds beyond the deadline for the store to take back what has not ended."""
+
 
 def create_app(
     *,
@@ -44,6 +48,7 @@ def create_app(
     body_deadline: float = 10.0,
     dispatch: Literal["background", "inline", "external"] = "background",
     inline_deadline: float = 5.0,
+    follow: Callable[[], Awaitable[object]] | None = None,
     grace: float = 20.0,
     ready_limit: float = 2.0,
     routes: Sequence[BaseRoute] = (),
@@ -64,6 +69,7 @@ def create_app(
         dispatch: `background` runs the dispatcher with the app, `inline` before every reply,
             `external` not at all.
         inline_deadline: seconds that handlers have before a reply.
+        follow: awaited before a reply after which the process may halt; see `Ingest`.
         grace: seconds that running handlers have at a stop.
         ready_limit: seconds that the store has to say that it is well.
         routes: more of them, such as the dashboard's; their errors are answered in the same form.
@@ -78,7 +84,8 @@ def create_app(
         inline = dispatcher
 
         async def drain() -> int:
-            return await inline.drain(limit=INLINE_LIMIT, deadline=inline_deadline)
+            async with asyncio.timeout(inline_deadline + GIVE_BACK):
+                return await inline.drain(limit=INLINE_LIMIT, deadline=inline_deadline)
 
     ingest = Ingest(
         intake,
@@ -88,6 +95,7 @@ def create_app(
         max_body=max_body,
         body_deadline=body_deadline,
         drain=drain,
+        follow=follow,
     )
     health = Health(
         store,

@@ -51,6 +51,8 @@ class Ingest:
         max_body: bytes.
         body_deadline: seconds for the whole body to arrive.
         drain: runs handlers before the reply, where dispatch is inline.
+        follow: does what else there is to do about what was stored, within a time limit; awaited
+            where the process may halt after the reply (F41).
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Ingest:
         max_body: int,
         body_deadline: float,
         drain: Callable[[], Awaitable[object]] | None = None,
+        follow: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._intake = intake
         self._lifecycle = lifecycle
@@ -71,6 +74,7 @@ class Ingest:
         self._max_body = max_body
         self._deadline = Deadline(body_deadline)
         self._drain = drain
+        self._follow = follow
         self._log = logger()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,6 +112,8 @@ class Ingest:
             return
         if self._drain is not None:
             await self._dispatch(line)
+        if self._follow is not None and not self._lifecycle.lasts:
+            await self._follow()
         receipt = accepted.receipt
         duplicate = receipt.duplicate
         line["result"] = "duplicate" if duplicate else "new"

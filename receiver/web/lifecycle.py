@@ -74,6 +74,12 @@ class Lifecycle:
         services: run wherever requests are served.
         lasting: run only in a process that goes on between requests: one that runs the dispatcher,
             or whose server says when it starts.
+        halts: nothing goes on after a reply, whatever the server says.
+
+    Attributes:
+        started: all is open, and what runs beside the requests runs.
+        closing: a stop has begun.
+        lasts: the process goes on between requests, as far as is known.
     """
 
     def __init__(
@@ -86,9 +92,11 @@ class Lifecycle:
         ledger: Ledger | None = None,
         services: Sequence[Service] = (),
         lasting: Sequence[Service] = (),
+        halts: bool = False,
     ) -> None:
         self.started = False
         self.closing = False
+        self.lasts = background and not halts
         self._store = store
         self._dispatcher = dispatcher
         self._grace = grace
@@ -96,13 +104,13 @@ class Lifecycle:
         self._ledger = ledger
         self._services = tuple(services)
         self._lasting = tuple(lasting)
-        self._lasts = background
+        self._halts = halts
         self._lock = asyncio.Lock()
 
     async def begin(self) -> None:
         """Start because the server says so, also after a stop."""
         self.closing = False
-        self._lasts = True
+        self.lasts = not self._halts
         await self.ensure()
 
     async def open(self) -> None:
@@ -146,7 +154,7 @@ class Lifecycle:
                     await service.start()
                 if self._dispatcher is not None and self._background:
                     await self._dispatcher.start()
-                for service in self._lasting if self._lasts else ():
+                for service in self._lasting if self.lasts else ():
                     await service.start()
                 undo.pop_all()
             self.started = True

@@ -47,7 +47,7 @@ def test_nothing_set_gives_the_documented_defaults(tmp_path: Path) -> None:
 def test_reference_names_every_setting_of_the_model(tmp_path: Path) -> None:
     """The one table holds each setting once, with a meaning and a default."""
     fields = [row.field for row in REFERENCE]
-    assert sorted([*fields, "sources", "handlers", "directory"]) == sorted(
+    assert sorted([*fields, "sources", "handlers", "directory", "platform"]) == sorted(
         field.name for field in dataclasses.fields(Settings)
     )
     assert len({row.name for row in REFERENCE}) == len(REFERENCE)

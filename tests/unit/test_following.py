@@ -417,3 +417,47 @@ def test_a_request_with_an_event_loop_of_its_own_is_followed(told: list[Details]
 
     assert len(waiting.woken) == 2
     assert [details.name for details in told] == ["prediction.contradicted"]
+
+
+async def test_a_reply_can_wait_for_what_follows(ledger: Ledger, follower: Follower) -> None:
+    """F41: after it the process may be frozen, and the ledger knows already."""
+    await intend(ledger, "k")
+    await accept(ledger, "k", "t1")
+    await follower.settle()
+    for number in range(3):
+        # Another of a run that goes on, and what nobody submitted.
+        follower.stored(accepted(event(f"t{number}")))
+        await follower.settle()
+
+    assert (await ledger.find(["k"]))["k"].state is State.FINISHED
+    assert not follower._queue
+
+
+async def test_a_reply_does_not_wait_for_a_task_that_is_not_known_yet(
+    ledger: Ledger, follower: Follower
+) -> None:
+    """F28, F41: it may take as long as a submit takes."""
+    await intend(ledger, "k")
+    follower.stored(accepted(event()))
+
+    async with asyncio.timeout(20):
+        await follower.settle(3600)
+    assert len(follower._later) == 1
+
+    await accept(ledger, "k", "t1")
+    assert (await finished(ledger, "k")).delivered
+
+
+async def test_a_reply_waits_for_a_ledger_that_is_away_no_longer_than_it_may(
+    ledger: Ledger, follower: Follower
+) -> None:
+    """F20, F41: the sender has its answer; a later round tells the ledger."""
+    await intend(ledger, "k")
+    ledger.failure = LedgerUnavailable("away")
+    follower.stored(accepted(event(), "k"))
+
+    await follower.settle(0.01)
+
+    assert follower._batch
+    ledger.failure = None
+    assert (await finished(ledger, "k")).delivered

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -289,7 +290,12 @@ class Part:
 
 
 def lifecycle(
-    inbox: Inbox, dispatcher: Noted | None = None, *, background: bool = True, **parts: Part
+    inbox: Inbox,
+    dispatcher: Noted | None = None,
+    *,
+    background: bool = True,
+    halts: bool = False,
+    **parts: Part,
 ) -> Lifecycle:
     calls = inbox.calls
     return Lifecycle(
@@ -300,6 +306,7 @@ def lifecycle(
         ledger=parts.get("ledger", Part("ledger", calls)),
         services=[parts.get("follower", Part("follower", calls))],
         lasting=[parts.get("reconcile", Part("reconcile", calls))],
+        halts=halts,
     )
 
 
@@ -336,6 +343,56 @@ async def test_what_lasts_is_started_where_the_server_says_so(build: Build, inbo
     """A server whose handlers run elsewhere reconciles all the same."""
     async with running(build(lifecycle=lifecycle(inbox, background=False), dispatch="external")):
         assert inbox.calls[-1] == "reconcile start"
+
+
+async def test_what_lasts_is_not_started_where_nothing_goes_on(build: Build, inbox: Inbox) -> None:
+    """F41: some platforms run lifespan, and freeze the process between requests all the same."""
+    parts = lifecycle(inbox, background=False, halts=True)
+    async with running(build(lifecycle=parts, dispatch="external")):
+        assert "reconcile start" not in inbox.calls
+        assert not parts.lasts
+
+
+@pytest.mark.parametrize(("background", "halts"), [(False, False), (True, True), (True, False)])
+async def test_what_follows_is_waited_for_where_the_process_may_halt(
+    build: Build, inbox: Inbox, background: bool, halts: bool
+) -> None:
+    """F41: before the reply, and for nobody where the process goes on."""
+    parts = lifecycle(inbox, background=background, halts=halts)
+    inbox.calls.clear()
+
+    async def follow() -> None:
+        inbox.calls.append("follow")
+
+    answer = await post(build(lifecycle=parts, dispatch="external", follow=follow))
+
+    assert answer.status == 202
+    assert ("follow" in inbox.calls) is (halts or not background)
+
+
+async def test_a_store_that_is_lost_before_the_reply_does_not_keep_it(
+    build: Build, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    """F20, F41: the event is stored; what cannot be given back now is free when its lease ends."""
+    monkeypatch.setattr("receiver.web.app.GIVE_BACK", 0.05)
+    lost = asyncio.Event()
+
+    async def keep(event: Event, context: Context) -> None:
+        lost.set()
+        await asyncio.Event().wait()
+
+    class Losing(Inbox):
+        async def settle(self, *args: Any) -> bool:
+            raise StoreUnavailable("away")
+
+    inbox.__class__ = Losing
+    dispatcher = Dispatcher(inbox, [Installed(Route("keep"), keep)], owner="web", clock=lambda: NOW)
+    app = build(dispatcher=dispatcher, dispatch="inline", inline_deadline=0.05)
+
+    assert (await post(app)).status == 202
+    assert lost.is_set()
+    assert log.line("drain.failed")["error"] == "TimeoutError"
+    await dispatcher.stop(0)
 
 
 async def test_a_ledger_that_does_not_open_fails_the_start(
