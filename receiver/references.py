@@ -1,4 +1,4 @@
-"""`env:NAME` and `file:PATH` in place of a value: secrets stay out of the file of settings."""
+"""`env:NAME`, `file:PATH` and `ssm:NAME` in place of a value: secrets stay out of the settings."""
 
 from __future__ import annotations
 
@@ -22,11 +22,17 @@ def fetch(written: str, environ: Mapping[str, str], folder: Path) -> str | None:
     """
     kind, colon, rest = written.strip().partition(":")
     # file://host/path is a URL, for a handler to read.
-    if kind not in ("env", "file") or not colon or rest.startswith("//"):
+    if kind not in ("env", "file", "ssm") or not colon or rest.startswith("//"):
         return None
     if not rest:
-        raise ValueError(f"expected a {'name' if kind == 'env' else 'path'} after {kind}:")
-    text = _variable(rest, environ) if kind == "env" else _content(folder, rest)
+        raise ValueError(f"expected a {'path' if kind == 'file' else 'name'} after {kind}:")
+    if kind == "ssm":
+        # It brings boto3.
+        from receiver.parameters import parameter
+
+        text = parameter(rest)
+    else:
+        text = _variable(rest, environ) if kind == "env" else _content(folder, rest)
     if not text.strip():
         raise ValueError("it is empty; expected a value in it")
     return text

@@ -40,7 +40,7 @@ class Hidden(str):
 
 
 def resolve(value: Any, key: str, faults: list[str]) -> Any:
-    """Replace every `env:NAME` and `file:PATH` in a settings value, however deep.
+    """Replace every `env:NAME`, `file:PATH` and `ssm:NAME` in a value, however deep.
 
     Args:
         value: any TOML value.
