@@ -1,0 +1,16 @@
+"""What Lambda calls: `handler.receive` with each request, `handler.drain` on the schedule."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mangum import Mangum
+
+from receiver import scheduled
+from receiver.web.asgi import app
+
+receive = Mangum(app, lifespan="off")
+
+
+def drain(event: object, context: Any) -> Mapping[str, int]:  # noqa: ARG001 - Lambda's signature
+    """Do what is due, and end before the function's own time limit does it."""
+    return scheduled.drain(context.get_remaining_time_in_millis() / 1000 - 5)
