@@ -6,7 +6,7 @@ import re
 
 SCHEMA = "wavehook"
 
-NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
+_NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 """A schema's name: as it stands in a statement without quotes, and short enough for a channel."""
 
 EXPECTED = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
@@ -48,7 +48,7 @@ def url_fault(url: str) -> str | None:
 
 def name_fault(schema: str) -> str | None:
     """Why no schema can have a name."""
-    if NAME.fullmatch(schema) and not schema.startswith("pg_"):
+    if _NAME.fullmatch(schema) and not schema.startswith("pg_"):
         return None
     return (
         "expected lower-case letters, digits and underscores, at most 48, not beginning with pg_ "

@@ -78,7 +78,7 @@ def submit_settings() -> SubmitSettings:
         seal_keys=tuple(key.get_secret_value() for key in found.seal_keys),
         database=found.database if path is None else f"sqlite:///{path.absolute()}",
         database_schema=found.database_schema,
-        database_pooler=found.database_pooler == "on",
+        database_pooler=found.pooler,
         admin_token=found.admin_token.get_secret_value() if found.admin_token else None,
         rate=found.rate,
         in_flight=found.in_flight,

@@ -61,8 +61,7 @@ async def _server(settings: Settings) -> Finding:
     from receiver.stores.postgres_look import look
 
     where = settings.database_place
-    pooler = settings.database_pooler == "on"
-    found = await look(settings.database, settings.database_schema, pooler=pooler)
+    found = await look(settings.database, settings.database_schema, pooler=settings.pooler)
     if found.version == 0 and not found.may_make:
         return Finding(
             "database",

@@ -75,7 +75,7 @@ async def _schema(given: Settings, *, keep: bool) -> AsyncIterator[Place]:
         if not keep:
             from receiver.stores.postgres_migrate import remove
 
-            await remove(given.database, schema, pooler=given.database_pooler == "on")
+            await remove(given.database, schema, pooler=given.pooler)
 
 
 def _free(name: str) -> Path:

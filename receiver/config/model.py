@@ -304,6 +304,11 @@ class Settings:
         return self.directory / self.database.removeprefix("sqlite:///")
 
     @property
+    def pooler(self) -> bool:
+        """Whether a pooler in transaction mode stands before PostgreSQL."""
+        return self.database_pooler == "on"
+
+    @property
     def database_place(self) -> str:
         """Where the database is, for people and logs: never its password."""
         path = self.database_path

@@ -16,7 +16,7 @@ class Look:
     Attributes:
         version: of the inbox's schema; 0 where there is none.
         newest: the one that a start brings it to.
-        may_make: this user may make a schema in the database.
+        may_make: this user may make the schema, or tables in it where it is there.
         used: connections of the server's clients.
         most: so many there may be of users who are no superusers.
     """

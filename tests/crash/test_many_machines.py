@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections import Counter
 
+from tests.contract.postgres_pooler import pooled
 from tests.contract.postgres_schemas import connected
 from tests.crash.fleet import SKEWED, Fleet, keys
 from tests.crash.receiving import WAVEHOOK, Receiver, event_id
@@ -76,6 +77,22 @@ async def test_clocks_that_differ(fleet: Fleet) -> None:
     first, second = await fleet.attempts("last", "deadly")
     assert (first.outcome, second.outcome) == ("lost", "done")
     assert second.started_at - first.started_at >= LEASE
+
+
+async def test_behind_a_pooler(fleet: Fleet) -> None:
+    """Each transaction goes to another connection of the server, and no process minds."""
+    async with pooled(fleet.url) as url:
+        more = {"WAVEHOOK_DATABASE": url, "WAVEHOOK_DATABASE_POOLER": "on"}
+        receiver = await (await fleet.begin("serve", more=more)).started()
+        await (await fleet.begin("worker", more=more)).started("worker.started")
+        subjects = {f"task-{n}" for n in range(20)}
+        statuses = await asyncio.gather(*(receiver.post(subject) for subject in subjects))
+        assert statuses == [202] * 20
+        await fleet.all_handled()
+        assert fleet.ran() == dict.fromkeys(keys(subjects, "note", "tell"), 1)
+        for process in fleet.processes:
+            assert await process.end(signal.SIGTERM) == 0
+    assert "Traceback" not in fleet.words
 
 
 async def test_versions_that_migrate_at_once(fleet: Fleet) -> None:

@@ -270,6 +270,17 @@ def test_the_host_that_takes_writes(schema: str, monkeypatch: pytest.MonkeyPatch
     assert look()["database"]["ok"]
 
 
+def test_a_schema_that_was_made_for_a_user(
+    own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may make no schema makes the tables in one that is there."""
+    tell(f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'; CREATE SCHEMA wavehook AUTHORIZATION app")
+    monkeypatch.setenv("WAVEHOOK_DATABASE", own.url.replace("//postgres:", "//app:"))
+    assert look()["database"]["found"].endswith("not there yet, made at the first start")
+    assert run("migrate").exit_code == 0
+    assert look()["database"]["ok"]
+
+
 def test_who_may_not_make_tables_works_with_those_of_another(
     own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:

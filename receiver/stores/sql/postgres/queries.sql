@@ -167,7 +167,8 @@ CREATE TABLE :schema.migration (
 INSERT INTO :schema.migration (number) VALUES ($1);
 
 -- name: room
-SELECT has_database_privilege(current_database(), 'CREATE') AS may_make,
+SELECT coalesce(has_schema_privilege(to_regnamespace(':name')::OID, 'CREATE'),
+                has_database_privilege(current_database(), 'CREATE')) AS may_make,
        (SELECT sum(numbackends) FROM pg_stat_database WHERE datname IS NOT NULL)::INTEGER AS used,
        current_setting('max_connections')::INTEGER
          - current_setting('superuser_reserved_connections')::INTEGER AS most;
