@@ -112,9 +112,9 @@ class Inbox:
                 self._now(now),
             )
         ]
-        events = {row[0]: rows.read_event(row[rows.DISPATCH_COLUMNS :]) for row in found}
+        id_column = rows.DISPATCH_COLUMNS + 1
         earlier = await self._earlier(
-            connection, {row[0]: events[row[0]].id for row in found if row[6] != "[]"}
+            connection, {row[0]: row[id_column] for row in found if row[6] != "[]"}
         )
         claims = []
         for row in found:
