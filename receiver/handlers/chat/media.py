@@ -14,7 +14,6 @@ import httpx
 
 from receiver.errors import Refused
 from receiver.safe_http import client
-from submitter.connection import tls
 from submitter.content import Kind, kind
 
 _SHOWN = ("video", "image", "audio")
@@ -94,7 +93,7 @@ class Reader:
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is None:
-            self._client = client(self._allow, redirects=_REDIRECTS, max_body=self._most, tls=tls())
+            self._client = client(self._allow, redirects=_REDIRECTS, max_body=self._most)
         return self._client
 
     def _size(self, response: httpx.Response) -> int:

@@ -20,7 +20,6 @@ import httpx
 from receiver.errors import GiveUp, Refused, Retry
 from receiver.payload import Unreadable, parse
 from receiver.safe_http import client, reach
-from submitter.connection import tls
 from submitter.prediction import JSON
 from submitter.retry_after import LONGEST, retry_after
 
@@ -105,7 +104,7 @@ async def reachable(urls: Sequence[str], allow: Sequence[str]) -> str:
         Refused: one of them leads inside.
         httpx.HTTPError: nothing answers.
     """
-    found = {await reach(url, allow, tls=tls()): None for url in urls}
+    found = {await reach(url, allow): None for url in urls}
     return "; ".join((*found, "whether messages are taken, only a message shows"))
 
 
@@ -221,7 +220,7 @@ class Sender:
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is None:
-            self._client = client(self._allow, max_body=_MAX_ANSWER, tls=tls())
+            self._client = client(self._allow, max_body=_MAX_ANSWER)
         return self._client
 
     async def _exchange(
