@@ -38,6 +38,15 @@ BIN = Path(sys.executable).parent
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 """One that every kind of source and handler takes."""
 
+SHAPED = {
+    "SLACK_TOKEN": "xoxb-1234-abcdefgh",
+    "DISCORD_URL": "https://discord.com/api/webhooks/1/abc",
+    "TEAMS_URL": "https://teams.example/workflows/1",
+    "TELEGRAM_TOKEN": "1234:abcdefghijkl",
+    "APPRISE_URL": "mailtos://user:password@example.com",
+}
+"""Of those that are secrets of another shape."""
+
 OTHERS = {
     name: value
     for name, value in os.environ.items()
@@ -278,7 +287,7 @@ def test_toml_is_a_file_that_serve_takes(
     """Every TOML block is read, its sources get their keys, and its handlers are made."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wavehook.toml").write_text(text)
-    environ = dict.fromkeys(re.findall(r'"env:(\w+)"', text), SECRET)
+    environ = {name: SHAPED.get(name, SECRET) for name in re.findall(r'"env:(\w+)"', text)}
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     reading = read({**environ, "WAVEHOOK_WAVESPEED_SECRETS": SECRET}, cwd=tmp_path)

@@ -22,7 +22,11 @@ from receiver.config import REFERENCE, Settings, SourceSettings
 from receiver.config.values import seconds, size
 from receiver.errors import Rejected
 from receiver.event import PARKED, DispatchState, Event
-from receiver.handlers import command, http, log
+from receiver.handlers import apprise, command, discord, http, log, slack, teams, telegram
+from receiver.handlers.chat.channel import Channel
+from receiver.handlers.chat.message import Failure, Output
+from receiver.handlers.chat.settings import ChatSettings
+from receiver.handlers.chat.template import _SAMPLES, _values
 from receiver.handlers.envelope import envelope
 from receiver.handlers.rules import Rules
 from receiver.sources.base import WINDOW
@@ -175,6 +179,34 @@ def test_settings_of_the_built_in_handlers_are_named(module: ModuleType, start: 
     settings: type[BaseModel] = module.Settings
     for name in settings.model_fields:
         assert re.search(rf"`{name}\b", paragraph), name
+
+
+CHAT = (slack, discord, teams, telegram, apprise)
+
+
+def test_settings_of_the_chat_handlers_are_named() -> None:
+    """Every setting of one has its row, and each row's names are settings."""
+    rows = {cell: default for cell, _, default in readme.table("chat setting | meaning")}
+    named = {name for cell in rows for name in re.findall(r"`(\w+)`", cell)}
+    models: list[type[BaseModel]] = [module.Settings for module in CHAT]
+    assert named == {name for model in models for name in model.model_fields}
+    common = ChatSettings()
+    assert rows["`user_from`, `cost_from`"] == f"`{common.user_from}`, `{common.cost_from}`"
+    assert readme.plain(rows["`prompt`"]) == str(common.prompt)
+    uploads = [
+        model.model_fields["upload"].default for model in models if "upload" in model.model_fields
+    ]
+    assert list(map(size, re.findall(r"`(\w+)`", rows["`upload`"]))) == uploads
+    assert f"`timeout` is `{Channel.rules['timeout']}` unless set" in readme.TEXT
+
+
+def test_what_a_template_can_name_is_told() -> None:
+    """The sentence that lists it, and the fields of what has fields."""
+    [line] = [line for line in readme.TEXT.splitlines() if line.startswith("A template is Jinja")]
+    told = set(re.findall(r"`(\w+)`", line.partition("These are escaped")[0]))
+    values = {name for sample in _SAMPLES for name in _values(*sample)}
+    shown = values | {*Output.__dataclass_fields__, *Failure.__dataclass_fields__}
+    assert told == shown - {"source"}
 
 
 @pytest.mark.parametrize("module", [http, command])
