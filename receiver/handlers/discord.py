@@ -124,7 +124,7 @@ class Discord(Channel[Settings]):
         """
         left = post.deadline - self._clock()
         async with self._reader.open(output.source or "", left) as media:
-            name = f"{output.label.lower().replace(' ', '-')}.{media.kind.name}"
+            name = output.file(media.kind.name)
             edit = payload(post.message, post.words, {*attached, output.label})
             edit["attachments"] = [
                 *({"id": each} for each in attached.values()),

@@ -80,21 +80,24 @@ class Slack(Channel[Settings]):
         if api is None:
             await self._post(post)
             return {}
-        found, images = None, True
+        channel, found, images = post.target, None, True
         if post.attempt > 1:
-            found = await api.find(post.target, post.message.key, post.since, post.deadline)
+            found = await api.find(channel, post.message.key, post.since, post.deadline)
         if found is None:
             answer, images = await self._post(post)
+            # A message to a person is in a channel of another id.
+            channel = str(answer.body.get("channel", channel))
             found = str(answer.body.get("ts", "")), False
         timestamp, threaded = found
-        result: dict[str, JSON] = {"channel": post.target, "ts": timestamp}
+        result: dict[str, JSON] = {"channel": channel, "ts": timestamp}
         if self._settings.upload and timestamp and not threaded:
             wanted = [
                 each
                 for each in post.message.outputs
                 if each.source and not (images and each.kind == "image")
             ]
-            result |= await self._thread(api, post, timestamp, wanted)
+            thread = {"channel_id": channel, "thread_ts": timestamp}
+            result |= await self._thread(api, thread, wanted, post.deadline)
         return result
 
     async def check(self) -> str:
@@ -150,26 +153,25 @@ class Slack(Channel[Settings]):
             images = False
 
     async def _thread(
-        self, api: WebApi, post: Post, timestamp: str, wanted: list[Output]
+        self, api: WebApi, thread: Mapping[str, str], wanted: list[Output], deadline: float
     ) -> dict[str, JSON]:
         """Put results into the thread of their message."""
         files: list[dict[str, str]] = []
         failed: list[JSON] = []
 
         async def upload(output: Output) -> None:
-            left = post.deadline - self._clock()
+            left = deadline - self._clock()
             async with self._reader.open(output.source or "", left) as media:
-                name = f"{output.label.lower().replace(' ', '-')}.{media.kind.name}"
-                id = await api.upload(media, name, post.deadline)
+                id = await api.upload(media, output.file(media.kind.name), deadline)
             files.append({"id": id, "title": output.label})
 
         for output in wanted:
-            why = await self._try(partial(upload, output), post.deadline)
+            why = await self._try(partial(upload, output), deadline)
             failed += [f"{output.label}: {why}"] if why else []
         if files:
-            body = {"files": files, "channel_id": post.target, "thread_ts": timestamp}
-            share = partial(api.call, "files.completeUploadExternal", post.deadline, body=body)
-            why = await self._try(share, post.deadline)
+            body = {"files": files, **thread}
+            share = partial(api.call, "files.completeUploadExternal", deadline, body=body)
+            why = await self._try(share, deadline)
             failed += [why] if why else []
             files = [] if why else files
         result: dict[str, JSON] = {"uploaded": len(files)}

@@ -143,7 +143,7 @@ class Telegram(Channel[Settings]):
         async with self._reader.open(output.source or "", left) as media:
             told = {"type": _TYPES[media.sort], "media": "attach://file", **caption}
             fields = {"chat_id": post.target, "message_id": str(id), "media": json.dumps(told)}
-            name = f"{output.label.lower().replace(' ', '-')}.{media.kind.name}"
+            name = output.file(media.kind.name)
             headers, body = multipart(fields, "file", name, media)
             return await self._sender.stream(
                 "POST",

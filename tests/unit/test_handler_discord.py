@@ -214,6 +214,17 @@ async def test_the_last_of_an_allowance_is_not_overdrawn() -> None:
     assert service.names == ["s3cret", ID, "s3cret"]
 
 
+async def test_a_clock_that_steps_back_holds_nobody_longer() -> None:
+    """F6: no more than what Discord asked for."""
+    spent = {"x-ratelimit-remaining": "0", "x-ratelimit-reset-after": "1.25"}
+    async with discord(upload=0) as (service, handler, time):
+        service.told["s3cret"] = [Answer(200, {"id": ID}, spent)]
+        await handler(event(), run())
+        time.now -= 9000.0
+        await handler(event(), run())
+    assert time.slept == [pytest.approx(1.25)]
+
+
 async def test_a_429_for_an_upload_is_tried_once_more() -> None:
     """The file is read again; the text is not sent again."""
     async with discord() as (service, handler, time):
@@ -282,9 +293,9 @@ async def test_the_context_chooses_among_targets() -> None:
         await handler.close()
     assert service.names == ["design", *["s3cret"] * 5]
     notes = [each.json["embeds"][0].get("description", "") for each in service.requests]
-    assert "Meant for other, which is none of the places" in notes[2]
-    assert "Meant for another place" in notes[4]
-    assert ["Meant" in note for note in notes] == [False, False, True, True, True, False]
+    told = [False, False, True, True, True, False]
+    assert ["names another place, which is none of" in note for note in notes] == told
+    assert "10.0.0.1" not in str(notes)
 
 
 async def test_without_a_usual_place_only_named_ones_are_told() -> None:
@@ -292,7 +303,7 @@ async def test_without_a_usual_place_only_named_ones_are_told() -> None:
     chosen = Settings(targets={"a": "https://discord.com/x"}, target_from="notify")
     handler = Discord(chosen, None, clock=Time())
     assert await handler(event(context={}), run()) == {"sent": False}
-    with pytest.raises(GiveUp, match="the context names 'b', which is none of `targets`"):
+    with pytest.raises(GiveUp, match="the context names a place that is none of `targets`"):
         await handler(event(context={"notify": "b"}), run())
 
 

@@ -109,6 +109,16 @@ async def test_a_bot_posts_the_text_and_puts_the_video_into_its_thread() -> None
     }
 
 
+async def test_a_message_to_a_person_has_a_channel_of_its_own() -> None:
+    """Slack says which; files are shared there."""
+    async with slack(channel="U0123ABCDEF") as (service, handler, _):
+        service.told["chat.postMessage"] = [Answer(200, {"ok": True, "channel": "D77", "ts": TS})]
+        result = await handler(on(service, "video.mp4"), run())
+    assert result["channel"] == "D77"
+    share = service.named("files.completeUploadExternal")[0].json
+    assert share["channel_id"] == "D77"
+
+
 async def test_pictures_are_in_the_message_and_not_in_its_thread() -> None:
     """A bot shows them as a webhook does."""
     async with slack() as (service, handler, _):
@@ -315,7 +325,7 @@ async def test_the_context_chooses_among_channels() -> None:
             await handler(event(context={"notify": {"slack": name}}), run())
     posts = service.named("chat.postMessage")
     assert [each.json["channel"] for each in posts] == ["C0DESIGN", "C0OPEN", CHANNEL, CHANNEL]
-    assert "Meant for C0CLOSED" in str(posts[2].json["blocks"])
+    assert "none of `targets`" in str(posts[2].json["blocks"])
 
 
 async def test_a_dead_archive_is_said() -> None:

@@ -21,7 +21,7 @@ from receiver.handlers.chat.message import Message, compose, lookup
 from receiver.handlers.chat.sending import Clock, Sleep
 from receiver.handlers.chat.settings import Chat
 from receiver.handlers.chat.template import Template
-from receiver.handlers.chat.text import Span, clean
+from receiver.handlers.chat.text import Span
 from submitter.prediction import JSON
 
 _RESERVE = 2.0
@@ -87,30 +87,35 @@ class Channel(ABC, Generic[Chat]):
             Retry: the service could not take it.
             GiveUp: it never will, or there is no place for it.
         """
-        message = compose(event, context, self._clock(), self._settings)
-        name = lookup(event.context, self._settings.target_from)
-        target = self._usual
-        if isinstance(name, str) and name in self._settings.targets:
-            target = self._settings.targets[name]
-        elif name is not None:
-            shown = clean(str(name), 60) if isinstance(name, str | int) else "another place"
-            if target is None:
-                raise GiveUp(f"the context names {shown!r}, which is none of `targets`")
-            note = f"Meant for {shown}, which is none of the places that are known"
-            message = replace(message, notes=(*message.notes, note))
+        target, *notes = self._place(event)
         if target is None:
             # Nobody asked to be told.
             return {"sent": False}
+        message = compose(event, context, self._clock(), self._settings)
         words = None
         if self._template is not None:
             words = self._template.render(message, event)
             if words is None:
-                note = "The template could not be rendered; this is the standard message"
-                message = replace(message, notes=(*message.notes, note))
+                notes.append("The template could not be rendered; this is the standard message")
+        message = replace(message, notes=(*message.notes, *notes))
         result = await self.deliver(
             Post(message, words, target, context.attempt, event.received_at, context.deadline)
         )
         return {"sent": True, **result}
+
+    def _place(self, event: Event) -> tuple[str | None, *tuple[str, ...]]:
+        """Where the message goes, and what is to be noted about that.
+
+        What a context names stands in no error, and in no place that it was not meant for.
+        """
+        name = lookup(event.context, self._settings.target_from)
+        if name is None:
+            return (self._usual,)
+        if isinstance(name, str) and name in self._settings.targets:
+            return (self._settings.targets[name],)
+        if self._usual is None:
+            raise GiveUp("the context names a place that is none of `targets`")
+        return (self._usual, "The context names another place, which is none of `targets`")
 
     @abstractmethod
     async def deliver(self, post: Post) -> dict[str, JSON]:

@@ -55,6 +55,10 @@ class Output:
     lasting: bool = False
     source: str | None = None
 
+    def file(self, ending: str) -> str:
+        """The name of its file, such as `video-1.mp4`."""
+        return f"{self.label.lower().replace(' ', '-')}.{ending}"
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

@@ -27,7 +27,7 @@ Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]
 
 _AGAIN = frozenset({408, 409, 425, 429})
-_MAX_ANSWER = 256 * 1024
+_MAX_ANSWER = 4 * 1024 * 1024
 _PASSING = 0.5
 """Seconds that a request takes at least; a run whose time ends sooner begins none."""
 
@@ -237,7 +237,7 @@ class Sender:
             raise Retry(f"{host}: {type(error).__name__}") from None
         answer = _read(host, response)
         now = self._clock()
-        turn.free_at = max(turn.free_at, now + (self._waits(answer, now) or 0.0))
+        turn.hold(now, self._waits(answer, now) or 0.0)
         return answer
 
     def _patience(self, deadline: float) -> float:
@@ -252,7 +252,7 @@ class Sender:
         except TimeoutError:
             raise Retry(f"{host}: busy with earlier messages", after=1.0, pause=True) from None
         try:
-            wait = turn.free_at - self._clock()
+            wait = turn.wait(self._clock())
             if wait > 0:
                 if wait > self._patience(deadline):
                     raise _later(host, wait)
@@ -269,10 +269,21 @@ class _Place:
     Attributes:
         lock: one request at a time.
         free_at: Unix seconds when it takes the next.
+        asked: seconds that it asked for then.
     """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     free_at: float = 0.0
+    asked: float = 0.0
+
+    def hold(self, now: float, seconds: float) -> None:
+        """Take nothing for so long; a wait is not made shorter."""
+        if now + seconds > self.free_at:
+            self.free_at, self.asked = now + seconds, seconds
+
+    def wait(self, now: float) -> float:
+        """Seconds until it takes the next; a clock that steps back makes it no longer (F6)."""
+        return min(self.free_at - now, self.asked)
 
 
 def _later(host: str, wait: float) -> Retry:
