@@ -43,7 +43,11 @@ HANDLERS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("http", {"url": f"https://{NOBODY}/t0ken", "secret": SECRET}, ("url", "secret")),
     (
         "archive",
-        {"to": "made", "public_url": "https://cdn.example/made", "allow": "127.0.0.1"},
+        {
+            **{"to": "made", "public_url": "https://cdn.example/made", "allow": "127.0.0.1"},
+            **{"name": "{context.a}/{task}{sha256}{ext}", "manifest": "{model}/{task}.json"},
+            **{"types": ["*"], "max_size": "1MB", "expires": "1h"},
+        },
         (),
     ),
     ("slack", {"url": URL, **CHAT}, ("url", "targets")),

@@ -45,9 +45,11 @@ def event_id(subject: str) -> str:
     return f"wavespeed:{subject}:completed"
 
 
-def webhook(subject: str, model: str = "test/plain") -> tuple[bytes, dict[str, str]]:
+def webhook(
+    subject: str, model: str = "test/plain", **more: object
+) -> tuple[bytes, dict[str, str]]:
     """A genuine webhook of now: body and headers."""
-    body = json.dumps({"id": subject, "status": "completed", "model": model}).encode()
+    body = json.dumps({"id": subject, "status": "completed", "model": model, **more}).encode()
     at = str(int(time.time()))
     content = f"{subject}.{at}.".encode() + body
     digest = hmac.new(SECRET.removeprefix("whsec_").encode(), content, hashlib.sha256).hexdigest()
@@ -83,9 +85,11 @@ class Receiver:
         assert self.told(event), self.text
         return self
 
-    async def send(self, subject: str, model: str = "test/plain") -> httpx.Response | None:
+    async def send(
+        self, subject: str, model: str = "test/plain", **more: object
+    ) -> httpx.Response | None:
         """Post a webhook; None where the connection broke."""
-        body, headers = webhook(subject, model)
+        body, headers = webhook(subject, model, **more)
         url = self.told("server.started")[0]["url"]
         try:
             return await self._client.post(

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import boto3  # type: ignore[import-untyped] # it has no types
+import boto3
 import obstore
 import pytest
 from moto.server import ThreadedMotoServer

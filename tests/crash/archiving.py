@@ -1,0 +1,49 @@
+"""A receiver whose archive takes the process down at one point: its argument.
+
+linked: the file has its final name, and still that of a part. kept: the part is gone, and no
+manifest is there. described: the manifest is there, and the dispatch is not settled.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from receiver.cli import main
+from receiver.handlers.archive_disk import Disk, DiskPart
+from receiver.handlers.archive_folder import Folder
+
+POINT = sys.argv.pop(1)
+
+link, keep, write = Folder.link, DiskPart.keep, Disk.write
+
+
+def die() -> None:
+    """No handler, no `finally`, no flush."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def linking(self: Folder, part: str, name: str) -> None:
+    link(self, part, name)
+    if POINT == "linked":
+        die()
+
+
+async def keeping(self: DiskPart) -> str:
+    name = await keep(self)
+    if POINT == "kept":
+        die()
+    return name
+
+
+async def writing(self: Disk, name: str, data: bytes) -> None:
+    await write(self, name, data)
+    if POINT == "described":
+        die()
+
+
+Folder.link = linking  # type: ignore[method-assign]
+DiskPart.keep = keeping  # type: ignore[method-assign]
+Disk.write = writing  # type: ignore[method-assign]
+main()
