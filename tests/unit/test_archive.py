@@ -86,6 +86,16 @@ async def test_a_manifest_has_what_the_prediction_was(tmp_path: Path) -> None:
     assert manifest["data"]["prediction"] == json.loads(made.body)
 
 
+async def test_the_manifest_may_lie_elsewhere(tmp_path: Path) -> None:
+    """F16: it holds prompt and context; where the files are public, it need not be."""
+    async with giving(File()) as server:
+        async with archive(tmp_path, manifest="private/{task}.json") as handler:
+            result = await handler(event(output(server)), context())
+            assert await handler(event(output(server)), context()) == result
+        assert len(server.received) == 1
+    assert set(files(tmp_path)) == {VIDEO, "private/task-1.json"}
+
+
 async def test_without_a_base_there_is_no_link(tmp_path: Path) -> None:
     """The path on this machine helps nobody elsewhere."""
     async with giving(File()) as server, archive(tmp_path) as handler:

@@ -20,12 +20,14 @@ from moto.server import ThreadedMotoServer
 from obstore.store import MemoryStore, from_url
 
 from receiver.errors import GiveUp, Retry
+from receiver.handlers import archive_upload
 from receiver.handlers.archive import Archive
 from receiver.handlers.archive_bucket import Bucket, BucketPart
 from receiver.handlers.archive_names import Name, Template
 from receiver.handlers.archive_place import open_root
 from receiver.handlers.archive_root import OURS, Root, Taken
-from tests.submitter.misbehaving import Server, answering
+from submitter.content import UNKNOWN
+from tests.submitter.misbehaving import Server, answering, hanging
 from tests.unit.outputs import (
     LARGE,
     MP4,
@@ -329,6 +331,32 @@ async def test_a_bucket_from_which_nothing_may_be_deleted(answers: Any, options:
         assert found.endswith(" stays")
         await root.remove("x")
         await root.forget("x")
+
+
+async def test_what_is_not_there_is_removed_already() -> None:
+    """As on a disk, to remove it is no fault; not every store says so."""
+    root = memory()
+    await root.remove("x")
+    await root.forget("x")
+    assert await root.read("x") is None
+    assert await root.size("x") is None
+    async with giving() as server:
+        Behaving(server, DELETE="404 X")
+        await standing_in(server, disable_bulk_delete=True).remove("x")
+
+
+async def test_an_upload_that_cannot_be_taken_back_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F40: a shutdown does not wait for a bucket that does not answer."""
+    monkeypatch.setattr(archive_upload, "DROP", 0.05)
+    async with giving(hanging) as server:
+        part = await begun(standing_in(server), MP4, EARLY)
+        part._upload = archive_upload.Upload(part._bucket.store, "x", UNKNOWN, 2**20)
+        await part._upload.put(bytes(2**21))
+        await server.came.wait()
+        upload = part._upload
+        await part.close()
+        with pytest.raises(asyncio.CancelledError):
+            await upload._sent
 
 
 @pytest.mark.parametrize(
