@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,11 +144,3 @@ def test_the_template() -> None:
     template = YAML().load(path.read_text())
     handlers = [each["Properties"]["Handler"] for each in template["Resources"].values()]
     assert handlers == ["handler.receive", "handler.drain"]
-
-
-def test_the_requirements() -> None:
-    """They name the wheel that the command of the README makes."""
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    (line,) = (FOLDER / "requirements.txt").read_text().splitlines()
-
-    assert line == f"./wavehook-{version}-py3-none-any.whl[postgres,lambda]"
