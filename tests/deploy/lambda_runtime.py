@@ -74,6 +74,9 @@ class RuntimeApi(ThreadingHTTPServer):
         self.events: queue.Queue[bytes | None] = queue.Queue()
         self.answers: queue.Queue[tuple[str, Any]] = queue.Queue()
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """The connection of a function that was killed."""
+
 
 class Function:
     """A function in its process.
