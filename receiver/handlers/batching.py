@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar, cast
@@ -25,7 +26,7 @@ class Batches(Generic[Item, Answer]):
         most: items in one call.
         calls: on their way at once.
         size: of an item, in bytes.
-        room: bytes in one call.
+        room: bytes in one call; no limit unless given.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Batches(Generic[Item, Answer]):
         most: int,
         calls: int,
         size: Callable[[Item], int] = lambda _: 0,
-        room: int = 0,
+        room: float = math.inf,
     ) -> None:
         self._send = send
         self._most = most

@@ -90,7 +90,10 @@ class Topic:
             parts = list(Formatter().parse(text))
         except ValueError:
             parts = [("", "", "", None)]
-        if any(name is not None and (name not in _FIELDS or spec) for _, name, spec, _ in parts):
+        if any(
+            name is not None and (name not in _FIELDS or spec or conversion)
+            for _, name, spec, conversion in parts
+        ):
             known = ", ".join(f"{{{each}}}" for each in _FIELDS)
             raise ValueError(f"{form.words}; its fields can be {known}")
         self._parts = [(fixed, name) for fixed, name, _, _ in parts]
