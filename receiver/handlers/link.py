@@ -34,6 +34,13 @@ def reason(error: BaseException) -> str:
     return type(error).__name__
 
 
+async def end(ending: Awaitable[None]) -> None:
+    """Let a connection end; whatever a broken one says to it, and however long, it is over."""
+    with suppress(Exception):
+        async with asyncio.timeout(DISCONNECT):
+            await ending
+
+
 @asynccontextmanager
 async def within(seconds: float, place: str) -> AsyncIterator[None]:
     """A run's time for its confirmation.
@@ -126,10 +133,7 @@ class Link(Generic[Connection]):
             self._making = None
 
     async def _end(self, connection: Connection) -> None:
-        # Whatever a broken connection says at its end, it is over.
-        with suppress(Exception):
-            async with asyncio.timeout(DISCONNECT):
-                await self._disconnect(connection)
+        await end(self._disconnect(connection))
 
 
 def _there(making: asyncio.Task[Connection]) -> bool:

@@ -33,7 +33,7 @@ from receiver.errors import GiveUp, Retry
 from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.cloudevent import Envelopes, Message, Shape
-from receiver.handlers.link import CONNECT, HEARTBEAT, Link, reason, within
+from receiver.handlers.link import CONNECT, HEARTBEAT, Link, end, reason, within
 from receiver.handlers.settings import read
 from receiver.handlers.tls import Certificates
 from receiver.handlers.tls import context as tls_context
@@ -287,7 +287,7 @@ class Mqtt:
         try:
             await session.open()
         except BaseException as error:
-            await _disconnect(session)
+            await end(_disconnect(session))
             if isinstance(error, OSError):
                 raise Retry(f"{self._where}: {reason(error)}") from None
             raise

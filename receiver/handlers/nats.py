@@ -32,7 +32,7 @@ from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.cloudevent import Envelopes, Message, Shape
 from receiver.handlers.envelope import plain
-from receiver.handlers.link import CONNECT, HEARTBEAT, Link, reason, within
+from receiver.handlers.link import CONNECT, HEARTBEAT, Link, end, reason, within
 from receiver.handlers.rules import SomeTexts
 from receiver.handlers.settings import read
 from receiver.handlers.tls import Certificates
@@ -250,7 +250,7 @@ class Nats:
             if self._settings.create_stream:
                 await self._create(client)
         except BaseException as error:
-            await client.close()
+            await end(client.close())
             if isinstance(error, OSError | Error):
                 raise Retry(f"{self._where}: {_words(error)}") from None
             raise

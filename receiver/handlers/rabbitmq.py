@@ -34,7 +34,7 @@ from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.cloudevent import PREFIX, Envelopes, Message, Shape
 from receiver.handlers.envelope import happened_at, instant, plain, visible
-from receiver.handlers.link import CONNECT, HEARTBEAT, Link, reason, within
+from receiver.handlers.link import CONNECT, HEARTBEAT, Link, end, reason, within
 from receiver.handlers.settings import read
 from receiver.handlers.tls import Certificates
 from receiver.handlers.tls import context as tls_context
@@ -177,7 +177,7 @@ class RabbitMQ:
             channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
             exchange = await self._exchange(channel)
         except BaseException as error:
-            await connection.close()
+            await end(connection.close())
             if isinstance(error, Exception):
                 raise self._retry(error) from None
             raise

@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from receiver.dispatch import Dispatcher
 from receiver.errors import Retry, SettingsError
 from receiver.event import DispatchState
-from receiver.handlers.base import Context
 from receiver.handlers.loading import load_section
 from receiver.stores.memory import MemoryStore
 from tests.contract.broker_queues import Mqtt, RabbitMQ, Sqs, amazon
 from tests.contract.broker_streams import Kafka, Nats, Redis
 from tests.contract.brokers import SECRET, Broker, data, silent
+from tests.contract.piping import Handler
 from tests.contract.postgres_proxy import Proxy, proxy
 from tests.contract.samples import event
 
@@ -96,32 +95,6 @@ async def unused() -> int:
     return port
 
 
-class Handler:
-    """A handler as the loading makes it, with a context for each of its runs."""
-
-    def __init__(self, broker: Broker, **settings: Any) -> None:
-        self.installed = load_section("pipe", {"use": broker.use, **settings})
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def __call__(self, subject: str = "task-1", seconds: float = 10.0, **changes: Any) -> Any:
-        happened = replace(event(), subject=subject, id=f"wavespeed:{subject}:completed", **changes)
-        context = Context(f"{happened.id}/pipe", "pipe", 1, time.time() + seconds)
-        return await self.installed.handle(happened, context)
-
-    async def close(self) -> None:
-        assert self.installed.close is not None
-        await self.installed.close()
-
-    async def check(self) -> str:
-        assert self.installed.check is not None
-        return await self.installed.check()
-
-
 def port(way: Proxy) -> int:
     return int(way.url.rpartition(":")[2])
 
@@ -133,7 +106,7 @@ def ids(events: list[Any]) -> list[str]:
 @pytest.mark.parametrize("mode", ["structured", "binary"])
 async def test_what_is_confirmed_is_there(broker: Broker, mode: str) -> None:
     """In both modes a plain client reads a CloudEvent that says what the event said."""
-    async with Handler(broker, **broker.settings(), mode=mode) as handler:
+    async with Handler(broker.use, {**broker.settings(), "mode": mode}) as handler:
         await handler()
     (read,) = await broker.read(1)
     assert (read.get_id(), read.get_type(), read.get_subject(), read.get_source()) == (
@@ -151,7 +124,7 @@ async def test_what_is_confirmed_is_there(broker: Broker, mode: str) -> None:
 
 async def test_an_event_sent_again_is_the_same(broker: Broker) -> None:
     """F25: under the same key, by the same handler; a broker that knows it again keeps one."""
-    async with Handler(broker, **broker.settings()) as handler:
+    async with Handler(broker.use, broker.settings()) as handler:
         await handler()
         await handler()
         # What is sent last has come last.
@@ -167,7 +140,7 @@ async def test_an_event_sent_again_is_the_same(broker: Broker) -> None:
 async def test_many_at_once_share_one_connection(tcp: Broker, way: Proxy) -> None:
     """All of them are in flight together, and each is confirmed for itself."""
     names = [f"task-{number}" for number in range(100)]
-    async with Handler(tcp, **tcp.settings(port(way))) as handler:
+    async with Handler(tcp.use, tcp.settings(port(way))) as handler:
         await asyncio.gather(*map(handler, names))
     assert way.connections == 1
     read = await tcp.read(100)
@@ -177,7 +150,7 @@ async def test_many_at_once_share_one_connection(tcp: Broker, way: Proxy) -> Non
 async def test_what_a_cut_connection_has_confirmed_is_there(tcp: Broker, way: Proxy) -> None:
     """F25: who is cut off is told to try again, and the next run makes a new connection."""
     names, refused = [], 0
-    async with Handler(tcp, **tcp.settings(port(way))) as handler:
+    async with Handler(tcp.use, tcp.settings(port(way))) as handler:
         for turn in range(3):
             await handler(f"first-{turn}")
             # The message that says this gets through, and its confirmation does not.
@@ -210,7 +183,7 @@ async def again(handler: Handler, name: str) -> None:
 async def test_a_broker_that_is_away_is_tried_again(use: str, find: Find, unused: int) -> None:
     """F16: not done, not dead; the error names the place and no password, also in `check`."""
     broker = find(use)
-    async with Handler(broker, **broker.settings(unused, secret=True)) as handler:
+    async with Handler(broker.use, broker.settings(unused, secret=True)) as handler:
         with pytest.raises(Retry) as retry:
             await handler(seconds=1.0)
         with pytest.raises(Retry) as checked:
@@ -225,14 +198,14 @@ async def test_a_broker_that_is_away_is_tried_again(use: str, find: Find, unused
 async def test_a_broker_that_says_nothing_does_not_hold_a_run(use: str, find: Find) -> None:
     """F24: a run is over at its deadline, and is tried again."""
     broker = find(use)
-    async with silent() as deaf, Handler(broker, **broker.settings(deaf)) as handler:
+    async with silent() as deaf, Handler(broker.use, broker.settings(deaf)) as handler:
         with pytest.raises(Retry, match="no confirmation in time"):
             await handler(seconds=0.05)
 
 
 async def test_a_connection_that_goes_silent_does_not_hold_a_run(tcp: Broker, way: Proxy) -> None:
     """F24: also where it was good before; and a new one is made after it was let go."""
-    async with Handler(tcp, **tcp.settings(port(way))) as handler:
+    async with Handler(tcp.use, tcp.settings(port(way))) as handler:
         await handler("first")
         way.silence()
         with pytest.raises(Retry, match="no confirmation in time"):
@@ -247,7 +220,7 @@ def test_it_closes_and_opens_on_another_loop(use: str, find: Find) -> None:
     """F41: a serverless platform may start and stop the app around every request."""
     broker = find(use)
     asyncio.run(broker.make())
-    handler = Handler(broker, **broker.settings())
+    handler = Handler(broker.use, broker.settings())
     for number in range(2):
         asyncio.run(sent(handler, f"task-{number}"))
     read = asyncio.run(broker.read(2))
@@ -265,7 +238,7 @@ async def sent(handler: Handler, name: str) -> None:
 async def test_check_tells_of_what_is_there(broker: Broker) -> None:
     """It names the place, and sends nothing."""
     before = 0
-    async with Handler(broker, **broker.settings()) as handler:
+    async with Handler(broker.use, broker.settings()) as handler:
         if broker.use == "kafka":
             await handler("first")
             before = 1
@@ -280,7 +253,7 @@ HOSTILE = 'a\r\nX-Evil: 1\x00 é\u2028 ">*#+.$ \ud800/' + "x" * 3000
 @pytest.mark.parametrize("mode", ["structured", "binary"])
 async def test_a_hostile_event_arrives_as_one_legal_message(broker: Broker, mode: str) -> None:
     """F17, F18: ids, type and model cannot break out of a header or add a level to a topic."""
-    async with Handler(broker, **broker.settings(), mode=mode) as handler:
+    async with Handler(broker.use, {**broker.settings(), "mode": mode}) as handler:
         await handler(HOSTILE, model=HOSTILE)
     (read,) = await broker.read(1)
     for text in (read.get_id(), read.get_subject(), read.get_type()):
@@ -295,7 +268,7 @@ async def test_the_dispatcher_runs_it(broker: Broker) -> None:
     """F26: twenty are due, eight run at once; each is done, and its event is there."""
     store = MemoryStore()
     await store.open()
-    installed = replace(Handler(broker, **broker.settings()).installed, concurrency=8)
+    installed = replace(Handler(broker.use, broker.settings()).installed, concurrency=8)
     dispatcher = Dispatcher(store, [installed], owner="test")
     events = [event(f"task-{number}", received_at=1.0) for number in range(20)]
     for one in events:
