@@ -234,14 +234,13 @@ class RabbitMQ:
 
         given = self._settings
         words = reason(error)
-        if isinstance(error, exceptions.PublishError):
-            exchange = (
-                f"the exchange {given.exchange}" if given.exchange else "the default exchange"
-            )
+        if isinstance(error, exceptions.PublishError) and given.exchange:
             words = (
-                f"{exchange} has no queue for {key}; bind one, or name it in `queue` "
-                "and set `declare = true`"
+                f"the exchange {given.exchange} has no queue for {key}; bind one, or name it in "
+                "`queue` and set `declare = true`"
             )
+        elif isinstance(error, exceptions.PublishError):
+            words = f"there is no queue {key}; make it, or set `declare = true`"
         elif isinstance(error, exceptions.DeliveryError):
             words = f"a queue refused it, routing key {key}; it may be full"
         elif isinstance(error, exceptions.ChannelNotFoundEntity):
