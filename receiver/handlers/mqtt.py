@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -40,8 +41,6 @@ from receiver.handlers.tls import context as tls_context
 from receiver.handlers.topic import Form, Topic
 
 if TYPE_CHECKING:
-    import ssl
-
     from paho.mqtt.client import Client
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
@@ -106,6 +105,17 @@ class Settings(Shape, Certificates):
         return self
 
 
+class _Closing(ssl.SSLSocket):
+    """Does not stay open after a handshake that failed, as paho leaves it."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 class Session:
     """One connection: a client with a thread of its own, which tells the event loop.
 
@@ -145,7 +155,9 @@ class Session:
             password = unquote(self._address.password) if self._address.password else None
             self._client.username_pw_set(unquote(self._address.username), password)
         if self._address.scheme == "mqtts":
-            self._client.tls_set_context(tls)
+            secure = tls or ssl.create_default_context()
+            secure.sslsocket_class = _Closing
+            self._client.tls_set_context(secure)
 
     async def open(self) -> None:
         """Connect, and wait for the broker's welcome."""

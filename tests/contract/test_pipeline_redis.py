@@ -58,7 +58,9 @@ async def test_something_else_under_its_name_is_told(broker: Redis) -> None:
         await client.set(f"{broker.name}-a", "x")
     settings = broker.settings() | {"stream": broker.name + "-{subject}"}
     async with Handler("redis", settings) as handler:
-        came: tuple[Any, Any] = await asyncio.gather(handler("a"), handler("b"), return_exceptions=True)
+        came: tuple[Any, Any] = await asyncio.gather(
+            handler("a"), handler("b"), return_exceptions=True
+        )
     assert str(came[0]).endswith(f"{broker.name}-a is no stream; name another one in `stream`")
     assert came[1]["stream"] == f"{broker.name}-b"
     async with Handler("redis", other.settings() | {"stream": f"{broker.name}-a"}) as handler:
