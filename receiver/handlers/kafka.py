@@ -133,7 +133,9 @@ class Sender:
             self.producer.poll(POLL)
 
     def _failed(self, error: KafkaError) -> None:
-        self.trouble = error.str()
+        # That all brokers are down says less than why the last one was.
+        if error.name() != "_ALL_BROKERS_DOWN":
+            self.trouble = error.str()
         if error.fatal():
             self._tell(self._fatal, self)
 

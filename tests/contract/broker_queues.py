@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -208,9 +209,14 @@ class Sqs(Broker):
     async def ask(self, service: str, method: str, **arguments: Any) -> Any:
         """Call AWS, by a client of our own."""
         if service not in self._clients:
-            session = needed.module("boto3").session.Session()
-            self._clients[service] = session.client(service, endpoint_url=self.url)
+            self._clients[service] = _session().client(service, endpoint_url=self.url)
         return await asyncio.to_thread(getattr(self._clients[service], method), **arguments)
+
+
+@cache
+def _session() -> Any:
+    """One for all: each reads the services' descriptions anew."""
+    return needed.module("boto3").session.Session()
 
 
 def _sqs(message: Any) -> CloudEvent:
