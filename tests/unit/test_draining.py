@@ -142,7 +142,7 @@ async def test_a_handler_that_takes_too_long_is_given_back(round_: Round) -> Non
     round_.act = asyncio.Event().wait
     await round_.store_event("t1")
 
-    assert await round_.draining.run(None, 0.2) == {"ran": 1, "reconciled": 0, "more": True}
+    assert await round_.draining.run(None, 1.0) == {"ran": 1, "reconciled": 0, "more": True}
     (dispatch,) = await round_.store.dispatches("wavespeed:t1:completed")
     assert dispatch.state is DispatchState.PENDING
     round_.act = None
@@ -242,7 +242,7 @@ async def test_an_api_that_is_slow_leaves_the_handlers_their_time() -> None:
         await round_.ledger.open()
         await round_.submitted("k", "t2", overdue=True)
         await round_.store_event("t1")
-        done = await round_.draining.run(None, 1.0)
+        done = await round_.draining.run(None, 2.0)
         ended.set()
 
     assert done == {"ran": 1, "reconciled": 0, "more": False}

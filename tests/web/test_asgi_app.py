@@ -107,6 +107,7 @@ async def test_bad_settings_answer_503_without_lifespan(log: Log, install: Insta
         assert answer.header(b"retry-after") == b"60"
         assert b"WAVEHOOK" not in answer.body
     assert len(log.lines("settings.refused")) == 1
+    await app.stop()
 
 
 async def test_another_try_is_made_after_a_while(
