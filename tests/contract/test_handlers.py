@@ -44,9 +44,14 @@ HANDLERS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     (
         "archive",
         {
-            **{"to": "made", "public_url": "https://cdn.example/made", "allow": "127.0.0.1"},
-            **{"name": "{context.a}/{task}{sha256}{ext}", "manifest": "{model}/{task}.json"},
-            **{"types": ["*"], "max_size": "1MB", "expires": "1h"},
+            "to": "made",
+            "public_url": "https://cdn.example/made",
+            "allow": "127.0.0.1",
+            "name": "{context.a}/{task}{sha256}{ext}",
+            "manifest": "{model}/{task}.json",
+            "types": ["*"],
+            "max_size": "1MB",
+            "expires": "1h",
         },
         (),
     ),

@@ -22,7 +22,7 @@ from receiver.config import REFERENCE, Settings, SourceSettings
 from receiver.config.values import seconds, size
 from receiver.errors import Rejected
 from receiver.event import PARKED, DispatchState, Event
-from receiver.handlers import apprise, command, discord, http, log, slack, teams, telegram
+from receiver.handlers import apprise, archive, command, discord, http, log, slack, teams, telegram
 from receiver.handlers.chat.channel import Channel
 from receiver.handlers.chat.message import Failure, Output
 from receiver.handlers.chat.settings import ChatSettings
@@ -209,7 +209,34 @@ def test_what_a_template_can_name_is_told() -> None:
     assert told == shown - {"source"}
 
 
-@pytest.mark.parametrize("module", [http, command])
+def test_settings_of_archive_are_all_there_with_their_defaults() -> None:
+    """Each row is a setting, each setting a row, in the same order; and the rules of its own."""
+    rows = {
+        readme.plain(key): readme.plain(default)
+        for key, _, default in readme.table("of `archive` | meaning")
+    }
+    fields = archive.Settings.model_fields
+    assert list(rows) == list(fields)
+    assert rows.pop("to") == rows.pop("options") == "-"
+    for key, default in rows.items():
+        usual = fields[key].default
+        if key in ("max_size", "expires"):
+            read = {"max_size": size, "expires": seconds}[key]
+            assert read(default) == usual
+        else:
+            assert default == (words(usual) if usual else "-")
+    rules = Rules.model_validate(archive.Archive.rules)
+    [line] = [
+        each for each in readme.TEXT.splitlines() if each.startswith("Unless the section says")
+    ]
+    on, timeout, concurrency, retry = re.findall(r"is `([^`]+)`", line)
+    attempts, base, cap = re.findall(r"= \"?(\w+)", retry)
+    assert (on, seconds(timeout), int(concurrency)) == (*rules.on, rules.timeout, rules.concurrency)
+    assert (int(attempts), seconds(base), seconds(cap)) == (1000, rules.retry.base, rules.retry.cap)
+    assert rules.retry.attempts == int(attempts)
+
+
+@pytest.mark.parametrize("module", [http, command, archive])
 def test_outcomes_of_the_built_in_handlers_are_theirs(module: ModuleType) -> None:
     """F27: what follows an answer or an exit status is what the handler's own docstring says."""
     rows = [line for line in str(module.__doc__).splitlines() if line.startswith("|")]
