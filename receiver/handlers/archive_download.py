@@ -17,8 +17,11 @@ from receiver.handlers.archive_root import Part
 from receiver.safe_http import check_url
 from submitter.retry_after import retry_after
 
-BLOCK = 2**20
+BLOCK = 2 * 2**20
 """Bytes that are written at once."""
+
+MANY = 1024
+"""Reads that are written at once, where they are small."""
 
 PACE = 2**16
 """Bytes that come in `PATIENCE` at least, or the connection is given up."""
@@ -159,7 +162,7 @@ class Download:
                     if size - counted >= PACE:
                         counted = size
                         patience.reschedule(now() + self.patience)
-                    if size - written >= BLOCK:
+                    if size - written >= BLOCK or (len(blocks) >= MANY and size >= SNIFFED):
                         await write()
         except (httpx.TransportError, TimeoutError):
             # Less would not tell what it is.
