@@ -406,5 +406,5 @@ def test_the_kit_for_handlers_is_all_there() -> None:
 
 def test_no_page_longer_than_a_sitting() -> None:
     """It stays a README."""
-    assert len(readme.TEXT.splitlines()) < 900
-    assert Path(readme.ROOT / "README.md").stat().st_size < 70_000
+    assert len(readme.TEXT.splitlines()) < 1000
+    assert Path(readme.ROOT / "README.md").stat().st_size < 76_000
