@@ -93,7 +93,12 @@ class WaveSpeed(Calls):
         url = given.public_url if webhook_url is None else webhook_url
         public_url = address.public_base(url) if url else None
         self._owned = ledger is None
-        self._ledger = ledger if ledger is not None else _ledger(given)
+        self._ledger = ledger or ledger_in(
+            given.database_path,
+            given.database,
+            schema=given.database_schema,
+            pooler=given.database_pooler,
+        )
         if seal is None and public_url is not None:
             seal = _seal(given)
         self._clock = clock
@@ -331,15 +336,6 @@ class WaveSpeed(Calls):
         if self._waiting is None:
             raise RuntimeError(OUTSIDE)
         return Ending(self, self._ledger, self._waiting, self._schedule, clock=self._clock)
-
-
-def _ledger(given: SubmitSettings) -> Ledger:
-    return ledger_in(
-        given.database_path,
-        given.database,
-        schema=given.database_schema,
-        pooler=given.database_pooler,
-    )
 
 
 def _seal(given: SubmitSettings) -> Seal | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import json
 import os
 import secrets
@@ -120,6 +119,8 @@ class DiskPart(Part):
 
     def _lock(self) -> bool:
         """Open the part for us alone; False where it is none any more."""
+        import fcntl  # not on every system; `archive_place` refuses a folder there
+
         with self._folder.at(self._part, make=True) as (folder, last):
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
             self._file = os.open(last, flags, 0o666, dir_fd=folder)
