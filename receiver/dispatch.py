@@ -211,8 +211,8 @@ class Dispatcher:
 
     def _ended(self, task: asyncio.Task[None], lane: Lane) -> None:
         del self._running[task]
-        self._handling.discard(task)
-        lane.end()
+        self._free(task, lane)
+        lane.release()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._tell(
                 Details("dispatcher.failed", handler=lane.installed.name, error=describe(error))
@@ -228,10 +228,16 @@ class Dispatcher:
         except asyncio.CancelledError:
             outcome = Released()
         seconds = asyncio.get_running_loop().time() - started
-        self._handling.discard(task)
         if isinstance(error, Retry) and error.pause and isinstance(outcome, RetryAt):
             await self._pause(claim.dispatch.handler, outcome.at)
+        self._free(task, lane)
         await self._settle(claim, outcome, seconds, stops)
+
+    def _free(self, task: asyncio.Task[None], lane: Lane) -> None:
+        if task in self._handling:
+            self._handling.discard(task)
+            lane.end()
+            self.wake()
 
     async def _pause(self, handler: str, until: float) -> None:
         try:

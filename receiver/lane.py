@@ -9,7 +9,9 @@ from receiver.rate import NEVER, believed, free, spent
 class Lane:
     """Counts what runs, and what this process has started.
 
-    The store holds the rate over all processes; here it is known when asking would be in vain.
+    A place is free when its handler has ended: what comes next is claimed while the outcome is
+    recorded. As many again may be on their way to the store, and no more where it is away. The
+    store holds the rate over all processes; here it is known when asking would be in vain.
 
     Args:
         installed: the handler.
@@ -18,6 +20,7 @@ class Lane:
     def __init__(self, installed: Installed) -> None:
         self.installed = installed
         self.running = 0
+        self._held = 0
         self._next_at = NEVER
 
     @property
@@ -27,7 +30,8 @@ class Lane:
 
     def free(self, now: float) -> int:
         """How many dispatches may start at `now` (Unix seconds)."""
-        places = self.installed.concurrency - self.running
+        concurrency = self.installed.concurrency
+        places = min(concurrency - self.running, 2 * concurrency - self._held)
         if self.installed.rate is not None:
             self._next_at = believed(self._next_at, self.installed.rate, now)
             places = min(places, free(self._next_at, self.installed.rate, now))
@@ -36,12 +40,17 @@ class Lane:
     def start(self, now: float) -> None:
         """One begins."""
         self.running += 1
+        self._held += 1
         if self.installed.rate is not None:
             self._next_at = spent(self._next_at, self.installed.rate, now, 1)
 
     def end(self) -> None:
-        """One has ended."""
+        """A handler has ended."""
         self.running -= 1
+
+    def release(self) -> None:
+        """An outcome is recorded, or will not be."""
+        self._held -= 1
 
     def wait(self, now: float) -> float:
         """Seconds until the rate lets the next one start, if no other process starts one."""

@@ -1,8 +1,8 @@
 """The store on PostgreSQL: for any number of machines.
 
-Adds of one moment share a statement and a commit (`postgres_group`), claims and settles go on a
-connection beside it, reads on others. Order of arrival over all processes: see `add_events` in
-`sql/postgres/0002_work.sql`.
+Adds of one moment share a statement and a commit (`postgres_group`), and so do settles on a
+connection beside it; claims have a third, reads others. Order of arrival over all processes: see
+`add_events` in `sql/postgres/0002_work.sql`.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class PostgresStore(Store):
             schema, channel=self._channel, sender=self._sender, server_clock=self._server_clock
         )
         self._adding: Lane | None = None
+        self._claiming: Lane | None = None
         self._working: Lane | None = None
         self._listener: Listener | None = None
         self._wakes: list[Callable[[], None]] = []
@@ -85,7 +86,7 @@ class PostgresStore(Store):
         except BaseException:
             await self._link.close()
             raise
-        self._adding, self._working = Lane(self._link), Lane(self._link)
+        self._adding, self._claiming, self._working = (Lane(self._link) for _ in range(3))
         if self._channel is not None and self._listens:
             self._listener = Listener(
                 self._link.connect, self._channel, self._sender, self._wake, self._link.errors
@@ -95,9 +96,10 @@ class PostgresStore(Store):
     async def close(self) -> None:
         """See `Store.close`."""
         adding, self._adding = self._adding, None
+        claiming, self._claiming = self._claiming, None
         working, self._working = self._working, None
         listener, self._listener = self._listener, None
-        for lane in (adding, working):
+        for lane in (adding, claiming, working):
             if lane is not None:
                 await lane.close()
         if listener is not None:
@@ -130,7 +132,9 @@ class PostgresStore(Store):
         rates: Mapping[str, float] = {},
     ) -> list[Claim]:
         """See `Store.claim`."""
-        return await self._work(self._inbox.claim, (owner, limits, lease, now, rates))
+        if self._claiming is None:
+            raise StoreUnavailable("the store is not open")
+        return await self._claiming.submit(self._inbox.claim, (owner, limits, lease, now, rates))
 
     async def extend(
         self, dispatches: Sequence[Dispatch], owner: str, lease: float, now: float

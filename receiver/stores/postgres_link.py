@@ -24,8 +24,8 @@ COMMAND = 10.0
 IDLE = 45.0
 """Seconds after which an unused connection is closed: sooner than what lies between cuts it."""
 
-SIZE = 4
-"""Connections of one process: adding, working, and two that read. One more listens."""
+SIZE = 5
+"""Connections of one process: adding, claiming, working, and two that read. One more listens."""
 
 READS = 2
 """Reads at once, so that they take no connection from what writes."""

@@ -413,6 +413,61 @@ async def test_the_background_loop_waits_for_the_rate_itself(bench: Bench) -> No
     assert len(seen) == 52
 
 
+class Gated(MemoryStore):
+    """A store that takes its time to record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+
+    async def settle(self, *args: Any) -> bool:
+        await self.gate.wait()
+        return await super().settle(*args)
+
+    async def pause(self, *args: Any) -> None:
+        await self.gate.wait()
+        await super().pause(*args)
+
+
+async def gated(count: int, installed: Installed) -> tuple[Gated, Dispatcher]:
+    """A dispatcher at work, with so many events in a store whose gate is closed."""
+    bench = Bench()
+    store = bench.store = Gated()
+    await store.open()
+    for number in range(count):
+        await bench.add(str(number), [installed])
+    dispatcher = bench.dispatcher(installed)
+    await dispatcher.start()
+    return store, dispatcher
+
+
+async def test_the_next_one_runs_while_an_outcome_is_recorded() -> None:
+    """F20: but where the store takes none, no more than a second set of places is filled."""
+    run, seen = scripted()
+    store, dispatcher = await gated(9, handler(run, concurrency=2))
+    await until(lambda: len(seen) == 4)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert len(seen) == 4
+    store.gate.set()
+    await until(lambda: len(seen) == 9)
+    await dispatcher.stop(1)
+    assert (await store.stats()).depth == {}
+
+
+async def test_nothing_runs_before_a_pause_is_recorded() -> None:
+    """F27: an overloaded downstream is not asked once more in between."""
+    run, seen = scripted(Retry("busy", after=60, pause=True))
+    store, dispatcher = await gated(3, handler(run, concurrency=1))
+    await until(lambda: len(seen) == 1)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    store.gate.set()
+    await dispatcher.stop(1)
+    assert len(seen) == 1
+    assert (await store.next_due(["h"]) or 0) >= 1060
+
+
 async def test_two_dispatchers_share_a_rate(bench: Bench) -> None:
     """F26: more workers do not call a downstream more often."""
     run, seen = scripted()
