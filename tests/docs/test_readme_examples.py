@@ -176,7 +176,8 @@ async def test_submitted_received_and_handled(tmp_path: Path) -> None:
         uploads, questions = simulator.calls["put"], simulator.calls["result"]
     assert {text.split()[0] for text in printed if text} == tasks.keys()
     assert all(text.count("http://127.0.0.1:") == 1 for text in printed if text)
-    assert (uploads, questions) == (1, 0)
+    # Two processes that begin at one moment may both upload the file.
+    assert (uploads in (1, 2), questions) == (True, 0)
     assert {task.input["prompt"] for task in tasks.values()} == {"A lighthouse at dusk"}
     assert [line.decode().rpartition(" for ")[2].strip() for line in told] == ["{'user': 7}"] * 2
     [answers] = [line for line in readme.TEXT.splitlines() if line.startswith("answers 200 with")]

@@ -68,7 +68,7 @@ async def test_it_is_installed_named_and_run(package: Path, tmp_path: Path) -> N
         settled = await server.line("dispatch.settled")
     assert (settled["handler"], settled["outcome"]) == ("watch", "done")
     listed = (tmp_path / "videos.m3u").read_text().splitlines()
-    assert listed == ["#EXTM3U", "# wavespeed:abc:completed/watch", "https://cdn.example/1.mp4"]
+    assert listed == ["# wavespeed:abc:completed/watch", "https://cdn.example/1.mp4"]
 
 
 def test_a_wrong_setting_is_told_at_the_start(
