@@ -49,7 +49,6 @@ class _Written:
     """One value, and where a person wrote it."""
 
     label: str
-    shown: str
     value: Any
 
 
@@ -83,7 +82,7 @@ def read(
     written = {
         **_from_file(document, faults),
         **_from_environment(environ, _references([document, *environ.values()])),
-        **{name: _Written(_BY_NAME[name].flag, shown(v), v) for name, v in flags.items()},
+        **{name: _Written(_BY_NAME[name].flag, v) for name, v in flags.items()},
     }
     written.pop("WAVEHOOK_CONFIG", None)
     values: dict[str, Any] = {}
@@ -163,7 +162,7 @@ def _from_file(document: Mapping[str, Any], faults: list[str]) -> dict[str, _Wri
             for key, value in content.items():
                 label = f"{section}.{safe(key)}"
                 if key in keys:
-                    found[keys[key].name] = _Written(label, shown(value), value)
+                    found[keys[key].name] = _Written(label, value)
                 else:
                     faults.append(f"{label}: there is no such key{suggest(key, keys)}")
     return found
@@ -177,7 +176,7 @@ def _from_environment(environ: Mapping[str, str], known: set[str]) -> dict[str, 
             name == "WAVEHOOK_PORT" and value.startswith(("tcp://", "udp://"))
         )
         if ours and not linked and name not in known - _BY_NAME.keys():
-            found[name] = _Written(name, shown(value), value)
+            found[name] = _Written(name, value)
     return found
 
 
@@ -196,4 +195,4 @@ def _fault(setting: Setting, entry: _Written, reason: str) -> str:
     if "expected" not in reason:
         expected = f"expected {setting.expected}"
         reason = f"{reason}; {expected}" if reason else expected
-    return f"{entry.label} = {MASK if setting.secret else entry.shown}: {reason}"
+    return f"{entry.label} = {MASK if setting.secret else shown(entry.value)}: {reason}"

@@ -162,7 +162,7 @@ async def test_an_old_version_meets_a_newer_schema(tmp_path: Path) -> None:
     connection.close()
 
     receiver = await launch(tmp_path, (*WAVEHOOK, "serve"))
-    assert await receiver.ended() == 1
+    assert await receiver.ended() == 2
     await receiver.close()
 
     assert "made by a newer Wavehook" in receiver.text
