@@ -11,6 +11,7 @@ import structlog
 from stamina import instrumentation
 
 from receiver.telemetry import log
+from tests.nursery import NURSERY
 
 OURS = ("WAVEHOOK_", "WAVESPEED_")
 LOGGERS = (None, *log.TALKATIVE, "uvicorn", "uvicorn.error", "uvicorn.access")
@@ -33,6 +34,13 @@ def nobodys_settings() -> None:
 def nobodys_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The catalogue that is kept on disk is the tests' own, also in processes."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nobodys_children() -> Iterator[None]:
+    """Who forks processes for tests ends with them."""
+    yield
+    NURSERY.close()
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,14 +14,13 @@ from receiver.event import Attempt, Dispatch
 from receiver.stores.postgres import PostgresStore
 from tests.contract.postgres_schemas import connected
 from tests.crash.receiving import (
-    ENVIRONMENT,
     PATIENCE,
-    ROOT,
     WAVEHOOK,
     Receiver,
     event_id,
     launch,
     notes,
+    process,
     until,
 )
 
@@ -71,10 +68,10 @@ class Fleet:
         self, *words: str, program: tuple[str, ...] = WAVEHOOK, more: Mapping[str, str] = NOTHING
     ) -> Receiver:
         """Start a command, and do not wait for it; `more` are settings."""
-        process = await launch(self._folder, (*program, *words), **{**self.settings, **more})
-        self._stack.push_async_callback(process.close)
-        self.processes.append(process)
-        return process
+        begun = await launch(self._folder, (*program, *words), **{**self.settings, **more})
+        self._stack.push_async_callback(begun.close)
+        self.processes.append(begun)
+        return begun
 
     async def receiver(self, *, program: tuple[str, ...] = WAVEHOOK) -> Receiver:
         """One that receives."""
@@ -86,18 +83,10 @@ class Fleet:
 
     async def run(self, *words: str, more: Mapping[str, str] = NOTHING) -> list[Any]:
         """Run a command with `--json` to its end; what it printed, an object a line."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *WAVEHOOK,
-            *words,
-            "--json",
-            cwd=self._folder,
-            env={**os.environ, **ENVIRONMENT, **self.settings, **more, "PYTHONPATH": str(ROOT)},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        printed, told = await asyncio.wait_for(process.communicate(), PATIENCE)
-        assert process.returncode == 0, told.decode()
+        command = (*WAVEHOOK, *words, "--json")
+        running = await process(self._folder, command, **{**self.settings, **more})
+        printed, told = await asyncio.wait_for(running.communicate(), PATIENCE)
+        assert running.returncode == 0, told.decode()
         return [json.loads(line) for line in printed.splitlines()]
 
     async def start(self, receivers: int, workers: int) -> tuple[list[Receiver], list[Receiver]]:
@@ -157,7 +146,7 @@ class Fleet:
     @property
     def words(self) -> str:
         """All that the processes have said."""
-        return "".join(process.text for process in self.processes)
+        return "".join(each.text for each in self.processes)
 
 
 def keys(subjects: set[str], *handlers: str) -> set[str]:

@@ -19,6 +19,7 @@ import httpx
 from receiver.event import Attempt, Dispatch
 from receiver.stores.sqlite import SQLiteStore
 from tests.crash.work import NOTES
+from tests.nursery import NURSERY, Forked
 
 ROOT = Path(__file__).parents[2]
 SECRET = "whsec_crash"
@@ -57,10 +58,16 @@ def webhook(
     return body, headers
 
 
+Process = asyncio.subprocess.Process | Forked
+
+COLD = {"tests.crash.older", "tests.crash.skewed"}
+"""Programs that change other modules before these are imported."""
+
+
 class Receiver:
     """A process that receives on a free port of 127.0.0.1."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Process) -> None:
         self.process = process
         self.pid = process.pid
         self.log: list[dict[str, Any]] = []
@@ -129,14 +136,22 @@ class Receiver:
 
 async def launch(folder: Path, program: tuple[str, ...], **settings: str) -> Receiver:
     """Start a process in `folder`; settings are environment variables."""
-    process = await asyncio.create_subprocess_exec(
+    return Receiver(await process(folder, program, **settings))
+
+
+async def process(folder: Path, program: tuple[str, ...], **settings: str) -> Process:
+    """As `launch`, for who reads what it prints."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), **ENVIRONMENT, **settings}
+    if NURSERY.works and program[1] not in COLD:
+        return await NURSERY.start(*program, folder=folder, environ=environ)
+    return await asyncio.create_subprocess_exec(
         sys.executable,
         *program,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **ENVIRONMENT, **settings},
+        env=environ,
+        stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    return Receiver(process)
 
 
 async def until(

@@ -17,7 +17,7 @@ from random import Random
 
 from submitter.simulator import Faults, Simulator
 from tests.crash.conftest import Start
-from tests.crash.receiving import ENVIRONMENT, ROOT, WAVEHOOK, all_handled, inbox, notes
+from tests.crash.receiving import WAVEHOOK, all_handled, inbox, notes, process
 
 TASKS = int(os.environ.get("CHAOS_TASKS", "100"))
 KILLS = 5
@@ -42,19 +42,17 @@ class Batch:
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
         self._folder = folder
-        self._environ = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT), **settings}
+        self._settings = settings
 
     async def run(self, seconds: float | None = None) -> int:
         """Run it to its end, or kill it after some seconds; its exit code."""
         words = ("batch", "inputs.jsonl", "--model", MODEL, "--out", "results.jsonl")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, *WAVEHOOK, *words, cwd=self._folder, env=self._environ
-        )
+        running = await process(self._folder, (*WAVEHOOK, *words), **self._settings)
         try:
-            return await asyncio.wait_for(process.wait(), seconds or PATIENCE)
+            return await asyncio.wait_for(running.wait(), seconds or PATIENCE)
         except TimeoutError:
-            process.kill()
-            return await process.wait()
+            running.kill()
+            return await running.wait()
 
 
 async def test_chaos_bills_once_and_forgets_nothing(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from submitter.ledger.base import State
 from submitter.ledger.sqlite import SQLiteLedger
 from submitter.simulator import Faults, Simulator
-from tests.crash.receiving import ENVIRONMENT, ROOT
+from tests.crash.receiving import process
 
 KEY = "the only one"
 PROGRAM = "tests.crash.submitting"
@@ -22,28 +21,19 @@ PROGRAM = "tests.crash.submitting"
 
 async def submit(sim: Simulator, folder: Path, point: str = "never") -> tuple[int, bytes]:
     """Run the submitter; exit code and what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        PROGRAM,
-        point,
-        KEY,
-        cwd=folder,
-        env={
-            **os.environ,
-            **ENVIRONMENT,
-            "PYTHONPATH": str(ROOT),
-            "WAVESPEED_BASE_URL": sim.url,
-            "WAVESPEED_API_KEY": "any",
-            "WAVEHOOK_DATABASE": "sqlite:///ledger.db",
-            "WAVEHOOK_OVERDUE": "2s",
-            "WAVEHOOK_SUBMIT_TIMEOUT": "1s",
-        },
-        stdout=asyncio.subprocess.PIPE,
+    running = await process(
+        folder,
+        ("-m", PROGRAM, point, KEY),
+        WAVESPEED_BASE_URL=sim.url,
+        WAVESPEED_API_KEY="any",
+        WAVEHOOK_DATABASE="sqlite:///ledger.db",
+        WAVEHOOK_OVERDUE="2s",
+        WAVEHOOK_SUBMIT_TIMEOUT="1s",
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    return process.returncode, output
+    output, told = await asyncio.wait_for(running.communicate(), 60)
+    sys.stderr.write(told.decode())
+    assert running.returncode is not None
+    return running.returncode, output
 
 
 @pytest.mark.parametrize(
