@@ -33,6 +33,9 @@ MAX_BODY = 1024 * 1024
 READ = 256 * 1024
 """Bytes that are read from a connection at once, where so many are there."""
 
+# The last one is how a file was sent to S3 once, and not how it comes from there.
+_PLAIN = (b"", b"identity", b"aws-chunked")
+
 
 def check_url(url: httpx.URL) -> None:
     """Refuse a URL that must not be called whatever its host is.
@@ -276,7 +279,8 @@ class _Body(httpx.AsyncByteStream):
         self._limit = limit
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if any(name.lower() == b"content-encoding" for name, _ in self._response.headers):
+        encodings = [v for name, v in self._response.headers if name.lower() == b"content-encoding"]
+        if any(each.strip().lower() not in _PLAIN for each in encodings):
             raise httpx.DecodingError(f"{self._host}: compressed its answer, unasked")
         size = 0
         parts = aiter(self._response.aiter_stream())

@@ -134,7 +134,8 @@ class Archive:
         if event.type != COMPLETED or not any(map(_is_url, outputs)):
             return None
         run = Run(self._plan, self._open(), event, context, self._clock)
-        kept = await run({index: url for index, url in enumerate(outputs) if _is_url(url)})
+        urls = {index: url for index, url in enumerate(outputs) if _is_url(url)}
+        kept = await run(urls, len(outputs))
         return result_of(
             [
                 Archived(

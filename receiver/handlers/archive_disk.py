@@ -21,6 +21,8 @@ from receiver.handlers.archive_folder import Folder
 from receiver.handlers.archive_names import Name
 from receiver.handlers.archive_root import OURS, Part, Root, Taken
 from receiver.handlers.archive_threads import ended, in_thread, started
+from receiver.payload import Unreadable, parse
+from submitter.prediction import JSON
 
 SYNC = 32 * 2**20
 """Bytes after which what has been written is made durable, for a later run to go on from."""
@@ -106,6 +108,8 @@ class DiskPart(Part):
         self._synced = 0
         self._file = -1
         self._writing: asyncio.Future[None] | None = None
+        self._failed = False
+        self._kept = False
 
     def open(self) -> None:
         """Take up what an earlier run has left, or begin; blocks."""
@@ -140,10 +144,11 @@ class DiskPart(Part):
         return False
 
     def _resume(self) -> None:
-        if (noted := self._folder.read(self._note)) is not None:
-            note = json.loads(noted)
-            if note["size"] <= os.fstat(self._file).st_size:
-                self.etag, self._synced = note["etag"], note["size"]
+        match _note(self._folder.read(self._note)):
+            case {"etag": str(etag), "size": int(size)} if size <= os.fstat(self._file).st_size:
+                self.etag, self._synced = etag, size
+            case _:
+                pass
         os.ftruncate(self._file, self._synced)
         while self.content.size < self._synced:
             data = os.read(self._file, _READ)
@@ -155,7 +160,7 @@ class DiskPart(Part):
         """See `Part.begin`."""
         await self.flush()
         await in_thread(self._begin)
-        self.content, self.etag, self._synced = Content(), etag, 0
+        self.content, self.etag, self._synced, self._failed = Content(), etag, 0, False
 
     def _begin(self) -> None:
         # The note first: it must not speak of what follows.
@@ -177,12 +182,16 @@ class DiskPart(Part):
         self._writing = started(lambda: self._write(blocks))
 
     def _write(self, blocks: Sequence[bytes]) -> None:
+        if self._failed:
+            raise OSError(errno.EIO, "an earlier block was not written")
+        self._failed = True
         for at in range(0, len(blocks), _VECTOR):
             some = blocks[at : at + _VECTOR]
             if os.writev(self._file, some) != sum(map(len, some)):
                 raise OSError(errno.ENOSPC, "not all of it could be written")
         for block in blocks:
             self.content.feed(block)
+        self._failed = False
         if self.content.size - self._synced >= self._sync:
             self._mark()
 
@@ -214,12 +223,12 @@ class DiskPart(Part):
             if self._folder.sha256(name) != self.content.sha256:
                 raise Taken from None
         self._forget()
+        self._kept = True
         return name
 
     def _forget(self) -> None:
         self._folder.remove(self._note)
         self._folder.remove(self._part)
-        self.etag = None
 
     async def close(self) -> None:
         """See `Part.close`."""
@@ -230,6 +239,9 @@ class DiskPart(Part):
 
     def _close(self) -> None:
         try:
+            if self._kept:
+                # What has the part's name by now is another run's.
+                return
             if self.etag is None or self.content.size < SNIFFED:
                 self._forget()
             elif self.content.size > self._synced:
@@ -238,3 +250,11 @@ class DiskPart(Part):
                     self._mark()
         finally:
             os.close(self._file)
+
+
+def _note(data: bytes | None) -> JSON:
+    """What was noted of a part; None where a power cut has left nothing to be read."""
+    try:
+        return parse(data or b"")
+    except Unreadable:
+        return None

@@ -112,7 +112,10 @@ class Download:
         if part.etag is not None and part.content.size:
             # https://www.rfc-editor.org/rfc/rfc9110#field.if-range
             headers = {"range": f"bytes={part.content.size}-", "if-range": part.etag}
-        async with client.stream("GET", url, headers=headers, timeout=seconds) as response:
+        request = client.build_request("GET", url, headers=headers, timeout=seconds)
+        async with asyncio.timeout(self.patience):
+            response = await client.send(request, stream=True)
+        try:
             if headers and response.status_code in (206, 416):
                 total = _rest(response, part)
                 if total == part.content.size:
@@ -129,10 +132,10 @@ class Download:
             if total is not None:
                 self._bound(url.host, total)
                 await part.expect(total - part.content.size)
-            try:
-                await self._take(response, url.host, part)
-            finally:
-                await part.flush()
+            await self._take(response, url.host, part)
+        finally:
+            await response.aclose()
+            await part.flush()
         if total is not None and part.content.size != total:
             raise httpx.RemoteProtocolError("the body is not as long as it was said to be")
         return True

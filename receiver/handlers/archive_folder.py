@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-HIDDEN = "."
-"""What the names of our own files and folders begin with; they are for the owner alone."""
+from receiver.handlers.archive_root import OURS
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 
@@ -67,18 +66,18 @@ class Folder:
 
     def write(self, name: str, data: bytes, *, durable: bool = True) -> None:
         """Put a small file there, whole, also over an earlier one; for the owner alone."""
-        with self.at(name, make=True) as (folder, last):
-            beside = f"{HIDDEN}{secrets.token_hex(8)}"
-            file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+        beside = f"{OURS}/{secrets.token_hex(8)}"
+        with self.at(beside, make=True) as (ours, new), self.at(name, make=True) as (folder, last):
+            file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=ours)
             try:
                 with os.fdopen(file, "wb") as stream:
                     stream.write(data)
                     stream.flush()
                     if durable:
                         os.fsync(file)
-                os.rename(beside, last, src_dir_fd=folder, dst_dir_fd=folder)
+                os.rename(new, last, src_dir_fd=ours, dst_dir_fd=folder)
             except BaseException:
-                os.unlink(beside, dir_fd=folder)
+                os.unlink(new, dir_fd=ours)
                 raise
             if durable:
                 os.fsync(folder)
@@ -126,7 +125,7 @@ class Folder:
 def _enter(folder: int, segment: str, *, make: bool) -> int:
     if make:
         with suppress(FileExistsError):
-            os.mkdir(segment, 0o700 if segment.startswith(HIDDEN) else 0o777, dir_fd=folder)
+            os.mkdir(segment, 0o700 if segment == OURS else 0o777, dir_fd=folder)
             os.fsync(folder)
     try:
         return os.open(segment, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)

@@ -71,21 +71,25 @@ class Run:
         self._noting = asyncio.Lock()
         self._places = asyncio.Semaphore(AT_ONCE)
 
-    async def __call__(self, urls: Mapping[int, str]) -> list[Kept]:
-        """Keep these outputs, by their index; returns all of them.
+    async def __call__(self, urls: Mapping[int, str], count: int) -> list[Kept]:
+        """Keep these outputs, and return what is kept of each.
+
+        Args:
+            urls: by their place among the outputs.
+            count: of all outputs, also of those that are no files.
 
         Raises:
             Retry: one could not be had now.
             GiveUp: one cannot be had any more, and no other is left to be tried.
         """
         try:
-            return await self._all(urls)
+            return await self._all(urls, count)
         except GiveUp:
             raise
         except Exception as error:  # noqa: BLE001 - told in words of ours, and not for ever
             raise self._failure({"": error}) from None
 
-    async def _all(self, urls: Mapping[int, str]) -> list[Kept]:
+    async def _all(self, urls: Mapping[int, str], count: int) -> list[Kept]:
         name = self._plan.manifest.fill(of_event(self._plan.manifest, self._event))
         before = kept_in(await self._root.read(name), self._event)
         if before is None:
@@ -99,7 +103,6 @@ class Run:
         missing = {index: url for index, url in urls.items() if index not in self._kept}
         errors = await self._fetch(missing)
         if errors:
-            count = len(urls)
             failure = self._failure(
                 {f"output {index + 1} of {count}: ": each for index, each in errors.items()}
             )

@@ -122,8 +122,11 @@ async def test_where_nothing_is_to_be_kept_it_is_done(made: Any, tmp_path: Path)
 
 async def test_texts_beside_files_keep_their_places(tmp_path: Path) -> None:
     """The number in the name is that of the output."""
-    async with giving(File(PNG)) as server, archive(tmp_path) as handler:
-        await handler(event("a caption", output(server)), context())
+    async with giving(answering("503 X"), File(PNG)) as server, archive(tmp_path) as handler:
+        made = event("a caption", output(server))
+        with pytest.raises(Retry, match=r"^output 2 of 2: "):
+            await handler(made, context())
+        await handler(made, context())
     assert set(files(tmp_path)) == {PICTURE, MANIFEST}
 
 
@@ -224,6 +227,15 @@ async def test_what_is_no_output_is_refused(way: str, tmp_path: Path) -> None:
                 await handler(event(output(server)), context(now=NOW + 910))
     assert early.value.after is None
     assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize("word", ["identity", "aws-chunked", ""])
+async def test_a_word_about_the_way_it_came_harms_nobody(word: str, tmp_path: Path) -> None:
+    """Stores keep it from the upload; the bytes are those of the file."""
+    way = answering(body=MP4, headers=f"content-encoding: {word}\r\n")
+    async with giving(way) as server, archive(tmp_path) as handler:
+        await handler(event(output(server)), context())
+    assert (tmp_path / VIDEO).read_bytes() == MP4
 
 
 async def test_a_small_compressed_file_is_not_unpacked(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from receiver.handlers.archive_download import PACE, Doubtful, Download
 from receiver.handlers.archive_names import Name, Template
 from receiver.handlers.archive_root import OURS
 from receiver.safe_http import client
-from tests.submitter.misbehaving import Misbehaviour, Server, saying
+from tests.submitter.misbehaving import Misbehaviour, Server, hanging, saying
 from tests.unit.outputs import (
     LARGE,
     MP4,
@@ -225,6 +225,13 @@ async def test_a_slow_drip_is_given_up(tmp_path: Path) -> None:
         # The first answer has brought a good deal; the second, from there on, has not.
         assert len(server.received) == 2
     assert part_of(tmp_path / "root")[:PACE] == LARGE[:PACE]
+
+
+async def test_an_answer_that_does_not_begin_is_given_up(tmp_path: Path) -> None:
+    """F35: a server that takes the request and says nothing holds no place for half an hour."""
+    async with giving(hanging) as server:
+        with pytest.raises(Retry, match=r"127\.0\.0\.1: TimeoutError after 0 bytes"):
+            await fetch(server, tmp_path / "root", 0.2, 600.0)
 
 
 async def test_a_file_that_comes_steadily_may_take_long(tmp_path: Path) -> None:
