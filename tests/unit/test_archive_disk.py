@@ -8,7 +8,9 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -262,13 +264,25 @@ async def test_a_write_that_fails_is_told_by_the_next_step(tmp_path: Path) -> No
     assert set(files(tmp_path)) == {f"{OURS}/{KEY}.part", f"{OURS}/{KEY}.json"}
 
 
-async def test_a_cancelled_run_leaves_no_thread_behind(tmp_path: Path) -> None:
+async def test_a_cancelled_run_leaves_no_thread_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F24: what a thread has begun to write is written before the part is let go of."""
     made = await part(tmp_path, LARGE, sync=2**30)
+    write, gate = made._write, threading.Event()
+
+    def slowly(blocks: Sequence[bytes]) -> None:
+        gate.wait(10)
+        write(blocks)
+
+    monkeypatch.setattr(made, "_write", slowly)
     await made.write([LARGE[:100_000]])
     waiting = asyncio.ensure_future(made.flush())
     await asyncio.sleep(0)
     waiting.cancel()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    gate.set()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert made.content.size == len(LARGE) + 100_000
