@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Self, TypeAlias
+from typing import Self, TypeAlias, TypeGuard, cast
 
 from submitter.errors import TaskFailed
 
@@ -105,17 +105,14 @@ class Prediction:
         Returns:
             The prediction, or None where `data` is no object with a text `id` and `status`.
         """
-        if not isinstance(data, dict):
-            return None
-        id, status = data.get("id"), data.get("status")
-        if not (isinstance(id, str) and id and isinstance(status, str) and status):
+        if not is_prediction(data):
             return None
         urls, timings = _object(data.get("urls")), _object(data.get("timings"))
         # Past tasks repeat their request as `input` or `inputs`.
         input = data.get("input", data.get("inputs"))
         return cls(
-            id=id,
-            status=status,
+            id=cast("str", data["id"]),
+            status=cast("str", data["status"]),
             model=_text(data.get("model")),
             outputs=_outputs(data.get("outputs")),
             error=_text(data.get("error")),
@@ -127,6 +124,14 @@ class Prediction:
             input=input if isinstance(input, dict) else None,
             raw=data,
         )
+
+
+def is_prediction(data: JSON) -> TypeGuard[dict[str, JSON]]:
+    """Whether parsed JSON is one: an object with a text `id` and `status`."""
+    if not isinstance(data, dict):
+        return False
+    id, status = data.get("id"), data.get("status")
+    return isinstance(id, str) and id != "" and isinstance(status, str) and status != ""
 
 
 def _object(value: JSON) -> dict[str, JSON]:

@@ -136,8 +136,8 @@ class Aws:
         entry = self._target.entry(self._envelopes.message(event), event, context.key)
         if entry.size > LIMIT:
             raise GiveUp(f"{self._where}: {entry.size} bytes are more than the {LIMIT} it takes")
-        async with within(context.deadline - self._clock(), self._where):
-            return {"message": await self._batches.put(entry)}
+        left = context.deadline - self._clock()
+        return {"message": await within(left, self._where, self._batches.put(entry))}
 
     async def check(self) -> str:
         """Look whether it is there, without sending anything."""

@@ -22,16 +22,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from receiver.handlers.envelope import envelope, happened_at, instant, visible
-
-if TYPE_CHECKING:
-    from cloudevents.core.v1.event import CloudEvent
-
-    from receiver.event import Event
+from receiver.event import Event
+from receiver.handlers.envelope import contents, happened_at, line, moment, visible
+from receiver.handlers.topic import EXAMPLE
 
 JSON_TYPE = "application/json"
 CLOUDEVENT_TYPE = "application/cloudevents+json"
@@ -75,40 +72,34 @@ class Message:
 class Envelopes:
     """Makes messages of events.
 
+    The package cloudevents reads one of them at the start, as a consumer will, and no other: what
+    all of them are made of cannot be illegal.
+
     Raises:
-        ImportError: the package cloudevents is missing.
+        ImportError: the package is missing.
     """
 
     def __init__(self, shape: Shape) -> None:
         from cloudevents.core.formats.json import JSONFormat
         from cloudevents.core.v1.event import CloudEvent
 
-        self._format = JSONFormat()
-        self._make = CloudEvent
         self._source = shape.source
+        self._binary = False
+        JSONFormat().read(CloudEvent, self.message(EXAMPLE).body)
         self._binary = shape.mode == "binary"
 
-    def cloud_event(self, event: Event) -> CloudEvent:
-        """The event as the package has it; see the module's docstring."""
-        attributes: dict[str, Any] = {
+    def message(self, event: Event) -> Message:
+        """The event in this handler's mode; see the module's docstring."""
+        attributes = {
             "specversion": "1.0",
             "id": visible(event.id),
             "source": self._source or f"urn:wavehook:{visible(event.source)}",
             "type": PREFIX + visible(event.type),
-            "time": instant(happened_at(event)),
-            "datacontenttype": JSON_TYPE,
+            "time": moment(happened_at(event)),
         }
         if event.subject:
             attributes["subject"] = visible(event.subject)
-        return self._make(attributes, cast("dict[str, Any]", envelope(event)["data"]))
-
-    def message(self, event: Event) -> Message:
-        """The event in this handler's mode."""
-        made = self.cloud_event(event)
-        if not self._binary:
-            return Message(self._format.write(made), CLOUDEVENT_TYPE)
-        attributes = made.get_attributes()
-        time = attributes.pop("time").isoformat().replace("+00:00", "Z")
-        content_type = attributes.pop("datacontenttype")
-        body = self._format.write_data(made.get_data(), content_type)
-        return Message(body, content_type, {**attributes, "time": time})
+        if self._binary:
+            return Message(line(contents(event)), JSON_TYPE, attributes)
+        whole = {**attributes, "datacontenttype": JSON_TYPE, "data": contents(event)}
+        return Message(line(whole), CLOUDEVENT_TYPE)

@@ -22,21 +22,29 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
+import re
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+from receiver.ascii_json import encoder
 from receiver.event import Event
-from submitter.prediction import JSON
+from submitter.prediction import JSON, is_prediction
 
 MAX_KEY = 255
 """Characters of a key in a header or an environment variable."""
 
+_visible = re.compile(r"[A-Za-z0-9_.~:/-]*").fullmatch
 _YEAR_10000 = 253_402_300_799.0
 
 
 def envelope(event: Event) -> dict[str, JSON]:
     """The event as JSON; the module's docstring shows it."""
+    happened = moment(happened_at(event))
+    return {"type": event.type, "timestamp": happened, "data": contents(event)}
+
+
+def contents(event: Event) -> dict[str, JSON]:
+    """The `data` of the envelope alone."""
     data: dict[str, JSON] = {
         "id": event.id,
         "source": event.source,
@@ -47,13 +55,14 @@ def envelope(event: Event) -> dict[str, JSON]:
         "context": event.context,
         "prediction": None,
     }
-    if event.prediction is not None:
-        data["prediction"] = dict(event.prediction.raw)
-    elif event.payload is not None:
-        data["payload"] = event.payload
+    payload = event.payload
+    if is_prediction(payload):
+        data["prediction"] = payload
+    elif payload is not None:
+        data["payload"] = payload
     else:
         data["body"] = base64.b64encode(event.body).decode()
-    return {"type": event.type, "timestamp": moment(happened_at(event)), "data": data}
+    return data
 
 
 def encode(event: Event) -> bytes:
@@ -61,9 +70,8 @@ def encode(event: Event) -> bytes:
     return line(envelope(event))
 
 
-def line(value: JSON) -> bytes:
-    """JSON in ASCII, without line breaks: nothing in it can end a line or a header (F17)."""
-    return json.dumps(value, separators=(",", ":")).encode("ascii")
+line = encoder()
+"""JSON in ASCII, without line breaks: nothing in it can end a line or a header (F17)."""
 
 
 def happened_at(event: Event) -> float:
@@ -99,6 +107,8 @@ def visible(text: str, limit: int = MAX_KEY) -> str:
         text: any.
         limit: characters of what comes back; 71 at least.
     """
+    if len(text) <= limit and _visible(text):
+        return text
     return _bounded(quote(text, safe=":/", errors="surrogatepass"), text, limit)
 
 

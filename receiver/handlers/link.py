@@ -7,12 +7,13 @@ them with `Retry`; the dispatcher tries again, and the next run makes a new one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from receiver.errors import Retry
 
+Answer = TypeVar("Answer")
 Connection = TypeVar("Connection")
 
 CONNECT = 10.0
@@ -41,20 +42,20 @@ async def end(ending: Awaitable[None]) -> None:
             await ending
 
 
-@asynccontextmanager
-async def within(seconds: float, place: str) -> AsyncIterator[None]:
+async def within(seconds: float, place: str, work: Awaitable[Answer]) -> Answer:
     """A run's time for its confirmation.
 
     Args:
         seconds: from now.
         place: which broker, for the error; no secret in it.
+        work: gets the confirmation.
 
     Raises:
-        Retry: it is over.
+        Retry: the time is over.
     """
     try:
         async with asyncio.timeout(max(0.0, seconds)):
-            yield
+            return await work
     except TimeoutError:
         raise Retry(f"{place}: no confirmation in time") from None
 

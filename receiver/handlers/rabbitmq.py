@@ -131,9 +131,8 @@ class RabbitMQ:
         """Publish the event; see the module's docstring for what done means."""
         key = self._key.fill(event)
         message = self._envelopes.message(event)
-        async with within(context.deadline - self._clock(), self._where):
-            publisher = await self._link.get()
-            await self._publish(publisher, key, message, event, plain(context.key))
+        sending = self._publish(key, message, event, plain(context.key))
+        await within(context.deadline - self._clock(), self._where, sending)
 
     async def check(self) -> str:
         """Look whether exchange and queue are there, without publishing anything."""
@@ -201,11 +200,10 @@ class RabbitMQ:
                 await queue.bind(given.exchange, "#")
         return exchange
 
-    async def _publish(
-        self, publisher: Publisher, key: str, message: Message, event: Event, id: str
-    ) -> None:
+    async def _publish(self, key: str, message: Message, event: Event, id: str) -> None:
         import aio_pika
 
+        publisher = await self._link.get()
         made = aio_pika.Message(
             message.body,
             headers={f"ce-{name}": value for name, value in message.attributes.items()},

@@ -109,8 +109,8 @@ class Streams:
         """Append the event; see the module's docstring for what done means."""
         stream = self._stream.fill(event)
         fields = _fields(self._envelopes.message(event))
-        async with within(context.deadline - self._clock(), self._where):
-            entry = await self._batches.put((stream, fields))
+        left = context.deadline - self._clock()
+        entry = await within(left, self._where, self._batches.put((stream, fields)))
         return {"stream": stream, "entry": entry}
 
     async def check(self) -> str:

@@ -8,17 +8,16 @@ quotes what a stranger sent, or a prompt (F16).
 from __future__ import annotations
 
 import asyncio
-import json as _json
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from receiver.ascii_json import encoder
 from receiver.telemetry import Details
 
 MAX_TEXT = 2000
@@ -34,31 +33,7 @@ def _named(value: object) -> str:
     return f"<{type(value).__name__}>"
 
 
-_encode_any = _json.JSONEncoder(check_circular=False, separators=(",", ":"), default=_named).encode
-
-
-def _encoder() -> Callable[[Mapping[str, Any]], str]:
-    """The encoder of orjson where the extra `speed` is there, else the standard library's.
-
-    The standard library's writes ASCII only, so control characters, line separators and lone
-    surrogates come out escaped (F17); what orjson writes is taken where it is ASCII too.
-    """
-    try:
-        import orjson
-    except ImportError:
-        return _encode_any
-
-    def encode(fields: Mapping[str, Any]) -> str:
-        try:
-            line = orjson.dumps(fields, default=_named)
-        except TypeError:
-            return _encode_any(fields)
-        return line.decode() if line.isascii() and b"\x7f" not in line else _encode_any(fields)
-
-    return encode
-
-
-_encode = _encoder()
+_encode = encoder(_named)
 
 
 TALKATIVE = (
@@ -149,7 +124,7 @@ class RequestLog:
             fields["event"] = "request.served"
             fields["level"] = "info" if level == logging.INFO else "warning"
             fields["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-            self._lines.append(_encode(fields) + "\n")
+            self._lines.append(_encode(fields).decode() + "\n")
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []
@@ -216,7 +191,7 @@ def _clear(name: str) -> logging.Logger:
 
 
 def _render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
-    return _encode(event)
+    return _encode(event).decode()
 
 
 def _show_error(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -85,7 +85,7 @@ async def test_a_producer_that_can_do_no_more_is_replaced() -> None:
             while await producing._link.get() is before:
                 await asyncio.sleep(0)
         await handler("task-2")
-        assert "out of order" in before.trouble
+        assert "out of order" in before._trouble
     assert len(await broker.events()) == 2
 
 

@@ -63,7 +63,7 @@ async def test_the_older_version_knows_no_properties(broker: Mqtt) -> None:
     with pytest.raises(AttributeError):
         await broker.read(1)
     (message,) = broker.messages
-    assert b'"id": "wavespeed:task-2:completed"' in message.payload
+    assert b'"id":"wavespeed:task-2:completed"' in message.payload
 
 
 async def test_more_than_the_broker_takes_at_once_waits(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.handlers.loading import load_section
-from receiver.handlers.nats import WINDOW
+from receiver.handlers.nats_publisher import WINDOW
 from tests import needed
 from tests.contract.broker_processes import nats_server
 from tests.contract.broker_streams import Nats

@@ -39,7 +39,7 @@ def test_structured_is_one_object() -> None:
         "source": "urn:wavehook:wavespeed",
         "type": "wavehook.prediction.completed",
         "subject": "task-1",
-        "time": "2027-01-15T08:00:00.250000Z",
+        "time": "2027-01-15T08:00:00.250Z",
         "datacontenttype": "application/json",
     }
 
@@ -55,7 +55,7 @@ def test_binary_is_the_data_beside_its_attributes() -> None:
         "source": "https://hooks.example.com/a?b=%20",
         "type": "wavehook.prediction.completed",
         "subject": "task-1",
-        "time": "2027-01-15T07:59:57.500000Z",
+        "time": "2027-01-15T07:59:57.500Z",
     }
 
 
@@ -66,7 +66,11 @@ def test_an_event_without_a_task_has_no_subject() -> None:
 
 texts = st.text(min_size=1, max_size=400)
 some_json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=10,
 )
@@ -136,7 +140,9 @@ def test_a_retry_has_the_same_bytes(made: Event) -> None:
 @given(texts, texts)
 def test_two_events_have_two_ids(one: str, other: str) -> None:
     """However strange or long they are."""
-    first, second = (STRUCTURED.cloud_event(event(id=id)).get_id() for id in (one, other))
+    first, second = (
+        BINARY.message(replace(event(), id=id)).attributes["id"] for id in (one, other)
+    )
     assert (first == second) is (one == other)
 
 

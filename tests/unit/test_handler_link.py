@@ -60,8 +60,7 @@ async def test_who_runs_out_of_time_leaves_it_to_the_others() -> None:
     peer.open.clear()
     other = asyncio.create_task(peer.link.get())
     with pytest.raises(Retry, match=r"^there: no confirmation in time$"):
-        async with within(0.0, "there"):
-            await peer.link.get()
+        await within(0.0, "there", peer.link.get())
     peer.open.set()
     assert await other == 1
     await peer.link.close()
