@@ -44,6 +44,7 @@ SHAPED = {
     "TEAMS_URL": "https://teams.example/workflows/1",
     "TELEGRAM_TOKEN": "1234:abcdefghijkl",
     "APPRISE_URL": "mailtos://user:password@example.com",
+    "RABBITMQ_URL": "amqp://user:password@rabbit.example:5672/",
 }
 """Of those that are secrets of another shape."""
 
