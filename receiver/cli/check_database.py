@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 ANOTHER = "name another in WAVEHOOK_DATABASE"
 
-FEW = 7
-"""Connections of one `serve`; where fewer are left, it may find none."""
+FEW = 8
+"""Connections of one `serve`: of the store, one that listens, and two of the ledger."""
 
 
 def look_at_database(settings: Settings) -> Finding:
