@@ -16,6 +16,7 @@ from pydantic import BaseModel
 import receiver
 import submitter
 from receiver import Context, Prediction, testing
+from receiver.cli import awaiting, check_database
 from receiver.cli.demo_ledger import Summary
 from receiver.cli.demo_view import closing
 from receiver.config import REFERENCE, Settings, SourceSettings
@@ -30,6 +31,7 @@ from receiver.handlers.chat.template import _SAMPLES, _values
 from receiver.handlers.envelope import envelope
 from receiver.handlers.rules import Rules
 from receiver.sources.base import WINDOW
+from receiver.stores import postgres_link
 from receiver.stores.base import KEY_DAYS, Stats
 from receiver.telemetry import Details
 from receiver.telemetry.metrics import Metrics
@@ -290,6 +292,9 @@ def test_numbers_in_the_text_are_those_of_the_program() -> None:
     assert f"up to {MAX_CONTEXT} bytes" in readme.TEXT
     assert f"for at least {KEY_DAYS} days" in readme.TEXT
     assert f"{command.MAX_OUTPUT // 1024} KiB at most" in readme.TEXT
+    assert f"up to {check_database.FEW} for a `serve`" in readme.TEXT
+    assert check_database.FEW == postgres_link.SIZE + 3
+    assert f"every second for {awaiting.PATIENCE:g} s" in readme.TEXT
     default = next(row.default for row in REFERENCE if row.name == "WAVEHOOK_MAX_BODY")
     assert size(default) == Settings().max_body
 
