@@ -101,6 +101,21 @@ class Forked:
         return printed, told
 
 
+Process = asyncio.subprocess.Process | Forked
+
+
+async def cold(*words: str, folder: Path, environ: Mapping[str, str]) -> asyncio.subprocess.Process:
+    """Start `python` with these words, and all of its imports."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *words,
+        cwd=folder,
+        env=environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
 class Nursery:
     """Starts processes by way of one that starts itself at the first need."""
 
@@ -109,13 +124,13 @@ class Nursery:
         self._orders: socket.socket | None = None
         self._lock = Lock()
 
-    @property
-    def works(self) -> bool:
-        """Whether it can be had on this system."""
-        return hasattr(os, "pidfd_open")
+    async def start(self, *words: str, folder: Path, environ: Mapping[str, str]) -> Process:
+        """Start `python` with these words: `-m` or `-c`, what it takes, and more for that.
 
-    async def start(self, *words: str, folder: Path, environ: Mapping[str, str]) -> Forked:
-        """Start `python` with these words: `-m` or `-c`, what it takes, and more for that."""
+        Where coverage measures processes, or nothing can be forked so, it starts as any other.
+        """
+        if environ.get("COVERAGE_PROCESS_CONFIG") or not hasattr(os, "pidfd_open"):
+            return await cold(*words, folder=folder, environ=environ)
         order = Order(folder=str(folder), environ={**environ}, words=[*words])
         pipes = [os.pipe() for _ in range(3)]
         pid = await asyncio.to_thread(self._order, order, [write for _, write in pipes])

@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import json
 import os
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +18,7 @@ import httpx
 from receiver.event import Attempt, Dispatch
 from receiver.stores.sqlite import SQLiteStore
 from tests.crash.work import NOTES
-from tests.nursery import NURSERY, Forked
+from tests.nursery import NURSERY, Process, cold
 
 ROOT = Path(__file__).parents[2]
 SECRET = "whsec_crash"
@@ -57,8 +56,6 @@ def webhook(
     headers = {"webhook-id": subject, "webhook-timestamp": at, "webhook-signature": f"v3,{digest}"}
     return body, headers
 
-
-Process = asyncio.subprocess.Process | Forked
 
 COLD = {"tests.crash.older", "tests.crash.skewed"}
 """Programs that change other modules before these are imported."""
@@ -142,16 +139,8 @@ async def launch(folder: Path, program: tuple[str, ...], **settings: str) -> Rec
 async def process(folder: Path, program: tuple[str, ...], **settings: str) -> Process:
     """As `launch`, for who reads what it prints."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT), **ENVIRONMENT, **settings}
-    if NURSERY.works and program[1] not in COLD:
-        return await NURSERY.start(*program, folder=folder, environ=environ)
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        *program,
-        cwd=folder,
-        env=environ,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    start = cold if program[1] in COLD else NURSERY.start
+    return await start(*program, folder=folder, environ=environ)
 
 
 async def until(

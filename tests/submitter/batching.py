@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from submitter.errors import SubmitterError
 from submitter.prediction import JSON, Prediction
 from submitter.settings import SubmitSettings
 from submitter.simulator import Simulator
+from tests.nursery import NURSERY, Process
 
 KLING = "kwaivgi/kling-v2.1-i2v-standard"
 ROOT = Path(__file__).parents[2]
@@ -103,16 +103,13 @@ async def run(
     return Done(batch, read(wanted.out), said)
 
 
-async def start(
-    sim: Simulator, folder: Path, *words: str, **more: str
-) -> asyncio.subprocess.Process:
+async def start(sim: Simulator, folder: Path, *words: str, **more: str) -> Process:
     """The command as a process of its own."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
+    return await NURSERY.start(
         *("-c", PROGRAM, "batch"),
         *("inputs.jsonl", "--model", KLING, "--out", "results.jsonl", *words),
-        cwd=folder,
-        env={
+        folder=folder,
+        environ={
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "WAVESPEED_BASE_URL": sim.url,
@@ -122,12 +119,10 @@ async def start(
             "WAVEHOOK_SUBMIT_TIMEOUT": "3s",
             **more,
         },
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
     )
 
 
-async def ended(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
+async def ended(process: Process) -> tuple[int, str, str]:
     """Exit code, standard output, standard error."""
     async with asyncio.timeout(PATIENCE):
         out, err = await process.communicate()
