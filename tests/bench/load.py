@@ -17,6 +17,7 @@ import random
 import sys
 import time
 from collections import Counter
+from itertools import cycle
 from typing import Any
 
 SECRET = "whsec_YmVuY2g="
@@ -127,12 +128,12 @@ class Load:
         }
 
 
-async def run(port: int, made: list[bytes], connections: int) -> dict[str, Any]:
-    """Send all requests to 127.0.0.1 and measure."""
+async def run(ports: list[int], made: list[bytes], connections: int) -> dict[str, Any]:
+    """Send all requests to 127.0.0.1, to all ports alike, and measure."""
     load = Load(made)
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
-    for _ in range(connections):
+    for _, port in zip(range(connections), cycle(ports), strict=False):
         await loop.create_connection(lambda: Connection(load), "127.0.0.1", port)
     await load.done
     return load.figures(time.perf_counter() - started)
@@ -140,7 +141,7 @@ async def run(port: int, made: list[bytes], connections: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int, action="append", required=True)
     parser.add_argument("--path", required=True)
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--distinct", type=int)

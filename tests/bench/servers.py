@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -37,28 +37,33 @@ class Server:
 
     def load(self, seed: int, **options: int) -> dict[str, Any]:
         """One run of `load.py` against it; what it measured."""
-        words = [f"--{name}={value}" for name, value in options.items()]
-        done = subprocess.run(
-            [
-                sys.executable,
-                str(HERE / "load.py"),
-                f"--port={self.port}",
-                "--path=/webhooks/wavespeed",
-                f"--seed={seed}",
-                *words,
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        return _load([self], seed, options)
 
     def peak(self) -> int:
         """Its peak resident memory so far, in bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text("utf-8")
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Servers that share the load."""
+
+    each: tuple[Server, ...]
+
+    def load(self, seed: int, **options: int) -> dict[str, Any]:
+        """One run of `load.py` against all of them."""
+        return _load(self.each, seed, options)
+
+
+def _load(servers: Iterable[Server], seed: int, options: Mapping[str, int]) -> dict[str, Any]:
+    command = [sys.executable, str(HERE / "load.py"), "--path=/webhooks/wavespeed"]
+    words = [f"--{name}={value}" for name, value in (("seed", seed), *options.items())]
+    ports = [f"--port={server.port}" for server in servers]
+    done = subprocess.run([*command, *ports, *words], capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def free_port() -> int:
@@ -93,13 +98,13 @@ def bare(folder: Path) -> contextlib.AbstractContextManager[Server]:
     """The bare route."""
     port = free_port()
     command = [sys.executable, str(HERE / "bare.py"), f"--port={port}"]
-    return running(command, port, folder / "bare.log")
+    return running(command, port, folder / f"bare-{port}.log")
 
 
 def serve(
-    folder: Path, dispatch: str = "external", database: Path | None = None
+    folder: Path, dispatch: str = "external", database: str | None = None, **environ: str
 ) -> contextlib.AbstractContextManager[Server]:
-    """`wavehook serve` with two matching handlers on a SQLite file."""
+    """`wavehook serve` with two matching handlers, on a new SQLite file unless one is named."""
     port = free_port()
     return running(
         [
@@ -107,13 +112,14 @@ def serve(
             "serve",
             f"--port={port}",
             f"--dispatch={dispatch}",
-            f"--database=sqlite:///{database or folder / f'{dispatch}.db'}",
+            f"--database={database or f'sqlite:///{folder / dispatch}.db'}",
             "--handlers=tests.bench.idle",
         ],
         port,
-        folder / "serve.log",
+        folder / f"serve-{port}.log",
         WAVEHOOK_WAVESPEED_SECRETS=SECRET,
         PYTHONPATH=str(HERE.parents[1]),
+        **environ,
     )
 
 
@@ -133,7 +139,7 @@ class Ratio:
         return f"{self.name}: {self.median:.2f} (median of {len(self.rounds)}, {spread})"
 
 
-def compare(ours: Server, base: Server, **options: int) -> tuple[Ratio, Ratio]:
+def compare(ours: Server | Servers, base: Server | Servers, **options: int) -> tuple[Ratio, Ratio]:
     """Rates and p99 of ours over the bare route's, each round between two runs of the latter.
 
     Prints both with their spread, bare against bare, and the medians of the figures themselves.

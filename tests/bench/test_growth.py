@@ -87,7 +87,8 @@ async def test_a_million_stored_events(tmp_path: Path) -> None:
         await (await filled(path, count)).close()
 
     acks = []
-    with serve(tmp_path, database=paths[0]) as large, serve(tmp_path, database=paths[1]) as small:
+    urls = [f"sqlite:///{path}" for path in paths]
+    with serve(tmp_path, database=urls[0]) as large, serve(tmp_path, database=urls[1]) as small:
         small.load(SEED - 1, count=5000), large.load(SEED - 1, count=5000)
         for number in range(ROUNDS):
             rates = [

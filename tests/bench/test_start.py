@@ -7,12 +7,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.bench.load import SECRET
-from tests.bench.servers import ROUNDS
+from tests.bench.postgres import database
+from tests.bench.servers import ROUNDS, Ratio
 
 pytestmark = pytest.mark.bench
 
@@ -25,6 +27,45 @@ def seconds(code: str, folder: Path) -> float:
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], cwd=folder, env=environ, check=True)
     return time.perf_counter() - started
+
+
+def cold(what: str, folder: Path, environ: Mapping[str, str]) -> float:
+    """What a process of `first.py` prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.first", what],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout.splitlines()[-1])
+
+
+def against_the_five(folder: Path, environ: Mapping[str, str]) -> float:
+    """Import, build and first answer over the import of the five packages; prints both."""
+    cold("five", folder, environ), cold("ours", folder, environ)
+    ratios, mine = [], []
+    for _ in range(ROUNDS):
+        before, ours, after = (cold(what, folder, environ) for what in ("five", "ours", "five"))
+        ratios.append(ours / ((before + after) / 2))
+        mine.append(ours)
+    print(f"\n{Ratio('cold start to the first answer against the import of five', ratios)}")
+    print(f"cold start to the first answer: {statistics.median(mine) * 1000:.0f} ms")
+    return statistics.median(ratios)
+
+
+def test_first_answer_on_sqlite(tmp_path: Path) -> None:
+    """A process that answers its first webhook from a file that is there."""
+    assert against_the_five(tmp_path, {"WAVEHOOK_WAVESPEED_SECRETS": SECRET}) <= 2
+
+
+def test_first_answer_on_postgres(tmp_path: Path) -> None:
+    """The same on PostgreSQL: with its driver, its connections, and a look at its version."""
+    with database() as found:
+        environ = {**found.environ, "WAVEHOOK_WAVESPEED_SECRETS": SECRET}
+        assert against_the_five(tmp_path, environ) <= 3
 
 
 def test_import(tmp_path: Path) -> None:
