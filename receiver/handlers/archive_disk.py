@@ -1,16 +1,19 @@
 """An archive in a folder of this machine.
 
-A part is locked by the run that writes it, and beside it stands how much of it is on the disk for
-sure: from there a later run goes on, also after a kill or a power cut.
+A part is locked by the run that writes it. Beside it stands how much of it has been written, and
+since which start of the machine: a later run goes on from there, also after a kill, but not after
+a power cut, of which nobody knows what it has left.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import json
 import os
 import secrets
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,16 +27,19 @@ from receiver.handlers.archive_threads import ended, in_thread, started
 from receiver.payload import Unreadable, parse
 from submitter.prediction import JSON
 
-SYNC = 32 * 2**20
-"""Bytes after which what has been written is made durable, for a later run to go on from."""
+MARK = 8 * 2**20
+"""Bytes after which it is noted how far a part is."""
 
 MARGIN = 64 * 2**20
 """Bytes that stay free: a full disk may be the inbox's too."""
 
+HELD = 4 * 2**20
+"""Bytes that are held in memory while a thread writes others."""
+
 LEFTOVER = 8 * 86400.0
 """Seconds after which nobody goes on with a part: its output has expired."""
 
-_READ = 2**20
+_BLOCK = 2**20
 # https://pubs.opengroup.org/onlinepubs/9699919799/basedefs/limits.h.html: IOV_MAX is 1024 here.
 _VECTOR = 1024
 
@@ -43,12 +49,12 @@ class Disk(Root):
 
     Args:
         folder: the root; it is there.
-        sync: for `SYNC`.
+        mark: for `MARK`.
     """
 
-    def __init__(self, folder: Path, sync: int = SYNC) -> None:
+    def __init__(self, folder: Path, mark: int = MARK) -> None:
         self._folder = Folder(folder)
-        self._sync = sync
+        self._mark = mark
         self._swept = False
 
     async def part(self, key: str, name: Name) -> Part:
@@ -56,7 +62,7 @@ class Disk(Root):
         if not self._swept:
             self._swept = True
             await in_thread(lambda: self._folder.sweep(OURS, time.time() - LEFTOVER))
-        part = DiskPart(self._folder, key, name, self._sync)
+        part = DiskPart(self._folder, key, name, self._mark)
         await in_thread(part.open)
         return part
 
@@ -97,16 +103,17 @@ class Disk(Root):
 class DiskPart(Part):
     """A file below `OURS`, locked by who writes it; reads and writes go through threads."""
 
-    def __init__(self, folder: Folder, key: str, name: Name, sync: int) -> None:
+    def __init__(self, folder: Folder, key: str, name: Name, mark: int) -> None:
         self.content = Content()
         self.etag: str | None = None
         self._folder = folder
         self._name = name
         self._part = f"{OURS}/{key}.part"
         self._note = f"{OURS}/{key}.json"
-        self._sync = sync
-        self._synced = 0
+        self._mark = mark
+        self._noted = 0
         self._file = -1
+        self._held: list[bytes] = []
         self._writing: asyncio.Future[None] | None = None
         self._failed = False
         self._kept = False
@@ -144,14 +151,16 @@ class DiskPart(Part):
         return False
 
     def _resume(self) -> None:
-        match _note(self._folder.read(self._note)):
-            case {"etag": str(etag), "size": int(size)} if size <= os.fstat(self._file).st_size:
-                self.etag, self._synced = etag, size
+        size = os.fstat(self._file).st_size
+        match _read(self._folder.read(self._note)):
+            case {"etag": str(etag), "size": int(noted), "boot": str(boot)}:
+                if boot == _boot() and noted <= size:
+                    self.etag, self._noted = etag, noted
             case _:
                 pass
-        os.ftruncate(self._file, self._synced)
-        while self.content.size < self._synced:
-            data = os.read(self._file, _READ)
+        os.ftruncate(self._file, self._noted)
+        while self.content.size < self._noted:
+            data = os.read(self._file, _BLOCK)
             if not self.content.size:
                 self.content.begin(data)
             self.content.feed(data)
@@ -160,7 +169,7 @@ class DiskPart(Part):
         """See `Part.begin`."""
         await self.flush()
         await in_thread(self._begin)
-        self.content, self.etag, self._synced, self._failed = Content(), etag, 0, False
+        self.content, self.etag, self._noted, self._failed = Content(), etag, 0, False
 
     def _begin(self) -> None:
         # The note first: it must not speak of what follows.
@@ -177,9 +186,20 @@ class DiskPart(Part):
 
     async def write(self, blocks: Sequence[bytes]) -> None:
         """See `Part.write`."""
-        # One block is written while the next comes in.
-        await self.flush()
-        self._writing = started(lambda: self._write(blocks))
+        self._held.extend(blocks)
+        # While a thread writes, the next bytes are held, but not too many of them.
+        busy = self._writing is not None and not self._writing.done()
+        if not busy or sum(map(len, self._held)) >= HELD:
+            await self._next()
+
+    async def _next(self) -> None:
+        """Wait for what is being written, and write what is held."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await ended(writing)
+        held, self._held = self._held, []
+        if held:
+            self._writing = started(lambda: self._write(held))
 
     def _write(self, blocks: Sequence[bytes]) -> None:
         if self._failed:
@@ -192,22 +212,22 @@ class DiskPart(Part):
         for block in blocks:
             self.content.feed(block)
         self._failed = False
-        if self.content.size - self._synced >= self._sync:
-            self._mark()
+        if self.content.size - self._noted >= self._mark:
+            if sys.platform == "linux":
+                # It begins to write to the disk, so that less is left to wait for at the end.
+                os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_DONTNEED)
+            self._remember()
 
-    def _mark(self) -> None:
-        """Make what is there durable, and then note how much it is."""
-        os.fdatasync(self._file)
-        self._synced = self.content.size
+    def _remember(self) -> None:
+        self._noted = self.content.size
         if self.etag is not None:
-            note = {"etag": self.etag, "size": self._synced}
+            note = {"etag": self.etag, "size": self._noted, "boot": _boot()}
             self._folder.write(self._note, json.dumps(note).encode(), durable=False)
 
     async def flush(self) -> None:
         """See `Part.flush`."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            await ended(writing)
+        while self._held or self._writing is not None:
+            await self._next()
 
     async def keep(self) -> str:
         """See `Part.keep`."""
@@ -233,7 +253,9 @@ class DiskPart(Part):
     async def close(self) -> None:
         """See `Part.close`."""
         try:
-            await self.flush()
+            # What it ran into has been told by the one before it.
+            with suppress(OSError):
+                await self.flush()
         finally:
             await in_thread(self._close)
 
@@ -244,17 +266,26 @@ class DiskPart(Part):
                 return
             if self.etag is None or self.content.size < SNIFFED:
                 self._forget()
-            elif self.content.size > self._synced:
+            elif self.content.size > self._noted:
                 # What cannot be noted is fetched anew; why, somebody else has been told.
                 with suppress(OSError):
-                    self._mark()
+                    self._remember()
         finally:
             os.close(self._file)
 
 
-def _note(data: bytes | None) -> JSON:
-    """What was noted of a part; None where a power cut has left nothing to be read."""
+def _read(data: bytes | None) -> JSON:
+    """What was noted of a part; None where it cannot be read."""
     try:
         return parse(data or b"")
     except Unreadable:
         return None
+
+
+@functools.cache
+def _boot() -> str:
+    """What names this start of the machine; different each time where nothing does."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return secrets.token_hex(16)

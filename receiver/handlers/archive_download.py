@@ -17,11 +17,11 @@ from receiver.handlers.archive_root import Part
 from receiver.safe_http import check_url
 from submitter.retry_after import retry_after
 
-BLOCK = 2 * 2**20
-"""Bytes that are written at once."""
+BLOCK = 2**19
+"""Bytes that are handed on at once."""
 
 MANY = 1024
-"""Reads that are written at once, where they are small."""
+"""Reads that are handed on at once, where they are small."""
 
 PACE = 2**16
 """Bytes that come in `PATIENCE` at least, or the connection is given up."""

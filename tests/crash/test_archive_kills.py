@@ -9,15 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from receiver.handlers.archive_disk import SYNC
+from receiver.handlers.archive_disk import HELD, MARK
 from tests.crash.conftest import Start
 from tests.crash.receiving import WAVEHOOK, all_handled, attempts, until
 from tests.submitter.misbehaving import Misbehaviour, Server
 from tests.unit.outputs import MP4, File, files, giving, output
 
-LARGE = MP4[:32] + (SYNC + 4 * 2**20).to_bytes(4, "big") + b"free" + bytes(SYNC + 4 * 2**20 - 8)
+LARGE = (
+    MP4[:32]
+    + (MARK + HELD + 4 * 2**20).to_bytes(4, "big")
+    + b"free"
+    + bytes(MARK + HELD + 4 * 2**20 - 8)
+)
 LARGE += MP4[32:]
-"""A video of which more has come than is made durable at once, when it is killed."""
+"""A video of which more has come than is noted at once, when it is killed."""
 
 SERVE = (*WAVEHOOK, "serve")
 
@@ -47,10 +52,10 @@ def kept(folder: Path) -> dict[str, bytes]:
 
 
 async def test_killed_in_the_middle_of_a_file(start: Start, tmp_path: Path) -> None:
-    """F25: the next process asks for what is not on the disk for sure, and for no more."""
+    """F25: the next process asks for what was not noted to be there, and for no more."""
     configure(tmp_path)
     async with giving(File(LARGE)) as server:
-        server.ways.insert(0, stopping(server, SYNC + 2 * 2**20))
+        server.ways.insert(0, stopping(server, MARK + HELD + 2**20))
         receiver = await start(*SERVE)
         await receiver.send("task-1", outputs=[output(server)])
         await until(lambda: any(name.endswith(".json") for name in kept(tmp_path)))
@@ -61,7 +66,7 @@ async def test_killed_in_the_middle_of_a_file(start: Start, tmp_path: Path) -> N
         await all_handled(tmp_path)
         asked = [each.header("range") for each in server.received]
     assert asked[0] == []
-    assert SYNC <= int(asked[1][0].removeprefix("bytes=").removesuffix("-")) < len(LARGE)
+    assert MARK <= int(asked[1][0].removeprefix("bytes=").removesuffix("-")) < len(LARGE)
     assert kept(tmp_path).keys() == {"task-1/0.mp4", "task-1/manifest.json"}
     assert kept(tmp_path)["task-1/0.mp4"] == LARGE
 

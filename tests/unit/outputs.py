@@ -121,11 +121,11 @@ def settings(to: str | Path, **more: Any) -> Settings:
 
 @contextlib.asynccontextmanager
 async def archive(
-    to: Path, *, now: float = NOW, sync: int = 2**20, **more: Any
+    to: Path, *, now: float = NOW, mark: int = 2**20, **more: Any
 ) -> AsyncIterator[Archive]:
     """An archive in a folder, at a fixed time."""
     to.mkdir(exist_ok=True)
-    handler = Archive(settings(to, **more), Disk(to.resolve(), sync), clock=lambda: now)
+    handler = Archive(settings(to, **more), Disk(to.resolve(), mark), clock=lambda: now)
     try:
         yield handler
     finally:

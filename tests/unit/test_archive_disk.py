@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
+from receiver.handlers import archive_disk
 from receiver.handlers.archive_disk import LEFTOVER, Disk, DiskPart
 from receiver.handlers.archive_folder import Folder
 from receiver.handlers.archive_names import Name, Template
 from receiver.handlers.archive_root import OURS, Taken
+from tests import needed
 from tests.unit.outputs import LARGE, MP4, files
 
 KEY = "0123456789abcdef-0"
@@ -28,10 +30,10 @@ FINAL = "made/0.mp4"
 
 
 async def part(
-    root: Path, data: bytes = MP4, *, sync: int = 2**20, etag: str | None = '"v1"'
+    root: Path, data: bytes = MP4, *, mark: int = 2**20, etag: str | None = '"v1"'
 ) -> DiskPart:
     """A part that has this content."""
-    made = await Disk(root, sync).part(KEY, NAME)
+    made = await Disk(root, mark).part(KEY, NAME)
     assert isinstance(made, DiskPart)
     await made.begin(etag)
     made.content.begin(data[:4096])
@@ -118,20 +120,42 @@ async def test_a_root_that_went_away_is_not_made_anew(tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists()
 
 
-async def test_a_part_is_gone_on_with_from_what_was_synced(tmp_path: Path) -> None:
-    """F25: a run that was killed leaves a part; what may not be on the disk is not believed."""
-    killed = await part(tmp_path, LARGE[: 2 * 2**20 + 1000])
+async def test_a_part_is_gone_on_with_after_a_kill(tmp_path: Path) -> None:
+    """F25: from where it was last noted; what came after that is fetched again."""
+    killed = await part(tmp_path, LARGE[: 2 * 2**20])
+    await killed.write([b"not noted"])
+    await killed.flush()
     os.close(killed._file)
-    # What a power cut may leave behind what was synced.
-    with (tmp_path / killed._part).open("r+b") as file:
-        file.seek(2 * 2**20)
-        file.write(bytes(1000))
     resumed = await Disk(tmp_path).part(KEY, NAME)
     assert (resumed.etag, resumed.content.size) == ('"v1"', 2 * 2**20)
     await resumed.write([LARGE[2 * 2**20 :]])
     await resumed.keep()
     await resumed.close()
     assert files(tmp_path) == {FINAL: LARGE}
+
+
+async def test_a_part_of_before_a_power_cut_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F25: nobody knows what of it has come to the disk."""
+    killed = await part(tmp_path, LARGE[: 2 * 2**20])
+    os.close(killed._file)
+    monkeypatch.setattr(archive_disk, "_boot", lambda: "another start")
+    resumed = await Disk(tmp_path).part(KEY, NAME)
+    assert (resumed.etag, resumed.content.size) == (None, 0)
+    await resumed.close()
+
+
+def test_a_start_of_the_machine_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for every process; where there is none, no part is ever gone on with."""
+    needed.linux()
+    assert archive_disk._boot() == archive_disk._boot.__wrapped__()
+
+    def refuse(*_: Any, **__: Any) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert len({archive_disk._boot.__wrapped__() for _ in range(3)}) == 3
 
 
 async def test_a_part_that_is_closed_is_gone_on_with_from_its_end(tmp_path: Path) -> None:
@@ -152,9 +176,14 @@ async def test_what_cannot_be_gone_on_with_is_removed(
     assert files(tmp_path) == {}
 
 
-@pytest.mark.parametrize("note", ['{"etag": "1", "size": 999999}', "", "{}", '{"size": "1"}', None])
-async def test_a_note_that_does_not_fit_is_not_believed(tmp_path: Path, note: str | None) -> None:
+@pytest.mark.parametrize(
+    "note", ['{"etag": "1", "size": 999999, "boot": "here"}', "", "{}", '{"size": "1"}', None]
+)
+async def test_a_note_that_does_not_fit_is_not_believed(
+    tmp_path: Path, note: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A part that is shorter than was noted, or whose note was lost, begins anew."""
+    monkeypatch.setattr(archive_disk, "_boot", lambda: "here")
     await (await part(tmp_path, LARGE[:5000])).close()
     path = tmp_path / OURS / f"{KEY}.json"
     path.unlink() if note is None else path.write_text(note)
@@ -268,7 +297,7 @@ async def test_a_cancelled_run_leaves_no_thread_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F24: what a thread has begun to write is written before the part is let go of."""
-    made = await part(tmp_path, LARGE, sync=2**30)
+    made = await part(tmp_path, LARGE, mark=2**30)
     write, gate = made._write, threading.Event()
 
     def slowly(blocks: Sequence[bytes]) -> None:
@@ -288,7 +317,7 @@ async def test_a_cancelled_run_leaves_no_thread_behind(
     assert made.content.size == len(LARGE) + 100_000
     await made.close()
     note = json.loads((tmp_path / OURS / f"{KEY}.json").read_text())
-    assert note == {"etag": '"v1"', "size": len(LARGE) + 100_000}
+    assert (note["etag"], note["size"]) == ('"v1"', len(LARGE) + 100_000)
 
 
 async def test_leftovers_of_expired_outputs_are_removed(tmp_path: Path) -> None:
