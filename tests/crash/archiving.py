@@ -11,8 +11,9 @@ import signal
 import sys
 
 from receiver.cli import main
-from receiver.handlers.archive_disk import Disk, DiskPart
+from receiver.handlers.archive_disk import Disk
 from receiver.handlers.archive_folder import Folder
+from receiver.handlers.archive_part import DiskPart
 
 POINT = sys.argv.pop(1)
 
