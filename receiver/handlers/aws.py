@@ -232,5 +232,5 @@ def _refusal(error: Exception) -> Refusal:
     if isinstance(error, exceptions.ProfileNotFound):
         return Refusal("", "there is no such `profile` in ~/.aws/config")
     if isinstance(error, exceptions.HTTPClientError | exceptions.EndpointConnectionError):
-        return Refusal("", "no connection, or it broke")
+        return Refusal("", f"no connection, or it broke ({error})")
     return Refusal("", type(error).__name__)

@@ -252,7 +252,9 @@ class RabbitMQ:
         elif isinstance(error, exceptions.AMQPChannelError):
             words = str(error)
         elif isinstance(error, ConnectionError | exceptions.ChannelInvalidStateError):
-            words = "no connection, or it broke"
+            # A number and a sentence, the system's or the broker's.
+            said = next((text for text in error.args[1:] if isinstance(text, str)), "")
+            words = f"no connection, or it broke{f' ({said})' if said else ''}"
         return Retry(f"{self._where}: {words}")
 
 

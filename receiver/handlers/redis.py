@@ -187,7 +187,8 @@ class Streams:
             # Redis's own words; they name a command or a key, and no value.
             words = text
         elif isinstance(error, ConnectionError):
-            words = "no connection, or it broke"
+            # The host's name and the system's words.
+            words = f"no connection, or it broke ({text})"
         else:
             words = type(error).__name__
         return Retry(f"{self._where}: {words}")

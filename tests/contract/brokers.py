@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -92,7 +93,7 @@ Meet = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def serving(meet: Meet) -> AsyncIterator[int]:
+async def serving(meet: Meet, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """A server of this test's own, ended with all its connections; gives its port."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -105,7 +106,7 @@ async def serving(meet: Meet) -> AsyncIterator[int]:
         finally:
             writer.transport.abort()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

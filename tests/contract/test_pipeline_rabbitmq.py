@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,8 @@ from receiver.errors import Retry, SettingsError
 from receiver.handlers.loading import load_section
 from tests import needed
 from tests.contract.broker_queues import RabbitMQ
-from tests.contract.brokers import SECRET
+from tests.contract.brokers import SECRET, serving
+from tests.contract.certificates import certificate
 from tests.contract.piping import Handler
 
 
@@ -112,6 +116,38 @@ async def test_who_is_not_let_in_is_told(broker: RabbitMQ, path: str, words: str
             await handler.check()
     assert words in str(error.value)
     assert SECRET not in str(error.value)
+
+
+async def test_a_broker_behind_tls(broker: RabbitMQ, tmp_path: Path) -> None:
+    """By certificate we come in; one that we do not trust we do not talk to."""
+    cert, key = certificate(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=cert)
+    tls.load_cert_chain(cert, key)
+    tls.verify_mode = ssl.CERT_REQUIRED
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", broker.port)
+        await asyncio.gather(passed(reader, back), passed(there, writer))
+
+    await broker.make()
+    files = {"ca": str(cert), "cert": str(cert), "key": str(key)}
+    async with serving(meet, tls) as port:
+        settings = broker.settings(port)
+        settings["url"] = settings["url"].replace("amqp://", "amqps://")
+        async with Handler("rabbitmq", settings | files) as handler:
+            await handler()
+        async with Handler("rabbitmq", settings) as handler:
+            with pytest.raises(Retry, match="certificate verify failed"):
+                await handler()
+    assert len(await broker.read(1)) == 1
+
+
+async def passed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+    finally:
+        writer.transport.abort()
 
 
 async def test_check_without_a_name_says_so(broker: RabbitMQ) -> None:
