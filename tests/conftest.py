@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,12 @@ from tests.nursery import NURSERY
 
 OURS = ("WAVEHOOK_", "WAVESPEED_")
 LOGGERS = (None, *log.TALKATIVE, "uvicorn", "uvicorn.error", "uvicorn.access")
+
+
+def pytest_configure() -> None:
+    """What is compiled is kept, wherever they run: hundreds of processes begin with it."""
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import httpx
 
 from receiver.event import Attempt, Dispatch
 from receiver.stores.sqlite import SQLiteStore
+from submitter.connection import tls
 from tests.crash.work import NOTES
 from tests.nursery import NURSERY, Process, cold
 
@@ -70,7 +71,7 @@ class Receiver:
         self.log: list[dict[str, Any]] = []
         self.text = ""
         self._reading = asyncio.ensure_future(self._read())
-        self._client = httpx.AsyncClient(timeout=PATIENCE)
+        self._client = httpx.AsyncClient(timeout=PATIENCE, verify=tls())
 
     async def _read(self) -> None:
         assert self.process.stderr is not None

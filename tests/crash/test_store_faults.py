@@ -178,7 +178,7 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / DATABASE).write_bytes(content)
 
     receiver = await launch(tmp_path, (*WAVEHOOK, "serve"))
-    assert await receiver.ended() == 2
+    assert await receiver.ended() == 1
     await receiver.close()
 
     assert DATABASE in receiver.text

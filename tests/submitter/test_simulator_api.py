@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from submitter.connection import tls
 from submitter.prediction import Prediction
 from submitter.simulator.app import create_app
 from submitter.simulator.book import Book
@@ -40,7 +41,7 @@ def clock() -> Clock:
 async def world(clock: Clock) -> AsyncIterator[World]:
     timeline, plan = Timeline(), Plan(Faults())
     pace = Pace(timeline, clock)
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=tls()) as client:
         sender = Sender(
             client, secret="whsec_k", plan=plan, pace=pace, clock=clock, render=lambda *_: b""
         )
