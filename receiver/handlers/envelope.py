@@ -81,14 +81,16 @@ def happened_at(event: Event) -> float:
 
 def instant(seconds: float) -> datetime:
     """A moment in UTC; the nearest one that can be written, where a clock is impossible (F6)."""
-    return datetime.fromtimestamp(min(max(0.0, seconds), _YEAR_10000), UTC)
+    if not 0.0 <= seconds <= _YEAR_10000:
+        seconds = min(max(0.0, seconds), _YEAR_10000)
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def moment(seconds: float) -> str:
     """RFC 3339 in UTC, to the millisecond where there are any."""
     when = instant(seconds)
     spec = "milliseconds" if when.microsecond else "seconds"
-    return when.isoformat(timespec=spec).replace("+00:00", "Z")
+    return when.isoformat(timespec=spec)[: -len("+00:00")] + "Z"
 
 
 def plain(key: str) -> str:

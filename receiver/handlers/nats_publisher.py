@@ -185,7 +185,7 @@ class Publisher:
 
 def _object(data: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(data)
+        found = json.loads(data.decode())
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

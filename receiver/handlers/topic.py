@@ -18,6 +18,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from string import Formatter
 
 from receiver.event import Event
@@ -104,15 +105,21 @@ class Topic:
 
     def fill(self, event: Event) -> str:
         """The name for an event."""
-        return "".join(
-            fixed + (self._token(name, _FIELDS[name](event) or "") if name else "")
-            for fixed, name in self._parts
-        )
+        made = ""
+        for fixed, name in self._parts:
+            made += fixed
+            if name is not None:
+                divider = self._divider if name == "type" else None
+                made += _token(_FIELDS[name](event) or "", divider)
+        return made
 
-    def _token(self, name: str, value: str) -> str:
-        levels = value.split(".") if name == "type" else [value]
-        text = self._divider.join(_OTHER.sub("_", level) for level in levels if level) or "none"
-        if len(text) <= MAX_FIELD:
-            return text
-        digest = hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()[:_DIGEST]
-        return f"{text[: MAX_FIELD - _DIGEST - 1].rstrip(self._divider)}_{digest}"
+
+@lru_cache(maxsize=1024)
+def _token(value: str, divider: str | None) -> str:
+    """A field's text; with a divider its dots divide, and stand for it."""
+    levels = [value] if divider is None else value.split(".")
+    text = (divider or "").join(_OTHER.sub("_", level) for level in levels if level) or "none"
+    if len(text) <= MAX_FIELD:
+        return text
+    digest = hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()[:_DIGEST]
+    return f"{text[: MAX_FIELD - _DIGEST - 1].rstrip(divider or ' ')}_{digest}"
