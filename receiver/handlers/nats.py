@@ -127,10 +127,17 @@ class Nats:
         return await within(context.deadline - self._clock(), self._where, publishing)
 
     async def check(self) -> str:
-        """Look whether there is a stream for the subject, without sending anything."""
-        publisher = await self._link.get()
+        """Look whether there is a stream for the subject; sends nothing, and makes none."""
         subject, wanted = self._subject.fill(EXAMPLE), self._settings.stream
-        found = await publisher.stream_of(subject)
+        publisher = await self._open()
+        try:
+            found = await publisher.stream_of(subject)
+        finally:
+            await end(publisher.close())
+        if found is None and self._settings.create_stream:
+            return f"{self._where}: the stream {wanted} is not there yet, made by its first event"
+        if found is None:
+            raise Retry(publisher.no_stream(subject))
         if wanted not in (None, found):
             raise Retry(f"{self._where}: the stream {found} takes {subject}, and not {wanted}")
         return f"{self._where}: the stream {found} takes {subject}"
@@ -143,18 +150,25 @@ class Nats:
         publisher = await self._link.get()
         return await publisher.publish(subject, message, key)
 
-    async def _connect(self) -> Publisher:
+    async def _open(self) -> Publisher:
         from receiver.handlers.nats_publisher import Publisher
 
-        given = self._settings
-        publisher = Publisher(self._where, given.stream, self._link.drop)
+        publisher = Publisher(self._where, self._settings.stream, self._link.drop)
         try:
-            await publisher.open(given.url, self._tls)
-            if given.stream and given.create_stream:
-                await publisher.create(given.stream, given.subjects)
+            await publisher.open(self._settings.url, self._tls)
         except BaseException:
             await end(publisher.close())
             raise
+        return publisher
+
+    async def _connect(self) -> Publisher:
+        publisher, given = await self._open(), self._settings
+        if given.stream and given.create_stream:
+            try:
+                await publisher.create(given.stream, given.subjects)
+            except BaseException:
+                await end(publisher.close())
+                raise
         return publisher
 
 

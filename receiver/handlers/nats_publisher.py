@@ -91,16 +91,16 @@ class Publisher:
             words = error.description if isinstance(error, APIError) else _words(error)
             raise Retry(f"{self._where}: the stream {stream} cannot be made ({words})") from None
 
-    async def stream_of(self, subject: str) -> str:
-        """The stream that takes a subject.
+    async def stream_of(self, subject: str) -> str | None:
+        """The stream that takes a subject, where there is one.
 
         Raises:
-            Retry: there is none, or nobody to ask.
+            Retry: there is nobody to ask.
         """
         try:
             return await self._client.jetstream().find_stream_name_by_subject(subject)
         except NotFoundError:
-            raise Retry(self._no_stream(subject)) from None
+            return None
         except Error as error:
             raise Retry(f"{self._where}: JetStream does not answer ({_words(error)})") from None
 
@@ -145,7 +145,7 @@ class Publisher:
 
     def _read(self, answer: Msg, subject: str) -> dict[str, JSON]:
         if answer.headers and answer.headers.get("Status") == "503":
-            raise Retry(self._no_stream(subject))
+            raise Retry(self.no_stream(subject))
         found = _object(answer.data)
         if isinstance(fault := found.get("error"), dict):
             text = f"{self._where}: {fault.get('description')} ({fault.get('err_code')})"
@@ -154,7 +154,8 @@ class Publisher:
             raise Retry(f"{self._where}: what answers on {subject} is no stream")
         return {key: found.get(key, False) for key in ("stream", "seq", "duplicate")}
 
-    def _no_stream(self, subject: str) -> str:
+    def no_stream(self, subject: str) -> str:
+        """What to do where no stream takes a subject."""
         return (
             f"{self._where}: no stream takes {subject}; make one that does, or set "
             "`stream` and `create_stream = true`"

@@ -135,35 +135,45 @@ class RabbitMQ:
         await within(context.deadline - self._clock(), self._where, sending)
 
     async def check(self) -> str:
-        """Look whether exchange and queue are there, without publishing anything."""
-        publisher = await self._link.get()
-        given = self._settings
-        found = []
+        """Look whether exchange and queue are there; publishes nothing, and makes none."""
+        given, key = self._settings, self._key.fill(EXAMPLE)
+        connection = await self._dial()
         try:
-            if given.exchange:
-                await publisher.channel.get_exchange(given.exchange)
-                found.append(f"the exchange {given.exchange}")
-            if given.queue:
-                queue = await publisher.channel.get_queue(given.queue)
-                waiting = queue.declaration_result.message_count
-                found.append(f"the queue {given.queue}, with {waiting} messages")
-        except Exception as error:  # noqa: BLE001 - aiormq raises whatever closed the channel
-            self._link.drop(publisher)
-            raise self._retry(error) from None
-        key = self._key.fill(EXAMPLE)
-        there = " and ".join(found) or f"nothing to look for (routing key {key})"
-        return f"{self._where}: {there}"
+            found = [
+                await self._look(connection, kind, name)
+                for kind, name in (("exchange", given.exchange), ("queue", given.queue))
+                if name
+            ]
+        finally:
+            await end(connection.close())
+        return f"{self._where}: {' and '.join(found) or f'it lets us in; routing key {key}'}"
 
     async def close(self) -> None:
         """Let the connection go; the next event makes a new one."""
         await self._link.close()
 
-    async def _connect(self) -> Publisher:
+    async def _look(self, connection: AbstractConnection, kind: str, name: str) -> str:
+        from aio_pika.exceptions import ChannelNotFoundEntity
+
+        try:
+            # A channel of its own: what is not there ends it.
+            channel = await connection.channel()
+            if kind == "exchange":
+                await channel.get_exchange(name)
+                return f"the exchange {name}"
+            queue = await channel.get_queue(name)
+        except Exception as error:  # noqa: BLE001 - aiormq raises whatever closed the channel
+            if isinstance(error, ChannelNotFoundEntity) and self._settings.declare:
+                return f"the {kind} {name}, made at the first event"
+            raise self._retry(error) from None
+        return f"the queue {name}, with {queue.declaration_result.message_count} messages"
+
+    async def _dial(self) -> AbstractConnection:
         import aio_pika
 
         try:
             # Not the one that reconnects: a broken one is replaced by the next event's.
-            connection = await aio_pika.connect(
+            return await aio_pika.connect(
                 self._settings.url,
                 timeout=CONNECT,
                 ssl_context=self._tls,
@@ -172,6 +182,9 @@ class RabbitMQ:
             )
         except Exception as error:  # noqa: BLE001 - of many classes, none with a common base
             raise self._retry(error) from None
+
+    async def _connect(self) -> Publisher:
+        connection = await self._dial()
         try:
             channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
             exchange = await self._exchange(channel)

@@ -44,6 +44,8 @@ async def test_a_stream_is_made_where_asked_for(broker: Nats) -> None:
     """It takes whatever the subject can be, and one that is there stays as it is."""
     settings = broker.settings() | {"stream": broker.name, "create_stream": True}
     async with Handler("nats", settings) as handler:
+        for _ in range(2):
+            assert "is not there yet, made by its first event" in await handler.check()
         assert await handler(type="a.b.c") == {
             "stream": broker.name,
             "seq": 1,
