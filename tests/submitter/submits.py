@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from submitter.client import WaveSpeed
 from submitter.ledger.base import Entry, Ledger, State
+from submitter.ledger.sqlite import SQLiteLedger
 from submitter.settings import SubmitSettings
 from submitter.simulator import Faults, Simulator
 from tests.submitter.wired import IMAGE, KLING, Wire
@@ -61,6 +63,16 @@ class World:
 async def surroundings(ledger: Ledger, **options: Any) -> AsyncIterator[World]:
     async with Simulator(**{"speed": 2000.0, **options}) as sim:
         yield World(sim, ledger)
+
+
+@asynccontextmanager
+async def on_file(path: Path) -> AsyncIterator[SQLiteLedger]:
+    """A ledger of another process; a client closes none that it is given."""
+    ledger = SQLiteLedger(path)
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
 
 
 class Gate:

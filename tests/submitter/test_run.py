@@ -26,12 +26,11 @@ from submitter.errors import (
 )
 from submitter.ledger.base import Ledger, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
-from submitter.ledger.sqlite import SQLiteLedger
 from submitter.prediction import Prediction
 from submitter.seal import Seal
 from submitter.settings import SubmitSettings
 from submitter.simulator.serving import serving
-from tests.submitter.submits import INPUT, Gate, World, refusing, surroundings
+from tests.submitter.submits import INPUT, Gate, World, on_file, refusing, surroundings
 from tests.submitter.wired import BOTH_LEDGERS, KLING, answering, until
 
 pytestmark = pytest.mark.anyio
@@ -129,10 +128,14 @@ async def test_a_failed_task_is_an_answer(world: World) -> None:
 @pytest.mark.parametrize("same_file", [True, False])
 async def test_with_a_receiver(ledger: Ledger, tmp_path: Path, same_file: bool) -> None:
     """One submit and no question, by the receiver's own file or through its API."""
-    async with surroundings(ledger) as world, receiving(world, tmp_path) as (parts, url, seal):
+    async with (
+        surroundings(ledger) as world,
+        receiving(world, tmp_path) as (parts, url, seal),
+        on_file(tmp_path / "inbox.db") as same,
+    ):
         token = None if same_file else "s3same"
         settings = SubmitSettings(overdue=NEVER, admin_token=token)
-        mine = SQLiteLedger(tmp_path / "inbox.db") if same_file else world.ledger
+        mine = same if same_file else world.ledger
         async with world.client(webhook_url=url, seal=seal, ledger=mine, settings=settings) as wave:
             async with asyncio.timeout(60):
                 done = await asyncio.gather(
@@ -161,15 +164,15 @@ async def test_a_webhook_before_the_answer(ledger: Ledger, tmp_path: Path) -> No
 
 async def test_a_restart_loses_nothing(tmp_path: Path) -> None:
     """Another process waits for what the first one has submitted, by key or by task id."""
+    path = tmp_path / "ledger.db"
     async with surroundings(MemoryLedger()) as world:
-        path = tmp_path / "ledger.db"
-        async with world.client(ledger=SQLiteLedger(path)) as wave:
+        async with on_file(path) as ledger, world.client(ledger=ledger) as wave:
             submission = await wave.submit(KLING, INPUT, key="k")
-        async with world.client(ledger=SQLiteLedger(path)) as wave:
+        async with on_file(path) as ledger, world.client(ledger=ledger) as wave:
             assert submission.task_id is not None
             by_key, by_id = await asyncio.gather(wave.wait("k"), wave.wait(submission.task_id))
         assert by_key.id == by_id.id == submission.task_id
-        async with world.client(ledger=SQLiteLedger(path)) as wave:
+        async with on_file(path) as ledger, world.client(ledger=ledger) as wave:
             assert (await wave.run(KLING, INPUT, key="k")).id == by_key.id
     assert world.posts == 1
 

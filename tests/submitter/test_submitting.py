@@ -31,12 +31,11 @@ from submitter.errors import (
 )
 from submitter.ledger.base import Entry, Full, Intended, Ledger, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
-from submitter.ledger.sqlite import SQLiteLedger
 from submitter.prediction import Prediction
 from submitter.seal import Seal, Sealed
 from submitter.simulator import Simulator
 from submitter.simulator.media import png
-from tests.submitter.submits import INPUT, Gate, World, refusing, surroundings
+from tests.submitter.submits import INPUT, Gate, World, on_file, refusing, surroundings
 from tests.submitter.wired import BOTH_LEDGERS, IMAGE, KLING, PRO, Clock, answering, until
 
 pytestmark = pytest.mark.anyio
@@ -280,11 +279,9 @@ async def test_a_key_is_paid_once_by_many_at_once(world: World) -> None:
 
 async def test_a_key_is_paid_once_by_two_clients(tmp_path: Path, ledger: Ledger) -> None:
     """F22, F32: two processes on one file send each key once."""
-    async with surroundings(ledger) as world:
-        path = tmp_path / "shared.db"
-        one = world.client(ledger=SQLiteLedger(path))
-        other = world.client(ledger=SQLiteLedger(path))
-        async with one, other:
+    path = tmp_path / "shared.db"
+    async with surroundings(ledger) as world, on_file(path) as mine, on_file(path) as theirs:
+        async with world.client(ledger=mine) as one, world.client(ledger=theirs) as other:
             await asyncio.gather(
                 *(
                     each.submit(KLING, INPUT, key=f"k{number}")
