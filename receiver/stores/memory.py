@@ -67,26 +67,29 @@ class MemoryStore(Store):
     ) -> list[Claim]:
         """Lease due dispatches, longest due first."""
         self._check()
-        wanted = {name: most for name, most in limits.items() if most > 0}
-        rates = {name: rates[name] for name in wanted if name in rates}
-        for name, rate in rates.items():
-            next_at = believed(self._next_at.get(name, NEVER), rate, now)
-            self._next_at[name] = next_at
-            wanted[name] = min(wanted[name], free(next_at, rate, now))
-        left = {name: n for name, n in wanted.items() if self._paused.get(name, now) <= now}
+        left = {
+            name: most
+            for name, most in limits.items()
+            if most > 0 and self._paused.get(name, now) <= now
+        }
         due = [
             (record, dispatch)
             for record, dispatch in self._claimable()
             if dispatch.handler in left and dispatch.due_at <= now
         ]
+        metered = {dispatch.handler for _, dispatch in due} & rates.keys()
+        for name in metered:
+            next_at = believed(self._next_at.get(name, NEVER), rates[name], now)
+            self._next_at[name] = next_at
+            left[name] = min(left[name], free(next_at, rates[name], now))
         claims = []
         for record, dispatch in sorted(due, key=lambda pair: (pair[1].due_at, pair[0].seq)):
             if left[dispatch.handler] > 0:
                 left[dispatch.handler] -= 1
                 claims.append(record.lease(dispatch, owner, lease, now))
-        for name, count in Counter(claim.dispatch.handler for claim in claims).items():
-            if name in rates:
-                self._next_at[name] = spent(self._next_at[name], rates[name], now, count)
+        taken = Counter(claim.dispatch.handler for claim in claims)
+        for name in metered & taken.keys():
+            self._next_at[name] = spent(self._next_at[name], rates[name], now, taken[name])
         return claims
 
     async def extend(

@@ -85,22 +85,15 @@ def _claim(connection: sqlite3.Connection, ask: Ask) -> list[Claim]:
     paused = {name for (name,) in connection.execute(SQL["paused"], {"now": now})}
     due = []
     for handler, limit in limits.items():
-        if limit <= 0:
-            continue
-        rate = rates.get(handler)
-        next_at, most = NEVER, limit
-        if rate is not None:
-            next_at = _next_at(connection, handler, rate, now)
-            most = min(limit, free(next_at, rate, now))
-        if most > 0 and handler not in paused:
+        if limit > 0 and handler not in paused:
             found = connection.execute(
-                SQL["due"], {"handler": handler, "now": now, "limit": most}
+                SQL["due"], {"handler": handler, "now": now, "limit": limit}
             ).fetchall()
+            if found and handler in rates:
+                found = _metered(connection, found, rates[handler], now)
             if found:
                 _lease(connection, found, owner, now + lease, now)
                 due += found
-                if rate is not None:
-                    _keep(connection, handler, spent(next_at, rate, now, len(found)))
     claims = []
     for row in due:
         _, handler, _, attempt, tries, _, after, *_ = row
@@ -125,18 +118,18 @@ def _claim(connection: sqlite3.Connection, ask: Ask) -> list[Claim]:
     return claims
 
 
-def _next_at(connection: sqlite3.Connection, handler: str, rate: float, now: float) -> float:
-    """When the next may start, as far as it can be so at `now`."""
-    kept = connection.execute(SQL["next_at"], {"handler": handler}).fetchone()
-    next_at = NEVER if kept is None else float(kept[0])
-    true = believed(next_at, rate, now)
-    if true != next_at:
-        _keep(connection, handler, true)
-    return true
-
-
-def _keep(connection: sqlite3.Connection, handler: str, next_at: float) -> None:
-    connection.execute(SQL["keep_next_at"], {"handler": handler, "next_at": next_at})
+def _metered(connection: sqlite3.Connection, due: list[Any], rate: float, now: float) -> list[Any]:
+    """Those of a handler's due rows that its rate lets start, which are counted."""
+    handler = due[0][1]
+    row = connection.execute(SQL["next_at"], {"handler": handler}).fetchone()
+    kept = NEVER if row is None else float(row[0])
+    next_at = believed(kept, rate, now)
+    due = due[: free(next_at, rate, now)]
+    if due:
+        next_at = spent(next_at, rate, now, len(due))
+    if next_at != kept:
+        connection.execute(SQL["keep_next_at"], {"handler": handler, "next_at": next_at})
+    return due
 
 
 def _lease(

@@ -6,7 +6,10 @@ import asyncio
 import sqlite3
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +17,9 @@ from receiver.errors import StoreUnavailable
 from receiver.stores.base import Store
 from receiver.stores.migrate import migrations
 from receiver.stores.postgres_inbox import Inbox
-from receiver.stores.postgres_migrate import named
 from receiver.stores.sqlite import SQLiteStore
 from submitter.sql import split
+from tests.contract.postgres_schemas import connected
 from tests.contract.postgres_server import Server, waits
 from tests.contract.samples import LEASE, NOW, PLAN, claim, event
 
@@ -144,48 +147,52 @@ async def test_claimers_of_several_handlers_never_wait_for_each_other(server: Se
     await store.close()
 
 
-async def test_who_has_no_rate_waits_for_nobody(server: Server) -> None:
-    """Promise 3: a claim that is under way holds up those for the same handler, and no others.
+@asynccontextmanager
+async def locked(server: Server) -> AsyncIterator[Any]:
+    """While another claim is under way, for all handlers with a rate; its connection."""
+    async with connected(server.url) as connection, connection.transaction():
+        await connection.execute(f"SELECT 1 FROM {server.schema}.rate FOR UPDATE")
+        yield connection
 
-    Its turn has come when it is under way itself: then it looks at the clock.
+
+async def test_a_claim_waits_for_another_of_its_handler(server: Server) -> None:
+    """Promise 3: whoever has no rate waits for nobody, nor does who would get nothing.
+
+    One's turn has come when one is under way: then one looks at the clock.
     """
-    store = await server.opened(clock="server")
-    other = await server.opened(clock="server")
+    store, other = [await server.opened(clock="server") for _ in range(2)]
     for n in range(9):
-        await store.add(event(f"task-{n}"), PLAN)
-    await claim(store, limit=1, rate=4.0)
-    connection = await server.connect()
-    transaction = connection.transaction()
-    await transaction.start()
-    await connection.execute("SELECT 1 FROM rate FOR UPDATE")
-
-    waiting = asyncio.ensure_future(claim(store, rate=4.0))
-    await waits(server)
-    assert len(await claim(other, "tell", rate=4.0)) == 4
-    assert len(await claim(other, limit=2)) == 2
-    assert not waiting.done()
-    turn = float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())"))
-    await transaction.commit()
+        await store.add(event(f"task-{n}"), {**PLAN, "slow": ()})
+    limits = {"keep": 1, "slow": 1, "none": 1}
+    rates = {"keep": 4.0, "slow": 1 / 3600, "none": 4.0}
+    await store.claim("a", limits, LEASE, time.time(), rates)
+    async with locked(server) as connection:
+        waiting = asyncio.ensure_future(claim(store, rate=4.0))
+        await waits(server)
+        async with asyncio.timeout(5):
+            assert len(await claim(other, "tell", rate=4.0)) == 4
+            limits = {"tell": 2, "slow": 1, "none": 1}
+            assert len(await other.claim("b", limits, LEASE, time.time(), rates)) == 2
+            assert len(await claim(other, limit=2)) == 2
+        assert not waiting.done()
+        turn = float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())"))
     assert {each.dispatch.due_at > turn + LEASE for each in await waiting} == {True}
-    await connection.close()
     await store.close()
     await other.close()
 
 
-async def test_a_handler_whose_claim_hangs_is_unavailable_for_a_while(server: Server) -> None:
+async def test_a_claim_that_hangs_holds_others_for_a_while(server: Server) -> None:
     """F20: what waits too long is told so, and the dispatcher looks again."""
     store = await server.opened()
-    await store.add(event(), PLAN)
+    for subject in ("one", "two"):
+        await store.add(event(subject), PLAN)
     await claim(store, limit=1, rate=4.0)
-    connection = await server.connect()
-    function = named("claim_at_rates", server.schema).split("(")[0].removeprefix("SELECT * FROM ")
-    await connection.execute(f"ALTER FUNCTION {function} SET lock_timeout = '50ms'")
-    transaction = connection.transaction()
-    await transaction.start()
-    await connection.execute("SELECT 1 FROM rate FOR UPDATE")
-    with pytest.raises(StoreUnavailable, match="lock timeout"):
-        await claim(store, rate=4.0)
-    await transaction.rollback()
-    assert await claim(store, now=NOW + 1, rate=4.0) == []
-    await connection.close()
+    async with connected(server.url) as connection:
+        await connection.execute(
+            f"ALTER FUNCTION {server.schema}.claim_at_rates SET lock_timeout = '50ms'"
+        )
+    async with locked(server):
+        with pytest.raises(StoreUnavailable, match="lock timeout"):
+            await claim(store, rate=4.0)
+    assert len(await claim(store, rate=4.0)) == 1
     await store.close()

@@ -26,9 +26,10 @@ CREATE FUNCTION :schema.rate_spent(
 $$;
 
 -- As `claim_due`, for handlers some of which have a rate (NULL: it has none). Claims for one such
--- handler go one after the other, each until its commit; the time is read when it is one's turn.
--- All rows are made before one is locked, both in the order of their names, so that no two claims
--- wait for each other.
+-- handler go one after the other, each until its commit, and the time is read when it is one's
+-- turn; but nobody waits for a handler that has nothing due or whose rate is used up. All rows are
+-- made before one is locked, both in the order of their names, so that no two claims wait for each
+-- other.
 CREATE FUNCTION :schema.claim_at_rates(
   claimer TEXT, handlers TEXT[], limits INTEGER[], rates DOUBLE PRECISION[],
   lease DOUBLE PRECISION, at DOUBLE PRECISION
@@ -42,27 +43,39 @@ CREATE FUNCTION :schema.claim_at_rates(
   SET lock_timeout = '8s' AS $$
 #variable_conflict use_column
 DECLARE
-  moment DOUBLE PRECISION;
+  moment DOUBLE PRECISION := coalesce(at, extract(epoch FROM clock_timestamp()));
+  metered TEXT[] := ARRAY(
+    SELECT asked.name
+      FROM unnest(handlers, rates) AS asked (name, rate)
+      LEFT JOIN :schema.rate ON rate.handler = asked.name
+     WHERE asked.rate IS NOT NULL
+       AND (rate.next_at IS NULL OR rate.next_at <= moment
+            OR rate.next_at <> :schema.rate_believed(rate.next_at, asked.rate, moment))
+       AND NOT EXISTS (SELECT 1 FROM :schema.pause
+                        WHERE pause.handler = asked.name AND pause.until > moment)
+       AND EXISTS (SELECT 1 FROM :schema.dispatch
+                    WHERE dispatch.handler = asked.name AND dispatch.due_at <= moment
+                      AND dispatch.state IN ('pending', 'leased') AND NOT dispatch.waiting)
+     ORDER BY asked.name COLLATE "C");
 BEGIN
-  -- Whoever stops between this statement and its commit must not stop all others.
-  PERFORM set_config('idle_in_transaction_session_timeout', '10s', true);
-  INSERT INTO :schema.rate (handler, next_at)
-  SELECT asked.name, '-Infinity' FROM unnest(handlers, rates) AS asked (name, rate)
-   WHERE asked.rate IS NOT NULL
-     AND NOT EXISTS (SELECT 1 FROM :schema.rate WHERE rate.handler = asked.name)
-   ORDER BY asked.name COLLATE "C"
-      ON CONFLICT DO NOTHING;
-  PERFORM 1 FROM :schema.rate
-    WHERE rate.handler = ANY (ARRAY(SELECT asked.name FROM unnest(handlers, rates)
-                                      AS asked (name, rate) WHERE asked.rate IS NOT NULL))
-    ORDER BY rate.handler FOR UPDATE;
-  moment := coalesce(at, extract(epoch FROM clock_timestamp()));
+  IF cardinality(metered) > 0 THEN
+    -- Whoever stops between this statement and its commit must not stop all others.
+    PERFORM set_config('idle_in_transaction_session_timeout', '10s', true);
+    INSERT INTO :schema.rate (handler, next_at)
+    SELECT wanted.name, '-Infinity' FROM unnest(metered) AS wanted (name)
+     WHERE NOT EXISTS (SELECT 1 FROM :schema.rate WHERE rate.handler = wanted.name)
+        ON CONFLICT DO NOTHING;
+    PERFORM 1 FROM :schema.rate WHERE rate.handler = ANY (metered)
+      ORDER BY rate.handler FOR UPDATE;
+    moment := coalesce(at, extract(epoch FROM clock_timestamp()));
+  END IF;
   RETURN QUERY
   WITH asked AS MATERIALIZED (
     SELECT given.name, given.most, given.rate, rate.next_at AS kept,
            :schema.rate_believed(rate.next_at, given.rate, moment) AS next_at
       FROM unnest(handlers, limits, rates) AS given (name, most, rate)
       LEFT JOIN :schema.rate ON rate.handler = given.name AND given.rate IS NOT NULL
+     WHERE given.rate IS NULL OR given.name = ANY (metered)
   ), open AS MATERIALIZED (
     SELECT asked.name,
            CASE WHEN asked.rate IS NULL THEN asked.most
