@@ -47,6 +47,7 @@ class Session:
         self._awaited: dict[int, asyncio.Future[ReasonCode]] = {}
         self._places = asyncio.Semaphore(IN_FLIGHT)
         self._largest: int | None = None
+        self._gone = False
         self._client = Client(
             CallbackAPIVersion.VERSION2,
             protocol=MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311,
@@ -83,9 +84,10 @@ class Session:
             raise GiveUp(f"{self._where}: the broker takes {self._largest} bytes at most")
         properties = _properties(message) if self._v5 else None
         async with self._places:
-            sent = self._client.publish(topic, message.body, 1, retain, properties)
-            if sent.rc:
+            # The client itself would keep it for a connection to come.
+            if self._gone:
                 raise Retry(f"{self._where}: the connection broke")
+            sent = self._client.publish(topic, message.body, 1, retain, properties)
             future: asyncio.Future[ReasonCode] = self._loop.create_future()
             self._awaited[sent.mid] = future
             try:
@@ -147,6 +149,7 @@ class Session:
             future.set_result(code)
 
     def _fail(self) -> None:
+        self._gone = True
         error = Retry(f"{self._where}: the connection broke")
         if not self._welcome.done():
             self._welcome.set_exception(error)

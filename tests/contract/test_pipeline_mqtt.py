@@ -15,9 +15,10 @@ from receiver.handlers.loading import load_section
 from tests import needed
 from tests.contract.broker_processes import mosquitto
 from tests.contract.broker_queues import Mqtt
-from tests.contract.brokers import SECRET, data
+from tests.contract.brokers import SECRET, data, serving
 from tests.contract.certificates import certificate
 from tests.contract.piping import Handler
+from tests.contract.postgres_proxy import proxy
 
 
 @pytest.fixture
@@ -76,6 +77,30 @@ async def test_more_than_the_broker_takes_at_once_waits(tmp_path: Path) -> None:
             await asyncio.gather(*(handler(f"task-{number}") for number in range(30)))
             with pytest.raises(GiveUp, match="the broker takes 20000 bytes at most"):
                 await handler(context="x" * 20_000)
+
+
+async def test_who_waits_is_told_that_the_connection_ended(tmp_path: Path) -> None:
+    """F21: by a broker that ends while it takes nothing, and by one that ends at the welcome."""
+    process = mosquitto(tmp_path)
+    async with process, proxy(f"tcp://127.0.0.1:{process.port}") as way:
+        settings = {"url": way.url.replace("tcp:", "mqtt:"), "mandatory": False}
+        async with Handler("mqtt", settings) as handler:
+            await handler()
+            way.silence()
+            runs = [asyncio.ensure_future(handler(f"task-{number}")) for number in range(30)]
+            await asyncio.wait(runs, timeout=0.05)
+            way.cut()
+            for run in runs:
+                with pytest.raises(Retry, match="the connection broke"):
+                    await run
+            await handler("task-31")
+
+    async def meet(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+
+    async with serving(meet) as port, Handler("mqtt", {"url": f"mqtt://127.0.0.1:{port}"}) as one:
+        with pytest.raises(Retry, match="the connection broke"):
+            await one()
 
 
 USERS = """
