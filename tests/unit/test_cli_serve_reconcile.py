@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from submitter.ledger.base import State
 from submitter.ledger.sqlite import SQLiteLedger
 from submitter.settings import SubmitSettings
 from submitter.simulator import Faults, Simulator
+from tests.nursery import NURSERY, Process
 
 COMMAND = "from receiver.cli import main; main()"
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"
@@ -45,7 +45,7 @@ async def note(event, context):
 class Served:
     """A running `serve`."""
 
-    def __init__(self, url: str, process: asyncio.subprocess.Process, folder: Path) -> None:
+    def __init__(self, url: str, process: Process, folder: Path) -> None:
         self.url = url
         self.process = process
         self.folder = folder
@@ -76,30 +76,28 @@ async def serving(sim: Simulator, folder: Path, **settings: str) -> AsyncIterato
         "PYTHONPATH": str(folder),
         **{f"WAVEHOOK_{name.upper()}": value for name, value in settings.items()},
     }
-    log = folder / "log"
-    with log.open("wb") as stream:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", COMMAND, "serve", cwd=folder, env=environ, stderr=stream
-        )
+    process = await NURSERY.start("-c", COMMAND, "serve", folder=folder, environ=environ)
     try:
-        yield Served(await _url(process, log), process, folder)
+        yield Served(await _url(process), process, folder)
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE):
-            assert await process.wait() == 0, log.read_text()
+            _, told = await process.communicate()
+        assert process.returncode == 0, told.decode()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
 
 
-async def _url(process: asyncio.subprocess.Process, log: Path) -> str:
+async def _url(process: Process) -> str:
+    told = []
+    assert process.stderr is not None
     async with asyncio.timeout(PATIENCE):
-        while process.returncode is None:
-            for line in log.read_text().split("\n")[:-1]:
-                if '"server.started"' in line:
-                    return str(json.loads(line)["url"])
-            await asyncio.sleep(0.02)
-    raise AssertionError(log.read_text())
+        async for line in process.stderr:
+            told.append(line.decode())
+            if '"server.started"' in told[-1]:
+                return str(json.loads(line)["url"])
+    raise AssertionError("".join(told))
 
 
 def client(sim: Simulator, served: Served, overdue: float) -> WaveSpeed:
