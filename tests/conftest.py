@@ -24,6 +24,11 @@ def pytest_configure() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as there are processors: many tests wait for a process or a server."""
+    return (os.cpu_count() or 1) * 3 // 2
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """All of it runs on asyncio."""
