@@ -14,7 +14,8 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -100,8 +101,13 @@ async def wavehook(url: str, schema: str, count: int, concurrency: int) -> dict[
     return {"wrote": wrote, "ran": ran}
 
 
-async def pgqueuer(url: str, schema: str, count: int, concurrency: int) -> dict[str, float]:
-    """Batches as large as the concurrency; its own cap on that is slower. By asyncpg."""
+async def pgqueuer(
+    url: str, schema: str, count: int, concurrency: int, *, capped: bool = True
+) -> dict[str, float]:
+    """By asyncpg, in batches of half the concurrency, which is the most that it takes with a cap.
+
+    Without one, which is its default and faster, it has whatever it reads at work at once.
+    """
     from pgqueuer import AsyncpgDriver, QueueManager
     from pgqueuer.models import Job
     from pgqueuer.queries import Queries
@@ -127,7 +133,11 @@ async def pgqueuer(url: str, schema: str, count: int, concurrency: int) -> dict[
 
         ran = await timed(
             count,
-            manager.run(mode=QueueExecutionMode.drain, batch_size=concurrency),
+            manager.run(
+                mode=QueueExecutionMode.drain,
+                batch_size=concurrency // 2 if capped else concurrency,
+                max_concurrent_tasks=concurrency if capped else None,
+            ),
         )
         assert len(seen) == count
         assert await connection.fetchval("SELECT count(*) FROM pgqueuer") == 0
@@ -177,7 +187,12 @@ async def procrastinate(url: str, schema: str, count: int, concurrency: int) -> 
 
 
 def main() -> None:
-    queues = {each.__name__: each for each in (wavehook, pgqueuer, procrastinate)}
+    queues: dict[str, Callable[..., Coroutine[Any, Any, dict[str, float]]]] = {
+        "wavehook": wavehook,
+        "pgqueuer": pgqueuer,
+        "pgqueuer-uncapped": partial(pgqueuer, capped=False),
+        "procrastinate": procrastinate,
+    }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("queue", choices=queues)
     parser.add_argument("--url", required=True)
