@@ -240,7 +240,7 @@ def test_wait_as_json(vendor: Vendor) -> None:
 def test_waiting_has_an_end(vendor: Vendor) -> None:
     """A task that has not ended in time is told with the command that waits for it again."""
     vendor.answers.append(task(status="processing", outputs=[]))
-    done = submit("--wait", "--timeout", "100ms")
+    done = submit("--wait", "--timeout", "1s")
     assert (done.exit_code, done.stdout) == (1, "")
     assert "wavehook wait t1" in done.stderr
 
