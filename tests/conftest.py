@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import settings
 from stamina import instrumentation
 
 from receiver.telemetry import log
@@ -19,14 +20,23 @@ LOGGERS = (None, *log.TALKATIVE, "uvicorn", "uvicorn.error", "uvicorn.access")
 
 
 def pytest_configure() -> None:
-    """What is compiled is kept, wherever they run: hundreds of processes begin with it."""
+    """What is compiled is kept: each process begins with it. Properties are tried more on CI."""
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if os.environ.get("CI") != "true":
+        # On CI a property is tried as often as Hypothesis has it: a hundred times.
+        settings.register_profile("brief", max_examples=40)
+        settings.load_profile("brief")
 
 
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many again as there are processors: many tests wait for a process or a server."""
     return (os.cpu_count() or 1) * 3 // 2
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that at the end nobody waits for one test."""
+    items.sort(key=lambda item: "tests/crash/" not in item.nodeid)
 
 
 @pytest.fixture
