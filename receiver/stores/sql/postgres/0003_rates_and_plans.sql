@@ -53,9 +53,10 @@ DECLARE
             OR rate.next_at <> :schema.rate_believed(rate.next_at, asked.rate, moment))
        AND NOT EXISTS (SELECT 1 FROM :schema.pause
                         WHERE pause.handler = asked.name AND pause.until > moment)
-       AND EXISTS (SELECT 1 FROM :schema.dispatch
-                    WHERE dispatch.handler = asked.name AND dispatch.due_at <= moment
-                      AND dispatch.state IN ('pending', 'leased') AND NOT dispatch.waiting)
+       -- A value and no EXISTS, which may become a join that reads all that is due.
+       AND (SELECT true FROM :schema.dispatch
+             WHERE dispatch.handler = asked.name AND dispatch.due_at <= moment
+               AND dispatch.state IN ('pending', 'leased') AND NOT dispatch.waiting LIMIT 1)
      ORDER BY asked.name COLLATE "C");
 BEGIN
   IF cardinality(metered) > 0 THEN
