@@ -158,8 +158,14 @@ class Nursery:
         with theirs:
             number = theirs.fileno()
             command = [sys.executable, "-m", "tests.nursery", str(number)]
+            # Who is to be measured is not forked; coverage in it would be in all that are.
+            unmeasured = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
             self._process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=[number]
+                command,
+                cwd=ROOT,
+                env={**os.environ, **unmeasured},
+                stdin=subprocess.DEVNULL,
+                pass_fds=[number],
             )
         return self._orders
 
