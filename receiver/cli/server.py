@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import math
 import os
 import socket
@@ -15,15 +14,13 @@ import uvicorn
 
 from receiver.cli.awaiting import opened, patience
 from receiver.cli.cork import CorkedProtocol
+from receiver.cli.loop import collect_rarely
 from receiver.cli.signals import captured
 from receiver.errors import WavehookError
 from receiver.telemetry.log import logger
 
 if TYPE_CHECKING:
     from receiver.build import Parts
-
-GC_OBJECTS = 20_000
-"""New containers between two looks for cycles."""
 
 
 class Server(uvicorn.Server):
@@ -64,11 +61,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say where."""
         await super().startup(sockets)
-        # What is there now stays: the collector need not look at it again. A delivery leaves no
-        # cycles behind, so looking every 700 objects, as is the default, finds nothing either.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_OBJECTS, 20, 20)
+        collect_rarely()
         settings = self._parts.settings
         host, port = self._listener.getsockname()[:2]
         logger().info(

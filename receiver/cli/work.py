@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from receiver.cli.loop import collect_rarely, run
 from receiver.cli.options import (
     AsJson,
     Config,
@@ -60,7 +61,7 @@ def worker(
     )
     from receiver import build
 
-    asyncio.run(_until_signal(build.worker(found.settings, faults=found.faults)))
+    run(_until_signal(build.worker(found.settings, faults=found.faults)))
 
 
 def drain(
@@ -107,7 +108,7 @@ def drain(
     )
     from receiver import build
 
-    count = asyncio.run(_drained(build.worker(found.settings, faults=found.faults), limit, until))
+    count = run(_drained(build.worker(found.settings, faults=found.faults), limit, until))
     if count is None:
         raise WavehookError("stopped by a signal; what had not ended was given back")
     if as_json:
@@ -132,6 +133,7 @@ async def _until_signal(work: Work) -> None:
     try:
         with captured(end):
             await work.dispatcher.start()
+            collect_rarely()
             names = sorted(handler.name for handler in work.handlers)
             logger().info("worker.started", handlers=names, database=work.settings.database_place)
             await stop.wait()
