@@ -65,7 +65,7 @@ def test_first_answer_on_postgres(tmp_path: Path) -> None:
     """The same on PostgreSQL: with its driver, its connections, and a look at its version."""
     with database() as found:
         environ = {**found.environ, "WAVEHOOK_WAVESPEED_SECRETS": SECRET}
-        assert against_the_five(tmp_path, environ) <= 3
+        assert against_the_five(tmp_path, environ) <= 2
 
 
 def test_import(tmp_path: Path) -> None:
