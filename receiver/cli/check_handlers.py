@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from receiver.config import Settings
     from receiver.handlers.base import Installed
 
-TIMEOUT = 10.0
+HANDLER_TIMEOUT_S = 10.0
 """Seconds for one handler to try what it stands on."""
 
 
@@ -34,15 +34,15 @@ def handlers(settings: Settings) -> Iterator[Finding]:
 
 async def _look_at_all(installed: list[Installed]) -> list[Finding]:
     named = sorted(installed, key=lambda one: one.name)
-    return list(await asyncio.gather(*map(_look, named)))
+    return list(await asyncio.gather(*map(_check_handler, named)))
 
 
-async def _look(one: Installed) -> Finding:
+async def _check_handler(one: Installed) -> Finding:
     from receiver.dispatch import CLOSE_LIMIT
 
     found, wrong = "nothing to try", None
     if one.check is not None:
-        found, wrong = await _outcome(one.check, TIMEOUT)
+        found, wrong = await _outcome(one.check, HANDLER_TIMEOUT_S)
     if one.close is not None:
         _, unclosed = await _outcome(one.close, CLOSE_LIMIT)
         wrong = wrong or (f"it does not close ({unclosed})" if unclosed else None)

@@ -37,12 +37,6 @@ if TYPE_CHECKING:
 PIECE = 8 * 2**20
 """Bytes of one piece of an upload; an output of no more goes in one request."""
 
-AT_ONCE = 3
-"""Pieces of one upload that are sent at once."""
-
-
-DROP = 5.0
-"""Seconds to take back an upload."""
 
 _URL = re.compile(r"\bhttps?://\S+")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")

@@ -19,7 +19,7 @@ from receiver.handlers.base import Context
 from receiver.handlers.envelope import moment
 from receiver.retry import describe
 
-AT_ONCE = 4
+MAX_CONCURRENT_DOWNLOADS = 4
 """Outputs of one event that are fetched at the same time."""
 
 DOUBT = 900.0
@@ -69,7 +69,7 @@ class Run:
         self._values = of_event(plan.name, event)
         self._kept: dict[int, Kept] = {}
         self._noting = asyncio.Lock()
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._places = asyncio.Semaphore(MAX_CONCURRENT_DOWNLOADS)
 
     async def __call__(self, urls: Mapping[int, str], count: int) -> list[Kept]:
         """Keep these outputs, and return what is kept of each.

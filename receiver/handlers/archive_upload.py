@@ -13,10 +13,10 @@ from submitter.content import Kind
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-AT_ONCE = 3
+MAX_CONCURRENT_PARTS = 3
 """Pieces of one upload that are sent at the same time."""
 
-DROP = 5.0
+ABORT_TIMEOUT_S = 5.0
 """Seconds to take back an upload."""
 
 
@@ -43,7 +43,7 @@ class Upload:
                 attributes={"Content-Type": kind.content_type},
                 use_multipart=True,
                 chunk_size=piece,
-                max_concurrency=AT_ONCE,
+                max_concurrency=MAX_CONCURRENT_PARTS,
             )
         )
 
@@ -79,7 +79,7 @@ class Upload:
         self._dropped = True
         with suppress(asyncio.QueueFull):
             self._blocks.put_nowait(None)
-        await asyncio.wait({self._sent}, timeout=DROP)
+        await asyncio.wait({self._sent}, timeout=ABORT_TIMEOUT_S)
         if not self._sent.done():
             self._sent.cancel()
         elif not self._sent.cancelled():

@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Route
 from receiver.errors import StoreError
 from receiver.retry import describe
 from receiver.telemetry import Details, Hook
+from receiver.web.api import RETRY_AFTER
 from receiver.web.admin import Admin
 from receiver.web.lifecycle import Lifecycle
 from receiver.web.query import WHOLE, Value, asked
@@ -26,11 +27,8 @@ from receiver.web.query import WHOLE, Value, asked
 DEADLINE = 20.0
 """Seconds where nothing else is asked for: less than any platform gives a request."""
 
-LIMIT = 1000
+DRAIN_LIMIT = 1000
 """Dispatches where nothing else is asked for."""
-
-RETRY_AFTER = 5
-"""Seconds after which to come again where the store is away."""
 
 Drain = Callable[[int, float], Awaitable[Mapping[str, int]]]
 """Does what is due: dispatches at most, seconds at most; tells in numbers what it came to."""
@@ -67,7 +65,7 @@ def drain_routes(
     async def endpoint(request: Request) -> Response:
         admin.admit(request)
         values = asked(request, _VALUES)
-        limit, deadline = int(values.get("limit", LIMIT)), values.get("deadline", DEADLINE)
+        limit, deadline = int(values.get("limit", DRAIN_LIMIT)), values.get("deadline", DEADLINE)
         try:
             await lifecycle.ensure()
             done = await drain(limit, deadline)

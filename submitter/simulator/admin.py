@@ -21,7 +21,7 @@ from submitter.simulator.checks import BadRequest, read_object
 from submitter.simulator.faults import Faults, FaultsError
 from submitter.simulator.world import World
 
-MOST = 10 * 365 * 24 * 3600
+MAX_ADVANCE_S = 10 * 365 * 24 * 3600
 """Seconds of life by which it may jump."""
 
 
@@ -70,7 +70,7 @@ class Admin:
         seconds = read_object(await request.body()).get("seconds")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
             seconds = -1
-        if not 0 <= seconds <= MOST:
-            raise BadRequest(f"seconds: must be a number from 0 to {MOST}")
+        if not 0 <= seconds <= MAX_ADVANCE_S:
+            raise BadRequest(f"seconds: must be a number from 0 to {MAX_ADVANCE_S}")
         self._world.pace.forward(seconds)
         return JSONResponse({"seconds": seconds})

@@ -347,7 +347,7 @@ async def test_what_is_not_there_is_removed_already() -> None:
 
 async def test_an_upload_that_cannot_be_taken_back_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """F40: a shutdown does not wait for a bucket that does not answer."""
-    monkeypatch.setattr(archive_upload, "DROP", 0.05)
+    monkeypatch.setattr(archive_upload, "ABORT_TIMEOUT_S", 0.05)
     async with giving(hanging) as server:
         part = await begun(standing_in(server), MP4, EARLY)
         part._upload = archive_upload.Upload(part._bucket.store, "x", UNKNOWN, 2**20)

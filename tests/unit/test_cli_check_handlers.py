@@ -135,7 +135,7 @@ def test_a_handler_that_does_not_close() -> None:
 
 def test_one_that_hangs_has_its_time_limit(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """F24: nobody waits for ever."""
-    monkeypatch.setattr(module, "TIMEOUT", 0.05)
+    monkeypatch.setattr(module, "HANDLER_TIMEOUT_S", 0.05)
     found = look(1, x=stranger(check="hang"))
     assert found["x"]["found"] == "x: no answer within 0.05 s"
     assert (folder / "closed-x").exists()

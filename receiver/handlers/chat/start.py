@@ -7,7 +7,8 @@ from typing import Any
 
 from receiver.errors import SettingsError
 from receiver.handlers.chat.settings import Chat
-from receiver.handlers.chat.template import Template, Unfit
+from receiver.handlers.chat.template import Template
+from receiver.handlers.chat.template import Unfit as UnfitTemplate
 from receiver.handlers.settings import read
 
 
@@ -53,7 +54,7 @@ def start(
     if chosen.template is not None:
         try:
             template = Template(chosen.template)
-        except Unfit as error:
+        except UnfitTemplate as error:
             faults.append(f"template: {error}")
         except ImportError:
             faults.append("template: needs Jinja; pip install 'wavehook[templates]' brings it")
