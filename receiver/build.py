@@ -15,7 +15,7 @@ import structlog
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
-from receiver.asking import Asking, calls_of
+from receiver.api_client import Asking, calls_of
 from receiver.config import Settings, read
 from receiver.database import ledger_of, open_store, seal_of
 from receiver.dispatch import Dispatcher
@@ -26,12 +26,12 @@ from receiver.handlers.base import Installed
 from receiver.intake import Intake
 from receiver.reconciling import Door, background
 from receiver.results import Results
+from receiver.source_keys import sources_of
 from receiver.sources.insecure import Insecure
 from receiver.stores.base import Store
 from receiver.telemetry import Hook
 from receiver.telemetry.log import configure, log_hook, logger
 from receiver.telemetry.metrics import Metrics
-from receiver.trusted import sources_of
 from receiver.web.api import api_routes
 from receiver.web.app import create_app
 from receiver.web.drain import drain_routes

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from receiver.payload import Unreadable, parse
+from receiver.strict_json import Unreadable, parse
 from submitter.prediction import JSON, Prediction
 
 PARKED = "parked"

@@ -94,8 +94,8 @@ def _look(settings: Settings) -> Iterator[Finding]:
 
 
 def _sources(settings: Settings) -> Iterator[Finding]:
-    from receiver.asking import fetch_secret
-    from receiver.trusted import sources_of
+    from receiver.api_client import fetch_secret
+    from receiver.source_keys import sources_of
     from submitter.errors import SubmitterError
 
     fetched: list[str] = []

@@ -144,7 +144,7 @@ def reconcile(
 
 
 async def _run(settings: Settings, *, history: bool, dry_run: bool) -> Counts:
-    from receiver.asking import calls_of
+    from receiver.api_client import calls_of
     from receiver.build import door_of
     from receiver.reconciling import reconciler
     from submitter.errors import SubmitterError

@@ -163,7 +163,7 @@ def _fetched(config: str | None) -> str:
         raise SettingsError(
             ["WAVESPEED_API_KEY: it is not set; expected the key, to ask for the secret with"]
         )
-    from receiver.asking import fetch_secret
+    from receiver.api_client import fetch_secret
     from submitter.errors import SubmitterError
 
     tell_retries()

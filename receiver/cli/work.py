@@ -22,7 +22,7 @@ from receiver.cli.options import (
     reading,
 )
 from receiver.errors import WavehookError
-from receiver.measures import seconds
+from receiver.units import seconds
 from submitter.printing import json_line
 
 if TYPE_CHECKING:

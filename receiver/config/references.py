@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from receiver.references import fetch
+from receiver.secret_refs import fetch
 
 
 class Resolver:

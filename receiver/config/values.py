@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from receiver import measures
+from receiver import units
 from receiver.config.secret import Secret
 from submitter.postgres import is_postgres, name_fault, url_fault
 
@@ -91,7 +91,7 @@ def whole(value: object) -> int:
 def seconds(value: object) -> float:
     """Seconds, from a number or from a text such as `30s`, `5m` or `1h`."""
     try:
-        return measures.seconds(value)
+        return units.seconds(value)
     except ValueError:
         raise ValueError from None
 
@@ -99,7 +99,7 @@ def seconds(value: object) -> float:
 def size(value: object) -> int:
     """Bytes, from a number or from a text such as `512KiB` or `1 MiB`."""
     try:
-        return measures.size(value)
+        return units.size(value)
     except ValueError:
         raise ValueError from None
 

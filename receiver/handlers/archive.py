@@ -41,8 +41,8 @@ from receiver.handlers.archived import Archived, result_of
 from receiver.handlers.base import Context
 from receiver.handlers.rules import Limit, SomeTexts, Texts
 from receiver.handlers.settings import read
-from receiver.measures import size
 from receiver.safe_http import check_url, client
+from receiver.units import size
 from submitter.prediction import JSON, Status
 from submitter.schedule import KEPT
 

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 
 from receiver.event import Event
 from receiver.handlers.envelope import envelope, moment
-from receiver.payload import Unreadable, parse
+from receiver.strict_json import Unreadable, parse
 from submitter.prediction import JSON
 
 

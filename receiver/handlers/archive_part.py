@@ -23,7 +23,7 @@ from receiver.handlers.archive_folder import Folder
 from receiver.handlers.archive_names import Name
 from receiver.handlers.archive_root import OURS, Part, Taken
 from receiver.handlers.archive_threads import ended, in_thread, started
-from receiver.payload import Unreadable, parse
+from receiver.strict_json import Unreadable, parse
 from submitter.prediction import JSON
 
 MARK = 8 * 2**20

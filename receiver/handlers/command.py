@@ -44,8 +44,8 @@ from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.envelope import encode, plain
 from receiver.handlers.settings import read
-from receiver.measures import seconds
-from receiver.payload import Unreadable, parse
+from receiver.strict_json import Unreadable, parse
+from receiver.units import seconds
 from submitter.prediction import JSON
 
 MAX_OUTPUT = 64 * 1024

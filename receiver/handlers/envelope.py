@@ -26,8 +26,8 @@ import re
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from receiver.ascii_json import encoder
 from receiver.event import Event
+from receiver.strict_json import encoder
 from submitter.prediction import JSON, is_prediction
 
 MAX_KEY = 255

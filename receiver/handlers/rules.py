@@ -8,9 +8,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from receiver.handlers.base import Handler, Installed
-from receiver.measures import per_second, seconds
 from receiver.retry import Backoff
 from receiver.routing import Route
+from receiver.units import per_second, seconds
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """A handler's name: it stands in keys, headers, metrics and links."""

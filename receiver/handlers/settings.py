@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 
 from receiver.errors import SettingsError
 from receiver.handlers.rules import Rules
-from receiver.references import fetch
+from receiver.secret_refs import fetch
 from submitter.suggest import suggest
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from receiver.errors import Stale
 from receiver.event import PARKED, Delivery, Event, Origin
-from receiver.payload import Unreadable, parse
+from receiver.strict_json import Unreadable, parse
 from submitter.prediction import JSON, TERMINAL, Prediction
 
 WAVESPEED = "wavespeed"

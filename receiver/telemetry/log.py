@@ -17,7 +17,7 @@ from typing import Any, TextIO, cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
-from receiver.ascii_json import encoder
+from receiver.strict_json import encoder
 from receiver.telemetry import Details
 
 MAX_TEXT = 2000

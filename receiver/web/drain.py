@@ -19,8 +19,8 @@ from starlette.routing import BaseRoute, Route
 from receiver.errors import StoreError
 from receiver.retry import describe
 from receiver.telemetry import Details, Hook
-from receiver.web.api import RETRY_AFTER
 from receiver.web.admin import Admin
+from receiver.web.api import RETRY_AFTER
 from receiver.web.lifecycle import Lifecycle
 from receiver.web.query import WHOLE, Value, asked
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from receiver.config import Settings, read
-from receiver.measures import seconds
+from receiver.units import seconds
 from submitter.simulator import Simulator
 from tests import needed
 from tests.deploy.targets import BIN, DEPLOY, block, documents, program

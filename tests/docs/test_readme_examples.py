@@ -23,8 +23,8 @@ from receiver.cli import application
 from receiver.config import read
 from receiver.event import DispatchState, Event
 from receiver.handlers.loading import install
+from receiver.source_keys import sources_of
 from receiver.stores.sqlite import SQLiteStore
-from receiver.trusted import sources_of
 from submitter.simulator import Simulator
 from submitter.simulator.media import png
 from tests.docs import readme

@@ -19,7 +19,7 @@ from receiver.handlers.chat.message import Message, compose
 from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.template import Template
 from receiver.handlers.chat.text import clean, cost, cut, fitting, units, wide
-from receiver.payload import Unreadable, parse
+from receiver.strict_json import Unreadable, parse
 from tests.chat import limits
 from tests.chat.samples import HOSTILE, MODEL, NOW, VIDEO
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import submitter
-from receiver.payload import Unreadable, parse
+from receiver.strict_json import Unreadable, parse
 
 HEAVY = ("httpx", "jsonschema", "typer", "stamina", "cryptography")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.ascii_json import encoder
+from receiver.strict_json import encoder
 
 values = st.recursive(
     st.none()

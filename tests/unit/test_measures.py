@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from receiver.measures import per_second, seconds, size
+from receiver.units import per_second, seconds, size
 
 
 @pytest.mark.parametrize(

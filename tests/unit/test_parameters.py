@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from receiver import parameters
+from receiver import secret_refs
 from receiver.config import read
 from receiver.handlers.settings import resolve
 from tests import needed
@@ -22,14 +22,14 @@ SECRET = "whsec_in_the_store"
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A client of an empty store, where boto3 looks for it by itself."""
     boto3 = needed.module("boto3")
-    parameters._client.cache_clear()
+    secret_refs._client.cache_clear()
     with amazon() as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SSM", url)
         client = boto3.client("ssm")
         yield client
         client.close()
-        parameters._client().close()
-    parameters._client.cache_clear()
+        secret_refs._client().close()
+    secret_refs._client.cache_clear()
 
 
 def test_a_secret_of_the_parameter_store(store: Any, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_parameter_that_is_not_there(
     store: Any, tmp_path: Path, written: str, reason: str
 ) -> None:
     """F15: the fault names the setting and the parameter."""
-    parameters._client()
+    secret_refs._client()
     (fault,) = read({"WAVEHOOK_ADMIN_TOKEN": written}, cwd=tmp_path).faults
 
     assert fault == f"WAVEHOOK_ADMIN_TOKEN = {written!r}: {reason}"
@@ -72,8 +72,8 @@ def test_a_parameter_that_is_not_there(
 
 def test_a_store_that_is_away(store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """F15: the reason is told in a word."""
-    parameters._client().close()
-    parameters._client.cache_clear()
+    secret_refs._client().close()
+    secret_refs._client.cache_clear()
     monkeypatch.setenv("AWS_ENDPOINT_URL_SSM", "http://127.0.0.1:1")
 
     (fault,) = read({"WAVEHOOK_ADMIN_TOKEN": "ssm:x"}, cwd=tmp_path).faults

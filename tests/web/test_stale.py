@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from receiver import build
-from receiver.asking import Asking
+from receiver.api_client import Asking
 from receiver.config import Settings
 from receiver.config.secret import Secret
 from receiver.database import seal_of

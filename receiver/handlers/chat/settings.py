@@ -17,8 +17,8 @@ from pydantic import (
 from receiver.addresses import Allowed
 from receiver.errors import Refused
 from receiver.handlers.rules import Texts
-from receiver.measures import size
 from receiver.safe_http import check_url
+from receiver.units import size
 
 
 def _allow(entries: tuple[str, ...]) -> tuple[str, ...]:

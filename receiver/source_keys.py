@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
-from receiver.asking import FETCH_LIMIT, fetch_secret
+from receiver.api_client import FETCH_LIMIT, fetch_secret
 from receiver.config import Settings
 from receiver.intake import Trusted
 from receiver.sources.base import WAVESPEED, Source
