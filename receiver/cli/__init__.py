@@ -1,25 +1,50 @@
-"""The command `wavehook`."""
+"""The command `wavehook`.
+
+How every command ends: what went wrong in words, an exit code, no traceback.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from receiver.cli import dead
+from receiver.cli import inbox
 from receiver.cli.check import check
 from receiver.cli.demo import demo
-from receiver.cli.group import Group
 from receiver.cli.inbox import events, redeliver, show
+from receiver.cli.maintenance import migrate, purge, secret
 from receiver.cli.options import settings
 from receiver.cli.reconcile import reconcile
 from receiver.cli.serve import serve
-from receiver.cli.upkeep import migrate, purge, secret
 from receiver.cli.work import drain, worker
+from receiver.errors import SchemaMismatch, SettingsError, WavehookError
 from submitter.cli import register
 from submitter.settings import SubmitSettings
+
+
+class Group(TyperGroup):
+    """The commands, with one end for all their errors."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            count = len(error.faults)
+            typer.echo(f"{count} setting{'s' * (count != 1)} cannot work:", err=True)
+            for fault in error.faults:
+                typer.echo(f"  {fault}", err=True)
+            raise typer.Exit(2) from None
+        except WavehookError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(2 if isinstance(error, SchemaMismatch) else 1) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
 
 HELP = """Submit AI-generation tasks, and turn each completion into work that happens.
 
@@ -53,7 +78,7 @@ def application() -> typer.Typer:
     _add(app, demo, serve, worker, drain)
     register(app, submit_settings)
     _add(app, reconcile, events, show, redeliver)
-    app.add_typer(dead.app, name="dead")
+    app.add_typer(inbox.app, name="dead")
     _add(app, purge, migrate, check, secret)
     return app
 

@@ -1,23 +1,178 @@
-"""`wavehook check`: is everything there that `serve` needs, and what to do where it is not."""
+"""`wavehook check`: is everything there that `serve` needs, and what to do where it is not.
+
+What one look of `wavehook check` came to.
+
+The database, as `wavehook check` looks at it: none is made.
+
+The handlers of `wavehook check`: would each of them work?
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli.check_database import look_at_database
-from receiver.cli.check_handlers import handlers
-from receiver.cli.finding import Finding
 from receiver.cli.options import AsJson, Config, Database, Modules, Pooler, Schema, option, reading
-from receiver.errors import SettingsError
+from receiver.database import open_store
+from receiver.errors import SchemaMismatch, SettingsError, StoreError, StoreRefused
 from submitter.printing import json_line, plain, tell_retries
 
 if TYPE_CHECKING:
     from receiver.config import Settings
+    from receiver.handlers.base import Installed
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look came to.
+
+    Attributes:
+        about: what was looked at.
+        found: what there is.
+        todo: what to do; None where all is well.
+    """
+
+    about: str
+    found: str
+    todo: str | None = None
+
+
+ANOTHER = "name another in WAVEHOOK_DATABASE"
+
+FEW = 8
+"""Connections of one `serve`: of the store, one that listens, and two of the ledger."""
+
+
+def look_at_database(settings: Settings) -> Finding:
+    """Look at the database of the settings."""
+    path = settings.database_path
+    try:
+        return asyncio.run(_server(settings)) if path is None else _file(settings, path)
+    except SchemaMismatch as error:
+        return Finding("database", str(error), f"it was left as it is; {ANOTHER}")
+    except SettingsError as error:
+        return Finding("database", "; ".join(error.faults), "pip install 'wavehook[postgres]'")
+    except StoreRefused as error:
+        return Finding("database", error.reason, error.todo)
+    except StoreError as error:
+        todo = "see that the file is whole and free, and the disk not full"
+        if path is None:
+            todo = "see that the server runs, and that this machine reaches it"
+        return Finding("database", str(error), f"{todo}, or {ANOTHER}")
+
+
+def _file(settings: Settings, path: Path) -> Finding:
+    if not path.parent.is_dir():
+        return Finding(
+            "database", f"{path}: its folder is not there", f"make the folder {path.parent}"
+        )
+    if not path.exists():
+        try:
+            with TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            return Finding(
+                "database",
+                f"{path}: its folder cannot be written ({error.strerror})",
+                f"let this user write there, or {ANOTHER}",
+            )
+        return Finding("database", f"{path}: not there yet, made at the first start")
+    return Finding("database", f"{path}: {asyncio.run(_queue(settings))}")
+
+
+async def _server(settings: Settings) -> Finding:
+    from receiver.stores.postgres_look import look
+
+    where = settings.database_place
+    found = await look(settings.database, settings.database_schema, pooler=settings.pooler)
+    if found.version == 0 and not found.may_make:
+        return Finding(
+            "database",
+            f"{where}: not there yet, and this user may not make it",
+            "grant CREATE on the database to this user, or let its owner run `wavehook migrate`",
+        )
+    if found.version == 0:
+        return Finding("database", f"{where}: not there yet, made at the first start")
+    if found.version < found.newest:
+        older = f"version {found.version}, brought to {found.newest} at the next start"
+        return Finding("database", f"{where}: {older}")
+    free = max(found.most - found.used, 0)
+    words = f"{where}: {await _queue(settings)}; version {found.version}; "
+    words += f"{free} of {found.most} connections free"
+    todo = "raise max_connections of the server, or put a pooler before it"
+    return Finding("database", words, todo if free < FEW else None)
+
+
+async def _queue(settings: Settings) -> str:
+    store = open_store(settings)
+    await store.open()
+    try:
+        await store.ping()
+        depth = (await store.stats()).depth
+    finally:
+        await store.close()
+    waiting = sum(count for (_, state), count in depth.items() if state.open)
+    dead = sum(depth.values()) - waiting
+    return f"takes events; {waiting} dispatches waiting, {dead} dead"
+
+
+HANDLER_TIMEOUT_S = 10.0
+"""Seconds for one handler to try what it stands on."""
+
+
+def handlers(settings: Settings) -> Iterator[Finding]:
+    """Make the handlers as a start does, and let all at once try what they stand on."""
+    from receiver.handlers.loading import install
+
+    try:
+        installed = install(settings.handlers, settings.modules)
+    except SettingsError as error:
+        for fault in error.faults:
+            yield Finding("handlers", fault, "correct the section, or the module")
+        return
+    if not installed:
+        yield Finding("handlers", "none: events are stored, and nothing acts on them")
+    yield from asyncio.run(_look_at_all(installed))
+
+
+async def _look_at_all(installed: list[Installed]) -> list[Finding]:
+    named = sorted(installed, key=lambda one: one.name)
+    return list(await asyncio.gather(*map(_check_handler, named)))
+
+
+async def _check_handler(one: Installed) -> Finding:
+    from receiver.dispatch import CLOSE_LIMIT
+
+    found, wrong = "nothing to try", None
+    if one.check is not None:
+        found, wrong = await _outcome(one.check, HANDLER_TIMEOUT_S)
+    if one.close is not None:
+        _, unclosed = await _outcome(one.close, CLOSE_LIMIT)
+        wrong = wrong or (f"it does not close ({unclosed})" if unclosed else None)
+    text = one.masked(f"{one.name}: {wrong or found}")
+    todo = f"correct [handlers.{one.name}], or see to what it stands on" if wrong else None
+    return Finding("handler", text, todo)
+
+
+async def _outcome(call: Callable[[], Awaitable[object]], limit: float) -> tuple[str, str | None]:
+    """What a handler's own code says within `limit` seconds, and what is wrong."""
+    from receiver.retry import describe
+
+    within = asyncio.timeout(limit)
+    try:
+        async with within:
+            said = await call()
+    except Exception as error:  # noqa: BLE001 - a stranger's handler may raise anything
+        return "", f"no answer within {limit:g} s" if within.expired() else describe(error)
+    return str(said), None
+
 
 TIMEOUT = 10.0
 """Seconds for the public URL to answer."""

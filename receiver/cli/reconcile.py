@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli.opening import existing, open_ledger
+from receiver.cli.database import existing, open_ledger
 from receiver.cli.options import (
     AsJson,
     Config,

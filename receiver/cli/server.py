@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from receiver.cli.awaiting import opened, patience
 from receiver.cli.cork import CorkedProtocol
-from receiver.cli.loop import collect_rarely
-from receiver.cli.signals import captured
+from receiver.cli.startup import captured, collect_rarely, opened, patience
 from receiver.errors import WavehookError
 from receiver.telemetry.log import logger
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli.loop import collect_rarely, run
 from receiver.cli.options import (
     AsJson,
     Config,
@@ -21,6 +20,7 @@ from receiver.cli.options import (
     Schema,
     reading,
 )
+from receiver.cli.startup import collect_rarely, run
 from receiver.errors import WavehookError
 from receiver.units import seconds
 from submitter.printing import json_line
@@ -118,8 +118,7 @@ def drain(
 
 
 async def _until_signal(work: Work) -> None:
-    from receiver.cli.awaiting import opened, patience
-    from receiver.cli.signals import captured
+    from receiver.cli.startup import captured, opened, patience
     from receiver.telemetry.log import logger
 
     stop = asyncio.Event()
@@ -145,8 +144,7 @@ async def _until_signal(work: Work) -> None:
 
 async def _drained(work: Work, limit: int | None, deadline: float | None) -> int | None:
     """How many were run; None where a signal came before the end."""
-    from receiver.cli.awaiting import opened, patience
-    from receiver.cli.signals import captured
+    from receiver.cli.startup import captured, opened, patience
 
     loop = asyncio.get_running_loop()
     if not await opened(work.store.open, patience(work.settings)):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from receiver.cli import awaiting, main
+from receiver.cli import main, startup
 
-awaiting.PATIENCE = 1.5
+startup.PATIENCE = 1.5
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 import receiver
 import submitter
 from receiver import Context, Prediction, testing
-from receiver.cli import awaiting, check_database
+from receiver.cli import check, startup
 from receiver.cli.demo_ledger import Summary
 from receiver.cli.demo_view import closing
 from receiver.config import REFERENCE, Settings, SourceSettings
@@ -292,9 +292,9 @@ def test_numbers_in_the_text_are_those_of_the_program() -> None:
     assert f"up to {MAX_CONTEXT} bytes" in readme.TEXT
     assert f"for at least {KEY_DAYS} days" in readme.TEXT
     assert f"{command.MAX_OUTPUT // 1024} KiB at most" in readme.TEXT
-    assert f"up to {check_database.FEW} for a `serve`" in readme.TEXT
-    assert check_database.FEW == postgres_link.SIZE + 3
-    assert f"every second for {awaiting.PATIENCE:g} s" in readme.TEXT
+    assert f"up to {check.FEW} for a `serve`" in readme.TEXT
+    assert check.FEW == postgres_link.SIZE + 3
+    assert f"every second for {startup.PATIENCE:g} s" in readme.TEXT
     default = next(row.default for row in REFERENCE if row.name == "WAVEHOOK_MAX_BODY")
     assert size(default) == Settings().max_body
 

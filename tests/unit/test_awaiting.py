@@ -9,7 +9,7 @@ import signal
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.cli.awaiting import PATIENCE, opened, patience
+from receiver.cli.startup import PATIENCE, opened, patience
 from receiver.config import Settings
 from receiver.errors import StoreRefused, StoreUnavailable
 

@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from receiver.cli import application, dead, submit_settings
+from receiver.cli import application, inbox, submit_settings
 from receiver.config import REFERENCE
 from receiver.errors import SettingsError
 from receiver.event import Dead, DispatchState, Done, Event, Outcome, RetryAt
@@ -394,7 +394,7 @@ def test_dead_retry_of_nothing(words: tuple[str, ...], code: int, expected: str)
 
 def test_dead_retry_leaves_what_was_purged(monkeypatch: pytest.MonkeyPatch) -> None:
     """F23, F42: a handler gets no event without a body; all others are found behind those."""
-    monkeypatch.setattr(dead, "PAGE", 1)
+    monkeypatch.setattr(inbox, "PAGE", 1)
     filled(2, received_at=time.time() - 5 * 86400)
 
     async def one_each(store: Store) -> None:

@@ -18,7 +18,7 @@ from receiver.cli import application
 ENVIRON = {"WAVEHOOK_WAVESPEED_SECRETS": "whsec_x", "TOKEN": "t0ken/s3cret"}
 
 # The package has a function of the same name.
-module = importlib.import_module("receiver.cli.check_handlers")
+module = importlib.import_module("receiver.cli.check")
 
 STRANGER = """
 import asyncio

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from receiver.cli.loop import GC_OBJECTS, collect_rarely, run
+from receiver.cli.startup import GC_OBJECTS, collect_rarely, run
 from tests import needed
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pytest
 from typer.testing import CliRunner, Result
 
-from receiver.cli import application, awaiting
+from receiver.cli import application, startup
 from receiver.config import load
 from receiver.database import ledger_of, open_store, there
 from receiver.event import DispatchState, Event
@@ -196,7 +196,7 @@ def test_a_signal_while_a_server_is_away(
     """F40: who waits for a database is stopped like who has one."""
     pytest.importorskip("asyncpg")
     monkeypatch.setenv("WAVEHOOK_DATABASE", "postgresql://127.0.0.1:1/x")
-    monkeypatch.setattr(awaiting, "logger", Stopping)
+    monkeypatch.setattr(startup, "logger", Stopping)
     result = run(command)
     assert result.exit_code == code
     assert ("stopped by a signal" in result.stderr) == (code == 1)

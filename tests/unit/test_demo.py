@@ -20,12 +20,12 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from receiver.cli import Group
 from receiver.cli import application as cli
 from receiver.cli.demo import demo, run
 from receiver.cli.demo_database import in_file, placed
 from receiver.cli.demo_ledger import Summary
 from receiver.cli.demo_view import Lines, LiveTable, Silent, closing
-from receiver.cli.group import Group
 from receiver.database import open_store, there
 from receiver.errors import SettingsError
 from receiver.stores.postgres_migrate import remove
@@ -189,7 +189,7 @@ def test_the_view_fits_who_is_watching(
 START = """
 import typer
 from receiver.cli.demo import demo
-from receiver.cli.group import Group
+from receiver.cli import Group
 app = typer.Typer(cls=Group)
 app.callback()(lambda: None)
 app.command()(demo)

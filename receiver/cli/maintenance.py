@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.cli.opening import open_ledger, with_store
+from receiver.cli.database import open_ledger, with_store
 from receiver.cli.options import AsJson, Config, Database, Pooler, Schema, settings
 from receiver.config import Settings
 from receiver.errors import SettingsError, WavehookError
@@ -113,7 +113,7 @@ def migrate(
         database_pooler=database_pooler,
         config=config,
     )
-    from receiver.cli.awaiting import opened, patience
+    from receiver.cli.startup import opened, patience
     from receiver.database import ledger_of, open_store
     from receiver.web.lifecycle import Lifecycle
 
