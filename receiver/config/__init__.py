@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from receiver.config.model import REFERENCE, Setting, Settings
-from receiver.config.reading import Reading, load, read
+from receiver.config.load import Reading, load, read
+from receiver.config.settings import REFERENCE, Setting, Settings
 
 if TYPE_CHECKING:
     from receiver.config.source import SourceSettings

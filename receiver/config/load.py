@@ -1,21 +1,182 @@
-"""From what was written (flags, environment, TOML) to `Settings`, with every fault at once."""
+"""From what was written (flags, environment, TOML) to `Settings`, with every fault at once.
+
+The tables `[sources.NAME]` and `[handlers.NAME]` of the file.
+
+How a fault is told: bounded, printable, and without a secret.
+
+References among the settings: in texts, in lists, and in several values in one text.
+"""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from receiver.config.faults import MASK, safe, shown
-from receiver.config.model import DEFAULT_FILE, REFERENCE, Setting, Settings
 from receiver.config.platform import platform_of
-from receiver.config.references import Resolver
-from receiver.config.sections import check_sources, read_handlers, read_sources
+from receiver.config.settings import DEFAULT_FILE, REFERENCE, Setting, Settings
 from receiver.errors import SettingsError
+from receiver.secret_refs import fetch
+from receiver.sources.base import WAVESPEED
 from submitter.suggest import suggest
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from receiver.config.source import SourceSettings
+
+
+MASK = "***"
+"""Stands for the value of a secret."""
+
+
+def reason_of(fault: Mapping[str, Any]) -> str | None:
+    """The text that a check of ours has raised, if it has said anything."""
+    cause = fault.get("ctx", {}).get("error")
+    return str(cause) or None if isinstance(cause, ValueError) else None
+
+
+_DATABASE = re.compile(r"(\bpostgres[\w+.-]*:/*).*", re.IGNORECASE)
+"""Where such a URL is malformed, any part of it may be a part of its password."""
+
+
+def shown(value: object) -> str:
+    """A value in a fault, without the password that a URL may hold."""
+    try:
+        masked = re.sub(r"://.*@", f"://{MASK}@", repr(value))
+        return _cut(_DATABASE.sub(rf"\1{MASK}'", masked))
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of thousands of digits"
+
+
+def safe(name: str) -> str:
+    """A name that somebody wrote, bounded and printable (F17)."""
+    return _cut(name if name.isprintable() else repr(name))
+
+
+def _cut(shown: str) -> str:
+    return shown if len(shown) <= 100 else shown[:97] + "..."
+
+
+class Resolver:
+    """Reads references.
+
+    Args:
+        environ: the environment.
+        cwd: the directory from which relative paths are taken.
+    """
+
+    def __init__(self, environ: Mapping[str, str], cwd: Path) -> None:
+        self._environ = environ
+        self._cwd = cwd
+
+    def resolve(self, label: str, value: object, faults: list[str], *, many: bool = False) -> Any:
+        """Put in what references name, also in a list.
+
+        Args:
+            label: the setting, as it stands in a fault.
+            value: as it was written.
+            faults: gets one sentence for each reference that cannot be read.
+            many: a text is several values with commas between, and each may be a reference.
+
+        Returns:
+            The value; None where it cannot be read.
+        """
+        if isinstance(value, list):
+            return [self.resolve(label, item, faults) for item in value]
+        if not isinstance(value, str):
+            return value
+        parts = value.split(",") if many else [value]
+        read = [self._text(label, part, faults) for part in parts]
+        return ",".join(part for part in read if part is not None) if None not in read else None
+
+    def _text(self, label: str, written: str, faults: list[str]) -> str | None:
+        try:
+            found = fetch(written, self._environ, self._cwd)
+        except ValueError as error:
+            # The reference alone is shown; what stands beside it may be a secret.
+            faults.append(f"{label} = {written.strip()!r}: {error}")
+            return None
+        return written if found is None else found
+
+
+def read_sources(
+    document: Mapping[str, Any], resolver: Resolver, faults: list[str]
+) -> dict[str, SourceSettings]:
+    """Every source; those with a fault are left out."""
+    sections = list(_sections(document, "sources", faults))
+    if not sections:
+        return {}
+    # Who has no sections need not wait for pydantic at a start.
+    from pydantic import ValidationError
+
+    from receiver.config.source import NAME, SourceSettings
+
+    sources = {}
+    for name, section in sections:
+        label = f"sources.{safe(name)}"
+        if not re.fullmatch(NAME, name, re.ASCII):
+            faults.append(f"{label}: expected a name of 1 to 32 characters from a-z, 0-9, _ and -")
+            continue
+        read = {
+            key: resolver.resolve(f"{label}.{safe(key)}", value, faults, many=key == "secrets")
+            for key, value in section.items()
+        }
+        try:
+            sources[name] = SourceSettings.model_validate(read)
+        except ValidationError as error:
+            faults.extend(_source_faults(label, read, error))
+    return sources
+
+
+def _source_faults(label: str, read: Mapping[str, Any], error: ValidationError) -> Iterable[str]:
+    from receiver.config.source import SourceSettings
+
+    fields = SourceSettings.model_fields
+    for fault in error.errors(include_url=False, include_input=False):
+        key = str(fault["loc"][0]) if fault["loc"] else ""
+        if not key:
+            yield f"{label}: {reason_of(fault) or fault['msg']}"
+        elif key not in fields:
+            yield f"{label}.{safe(key)}: there is no such key{suggest(key, fields)}"
+        elif fault["type"] == "missing":
+            yield f"{label}.{key}: it is missing; expected {fields[key].description}"
+        elif read[key] is not None:  # else a fault of its own has told of the reference
+            value = MASK if key == "secrets" else shown(read[key])
+            reason = reason_of(fault) or f"expected {fields[key].description}"
+            yield f"{label}.{key} = {value}: {reason}"
+
+
+def check_sources(settings: Settings, faults: list[str]) -> None:
+    """The name `wavespeed` means one thing: a setting fills in the secrets of that source."""
+    for name, source in settings.sources.items():
+        if name == WAVESPEED and source.use != "wavespeed":
+            faults.append(
+                f'sources.{name}.use = {source.use!r}: the name belongs to use = "wavespeed"; '
+                "choose another name"
+            )
+        if name != WAVESPEED and source.use == "wavespeed" and not source.secrets:
+            faults.append(f"sources.{name}: expected secrets: one or more whsec_…")
+
+
+def read_handlers(document: Mapping[str, Any], faults: list[str]) -> dict[str, Mapping[str, Any]]:
+    """Every handler's section as it stands, for whoever installs the handlers."""
+    return dict(_sections(document, "handlers", faults))
+
+
+def _sections(
+    document: Mapping[str, Any], kind: str, faults: list[str]
+) -> Iterable[tuple[str, dict[str, Any]]]:
+    content = document.get(kind, {})
+    for name, section in content.items() if isinstance(content, dict) else ():
+        if isinstance(section, dict):
+            yield name, section
+        else:
+            faults.append(f"{kind}.{safe(name)}: expected a section [{kind}.NAME], not a value")
+
 
 PREFIX = "WAVEHOOK_"
 MAX_DEPTH = 16
