@@ -14,13 +14,13 @@ from typer.core import TyperGroup
 
 from receiver.cli import inbox
 from receiver.cli.check import check
-from receiver.cli.demo import demo
 from receiver.cli.inbox import events, redeliver, show
 from receiver.cli.maintenance import migrate, purge, secret
 from receiver.cli.options import settings
 from receiver.cli.reconcile import reconcile
 from receiver.cli.serve import serve
 from receiver.cli.work import drain, worker
+from receiver.demo.command import demo
 from receiver.errors import SchemaMismatch, SettingsError, WavehookError
 from submitter.cli import register
 from submitter.settings import SubmitSettings

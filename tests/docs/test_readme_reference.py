@@ -17,10 +17,10 @@ import receiver
 import submitter
 from receiver import Context, Prediction, testing
 from receiver.cli import check, startup
-from receiver.cli.demo_ledger import Summary
-from receiver.cli.demo_view import closing
 from receiver.config import REFERENCE, Settings, SourceSettings
 from receiver.config.values import seconds, size
+from receiver.demo.story import Summary
+from receiver.demo.view import closing
 from receiver.errors import Rejected
 from receiver.event import PARKED, DispatchState, Event
 from receiver.handlers import apprise, archive, command, discord, http, log, slack, teams, telegram

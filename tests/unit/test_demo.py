@@ -22,11 +22,10 @@ from typer.testing import CliRunner, Result
 
 from receiver.cli import Group
 from receiver.cli import application as cli
-from receiver.cli.demo import demo, run
-from receiver.cli.demo_database import in_file, placed
-from receiver.cli.demo_ledger import Summary
-from receiver.cli.demo_view import Lines, LiveTable, Silent, closing
 from receiver.database import open_store, there
+from receiver.demo.command import demo, run
+from receiver.demo.story import Summary, in_file, placed
+from receiver.demo.view import Lines, LiveTable, Silent, closing
 from receiver.errors import SettingsError
 from receiver.stores.postgres_migrate import remove
 from receiver.stores.sqlite import SQLiteStore
@@ -34,7 +33,7 @@ from submitter.postgres import place
 from tests import needed
 
 # The package has a function of the same name.
-module = importlib.import_module("receiver.cli.demo")
+module = importlib.import_module("receiver.demo.command")
 
 FAST = 200.0
 
@@ -148,7 +147,7 @@ def test_a_run_beside_the_stores_word_is_no_success(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """F30: exactly once is counted in the handlers too, not only in the store."""
-    from receiver.cli.demo_handler import Tally
+    from receiver.demo.story import Tally
 
     def twice() -> Tally:
         tally = Tally()
@@ -156,7 +155,7 @@ def test_a_run_beside_the_stores_word_is_no_success(
         return tally
 
     monkeypatch.setattr(module, "SPEED", FAST)
-    monkeypatch.setattr("receiver.cli.demo_handler.Tally", twice)
+    monkeypatch.setattr("receiver.demo.story.Tally", twice)
     summary = asyncio.run(run(Silent(), in_file(tmp_path / "demo.db")))
     assert summary.handled == 10
     assert not summary.exactly_once
@@ -188,7 +187,7 @@ def test_the_view_fits_who_is_watching(
 
 START = """
 import typer
-from receiver.cli.demo import demo
+from receiver.demo.command import demo
 from receiver.cli import Group
 app = typer.Typer(cls=Group)
 app.callback()(lambda: None)

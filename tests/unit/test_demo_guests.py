@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from receiver.cli import application
-from receiver.cli.demo_ledger import Summary
+from receiver.demo.story import Summary
 
 # The package has a function of the same name.
-module = importlib.import_module("receiver.cli.demo")
+module = importlib.import_module("receiver.demo.command")
 
 SETTINGS = """
 [wavehook]

@@ -9,9 +9,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from receiver.cli.demo_handler import TALLY, Tally, publish
-from receiver.cli.demo_ledger import Ledger, Row, Summary
-from receiver.cli.demo_view import Lines, closing, picture
+from receiver.demo.story import TALLY, Ledger, Row, Summary, Tally, publish
+from receiver.demo.view import Lines, closing, picture
 from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.decorator import marked

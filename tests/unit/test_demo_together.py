@@ -19,11 +19,11 @@ from nats.js.errors import NotFoundError
 from typer.testing import CliRunner
 
 from receiver.cli import application
-from receiver.cli.demo_ledger import Summary
+from receiver.demo.story import Summary
 from tests import needed
 
 # The package has a function of the same name.
-module = importlib.import_module("receiver.cli.demo")
+module = importlib.import_module("receiver.demo.command")
 
 PUBLIC = "https://cdn.example/made"
 LOCAL = 'allow = ["127.0.0.1"]'

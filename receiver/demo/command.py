@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli.demo_database import KEPT, Place, placed
-from receiver.cli.demo_ledger import OWN, Ledger
 from receiver.cli.options import settings
+from receiver.demo.story import KEPT, OWN, Ledger, Place, placed
 
 if TYPE_CHECKING:
     from receiver.build import Parts
-    from receiver.cli.demo_ledger import Summary
-    from receiver.cli.demo_view import View
     from receiver.config import Settings
+    from receiver.demo.story import Summary
+    from receiver.demo.view import View
     from submitter.simulator import Faults, Simulator
 
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"
@@ -94,7 +93,7 @@ async def _play(path: str | None, *, keep: bool, guests: Settings | None, as_jso
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
     else:
-        from receiver.cli.demo_view import closing
+        from receiver.demo.view import closing
 
         typer.echo(f"\n{closing(summary)}")
     if not summary.exactly_once:
@@ -114,8 +113,7 @@ async def run(view: View, place: Place, guests: Settings | None = None) -> Summa
     """
     from cryptography.fernet import Fernet
 
-    from receiver.cli.demo_handler import TALLY, Tally
-    from receiver.cli.demo_summary import all_dispatches, summed_up
+    from receiver.demo.story import TALLY, Tally, all_dispatches, summed_up
     from submitter.simulator import Faults, Simulator
     from submitter.simulator.serving import serving
 
@@ -152,7 +150,7 @@ async def run(view: View, place: Place, guests: Settings | None = None) -> Summa
 
 def _with_guests(settings: Settings, guests: Settings | None) -> Settings:
     """The demo's own handler, and those of the user."""
-    own = ("receiver.cli.demo_handler",)
+    own = ("receiver.demo.story",)
     if guests is None:
         return replace(settings, modules=own)
     return replace(settings, modules=(*own, *guests.modules), handlers=guests.handlers)
@@ -175,7 +173,7 @@ def _receiver(sim: Simulator, place: Settings, key: str, ledger: Ledger) -> Part
 async def _submit(sim: Simulator, url: str, key: str, parts: Parts, ledger: Ledger) -> None:
     import httpx
 
-    from receiver.cli.demo_handler import STUMBLES
+    from receiver.demo.story import STUMBLES
     from submitter.client import WaveSpeed
     from submitter.settings import SubmitSettings
 
@@ -222,7 +220,7 @@ async def _kill_a_worker(parts: Parts, ledger: Ledger) -> None:
 
 
 async def _until_done(parts: Parts, ledger: Ledger, sim: Simulator, faults: Faults) -> None:
-    from receiver.cli.demo_summary import settled
+    from receiver.demo.story import settled
 
     # Three sides, of which none tells the others.
     while not (ledger.complete and _sent(sim, faults) and await settled(parts.store)):  # noqa: ASYNC110
@@ -262,7 +260,7 @@ async def _shown(view: View, ledger: Ledger, sim: Simulator) -> AsyncIterator[No
 def _view(*, as_json: bool) -> View:
     from rich.console import Console
 
-    from receiver.cli.demo_view import Lines, LiveTable, Silent
+    from receiver.demo.view import Lines, LiveTable, Silent
 
     if as_json:
         return Silent()

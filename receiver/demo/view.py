@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from receiver.cli.demo_ledger import Ledger, Summary
+from receiver.demo.story import Ledger, Summary
 
 NOTES = 4
 """Lines of the story under the table."""
