@@ -16,7 +16,8 @@ from pydantic import BaseModel
 import receiver
 import submitter
 from receiver import Context, Prediction, testing
-from receiver.cli import check, startup
+from receiver.cli import startup
+from receiver.cli.check import FEW
 from receiver.config import REFERENCE, Settings, SourceSettings
 from receiver.config.values import seconds, size
 from receiver.demo.story import Summary
@@ -292,8 +293,8 @@ def test_numbers_in_the_text_are_those_of_the_program() -> None:
     assert f"up to {MAX_CONTEXT} bytes" in readme.TEXT
     assert f"for at least {KEY_DAYS} days" in readme.TEXT
     assert f"{command.MAX_OUTPUT // 1024} KiB at most" in readme.TEXT
-    assert f"up to {check.FEW} for a `serve`" in readme.TEXT
-    assert check.FEW == postgres_link.SIZE + 3
+    assert f"up to {FEW} for a `serve`" in readme.TEXT
+    assert FEW == postgres_link.SIZE + 3
     assert f"every second for {startup.PATIENCE:g} s" in readme.TEXT
     default = next(row.default for row in REFERENCE if row.name == "WAVEHOOK_MAX_BODY")
     assert size(default) == Settings().max_body
