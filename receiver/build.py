@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute
 from receiver.api_client import Asking, calls_of
 from receiver.config import Settings, read
 from receiver.database import ledger_of, open_store, seal_of
-from receiver.dispatch import Dispatcher
+from receiver.dispatch.dispatcher import Dispatcher
 from receiver.draining import Draining
 from receiver.errors import SettingsError
 from receiver.following import Follower

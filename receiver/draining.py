@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from receiver.dispatch import Dispatcher
+from receiver.dispatch.dispatcher import Dispatcher
 from receiver.reconciling import Door, reconciler
 from receiver.retry import describe
 from receiver.stores.base import Store

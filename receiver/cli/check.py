@@ -148,7 +148,7 @@ async def _look_at_all(installed: list[Installed]) -> list[Finding]:
 
 
 async def _check_handler(one: Installed) -> Finding:
-    from receiver.dispatch import CLOSE_LIMIT
+    from receiver.dispatch.dispatcher import CLOSE_LIMIT
 
     found, wrong = "nothing to try", None
     if one.check is not None:

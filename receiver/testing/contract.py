@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from receiver.attempt import MAX_RESULT, Exited, TimedOut, compact, run
+from receiver.dispatch.attempt import MAX_RESULT, Exited, TimedOut, compact, run
 from receiver.errors import SettingsError
 from receiver.event import Claim, Dispatch, Event
 from receiver.handlers.base import Context, Factory, Handler, Installed, mask

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from receiver.dispatch import Dispatcher
+from receiver.dispatch.dispatcher import Dispatcher
 from receiver.event import PARKED, Attempt, Dead, DispatchState, Event, RetryAt
 from receiver.handlers.base import Context, Handler, Installed
 from receiver.handlers.decorator import marked

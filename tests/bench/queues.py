@@ -57,7 +57,7 @@ async def pool(url: str, schema: str) -> Any:
 async def wavehook(url: str, schema: str, count: int, concurrency: int) -> dict[str, float]:
     """The row of the application is the event itself; the process is set up as a worker's."""
     from receiver.cli.startup import collect_rarely
-    from receiver.dispatch import Dispatcher
+    from receiver.dispatch.dispatcher import Dispatcher
     from receiver.event import Event
     from receiver.handlers.base import Context, Installed
     from receiver.routing import Route

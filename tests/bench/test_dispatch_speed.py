@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.dispatch import Dispatcher
+from receiver.dispatch.dispatcher import Dispatcher
 from receiver.event import Event
 from receiver.handlers.base import Context, Installed
 from receiver.routing import Route

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from receiver.dispatch import Dispatcher
+from receiver.dispatch.dispatcher import Dispatcher
 from receiver.errors import Retry, SettingsError
 from receiver.event import DispatchState
 from receiver.handlers.loading import load_section

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.dispatch import Dispatcher
+from receiver.dispatch.dispatcher import Dispatcher
 from receiver.event import DispatchState
 from receiver.handlers.loading import load_section
 from receiver.retry import Backoff

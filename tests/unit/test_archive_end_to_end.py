@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from receiver import Context, Event
-from receiver.dispatch import Dispatcher
+from receiver.dispatch.dispatcher import Dispatcher
 from receiver.event import DispatchState
 from receiver.handlers.archived import archived
 from receiver.handlers.base import Installed

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from receiver.dispatch import Dispatcher
+from receiver.dispatch.dispatcher import Dispatcher
 from receiver.event import DispatchState
 from receiver.handlers.archived import Archived, result_of
 from receiver.handlers.base import Installed

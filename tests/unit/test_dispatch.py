@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from receiver.dispatch import Dispatcher
+from receiver.dispatch.dispatcher import Dispatcher
+from receiver.dispatch.slots import Lane
 from receiver.errors import GiveUp, Retry, StoreUnavailable
 from receiver.event import Dispatch, DispatchState, Event, Outcome
 from receiver.handlers.base import Context, Handler, Installed
-from receiver.lane import Lane
 from receiver.retry import Backoff
 from receiver.routing import Route, match
 from receiver.stores.memory import MemoryStore
@@ -229,7 +229,7 @@ async def test_a_handler_that_ignores_its_cancellation_is_left_behind(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F24: a run that will not end holds up neither its place nor the settle."""
-    monkeypatch.setattr("receiver.attempt.CANCEL_GRACE", 0.02)
+    monkeypatch.setattr("receiver.dispatch.attempt.CANCEL_GRACE", 0.02)
     release = asyncio.Event()
 
     async def stubborn(event: Event, context: Context) -> str:
@@ -626,7 +626,7 @@ async def test_a_close_that_hangs_holds_up_no_shutdown(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F40: a handler has a bounded time to let go; that it did not is told."""
-    monkeypatch.setattr("receiver.dispatch.CLOSE_LIMIT", 0.01)
+    monkeypatch.setattr("receiver.dispatch.dispatcher.CLOSE_LIMIT", 0.01)
 
     async def hangs() -> None:
         await asyncio.Event().wait()
@@ -732,7 +732,7 @@ async def test_the_loop_outlives_a_store_that_fails(error: Exception) -> None:
 
 async def test_an_outcome_waits_for_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """F20: what a handler did is recorded when the store is back, not done again."""
-    monkeypatch.setattr("receiver.dispatch.SETTLE_PAUSE", 0.001)
+    monkeypatch.setattr("receiver.dispatch.dispatcher.SETTLE_PAUSE", 0.001)
     bench = Bench()
     bench.store = Flaky("settle", "settle", "pause")
     await bench.store.open()
@@ -828,7 +828,7 @@ async def test_what_is_told_holds_no_body(bench: Bench) -> None:
 
 def test_outcome_words_match_the_attempt_rows() -> None:
     """Log, metrics and attempt rows use the same four words."""
-    from receiver.dispatch import _words
+    from receiver.dispatch.dispatcher import _words
     from receiver.event import Dead, Done, Released, RetryAt
 
     outcomes: list[Outcome] = [Done(), RetryAt(1, "e"), Dead("e"), Released()]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
-from receiver.dispatch import Dispatcher
+from receiver.dispatch.dispatcher import Dispatcher
 from receiver.draining import Draining
 from receiver.errors import Retry, SettingsError, StoreUnavailable
 from receiver.event import DispatchState, Event

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from receiver.dispatch import Dispatcher
+from receiver.dispatch.dispatcher import Dispatcher
 from receiver.errors import SettingsError
 from receiver.event import Event
 from receiver.handlers.command import Command

@@ -11,7 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message
 
-from receiver.dispatch import Dispatcher
+from receiver.dispatch.dispatcher import Dispatcher
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import DispatchState, Event
 from receiver.handlers.base import Context, Installed

@@ -15,11 +15,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import assert_never, cast
 
-from receiver.attempt import run
+from receiver.dispatch.attempt import run
+from receiver.dispatch.slots import Lane
 from receiver.errors import Retry, StoreUnavailable
 from receiver.event import Claim, Dead, Dispatch, Done, Outcome, Released, RetryAt
 from receiver.handlers.base import Installed
-from receiver.lane import Lane
 from receiver.rate import spare
 from receiver.retry import describe
 from receiver.stores.base import Store
