@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from receiver.event import Dispatch, DispatchState, Event
     from receiver.handlers.base import Context, Handler
     from receiver.handlers.decorator import on
-    from receiver.retry import Backoff
+    from receiver.handlers.retry import Backoff
     from submitter.prediction import JSON, Prediction, Status
 else:
     _HOMES = {
         "JSON": "submitter.prediction",
-        "Backoff": "receiver.retry",
+        "Backoff": "receiver.handlers.retry",
         "Context": "receiver.handlers.base",
         "Dispatch": "receiver.event",
         "DispatchState": "receiver.event",

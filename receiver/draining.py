@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from receiver.dispatch.dispatcher import Dispatcher
+from receiver.handlers.retry import describe
 from receiver.reconciling import Door, reconciler
-from receiver.retry import describe
 from receiver.stores.base import Store
 from receiver.telemetry import Details
 from submitter.errors import SubmitterError

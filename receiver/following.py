@@ -17,8 +17,8 @@ from typing import Protocol
 
 from receiver.errors import StoreError
 from receiver.event import Event
+from receiver.handlers.retry import describe
 from receiver.intake import Accepted
-from receiver.retry import describe
 from receiver.sources.base import WAVESPEED, terminal_ids
 from receiver.stores.base import Store
 from receiver.telemetry import Details, Hook

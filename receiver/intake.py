@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from receiver.errors import Stale, StoreUnavailable, UnknownSource, Unverified
 from receiver.event import Delivery, Event, Receipt
-from receiver.routing import Route, Router
+from receiver.handlers.routing import Route, Router
 from receiver.sources.base import WAVESPEED, Source, fetched_event, terminal_ids
 from receiver.stores.base import Store
 from submitter.errors import LedgerUnavailable

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from receiver.errors import StoreError
 from receiver.event import Event
+from receiver.handlers.retry import describe
 from receiver.intake import Intake
-from receiver.retry import describe
 from receiver.sources.base import WAVESPEED, fetched_event, terminal_ids
 from receiver.stores.base import Store
 from receiver.telemetry import Details, Hook

@@ -163,7 +163,7 @@ async def _check_handler(one: Installed) -> Finding:
 
 async def _outcome(call: Callable[[], Awaitable[object]], limit: float) -> tuple[str, str | None]:
     """What a handler's own code says within `limit` seconds, and what is wrong."""
-    from receiver.retry import describe
+    from receiver.handlers.retry import describe
 
     within = asyncio.timeout(limit)
     try:

@@ -183,8 +183,8 @@ def redeliver(
         modules=modules,
     )
     from receiver.handlers.loading import install
+    from receiver.handlers.routing import match
     from receiver.intake import Intake
-    from receiver.routing import match
 
     installed = install(given.handlers, given.modules)
     unknown = set(handlers or ()) - {handler.name for handler in installed}

@@ -28,7 +28,7 @@ from receiver.config import Settings, load
 from receiver.event import Dispatch, DispatchState, Event
 from receiver.handlers.base import Context
 from receiver.handlers.decorator import on
-from receiver.retry import Backoff
+from receiver.handlers.retry import Backoff
 from receiver.stores.base import Store
 from receiver.telemetry import Details
 from submitter.connection import tls

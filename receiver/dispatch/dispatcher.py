@@ -20,8 +20,8 @@ from receiver.dispatch.slots import Lane
 from receiver.errors import Retry, StoreUnavailable
 from receiver.event import Claim, Dead, Dispatch, Done, Outcome, Released, RetryAt
 from receiver.handlers.base import Installed
+from receiver.handlers.retry import describe
 from receiver.rate import spare
-from receiver.retry import describe
 from receiver.stores.base import Store
 from receiver.telemetry import Details, Hook
 

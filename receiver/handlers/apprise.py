@@ -31,7 +31,7 @@ from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.start import start
 from receiver.handlers.chat.template import Template
 from receiver.handlers.chat.text import join, put, units, wide
-from receiver.handlers.rules import SomeTexts
+from receiver.handlers.settings import SomeTexts
 from submitter.prediction import JSON
 
 if TYPE_CHECKING:

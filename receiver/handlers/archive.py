@@ -39,8 +39,7 @@ from receiver.handlers.archive_root import Root
 from receiver.handlers.archive_run import Plan, Run
 from receiver.handlers.archived import Archived, result_of
 from receiver.handlers.base import Context
-from receiver.handlers.rules import Limit, SomeTexts, Texts
-from receiver.handlers.settings import read
+from receiver.handlers.settings import Limit, SomeTexts, Texts, read
 from receiver.safe_http import check_url, client
 from receiver.units import size
 from submitter.prediction import JSON, Status

@@ -17,7 +17,7 @@ from receiver.handlers.archive_names import Name, Template, of_event
 from receiver.handlers.archive_root import OURS, Root, Taken
 from receiver.handlers.base import Context
 from receiver.handlers.envelope import moment
-from receiver.retry import describe
+from receiver.handlers.retry import describe
 
 MAX_CONCURRENT_DOWNLOADS = 4
 """Outputs of one event that are fetched at the same time."""

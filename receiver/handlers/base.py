@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from receiver.event import Dispatch, Event
-from receiver.retry import Backoff
-from receiver.routing import Route
+from receiver.handlers.retry import Backoff
+from receiver.handlers.routing import Route
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,8 @@ from pydantic import ValidationError
 from receiver.errors import SettingsError
 from receiver.event import Event
 from receiver.handlers.base import Context, Handler, Installed
-from receiver.handlers.rules import NAME, NAME_EXPECTED, Rules
-from receiver.handlers.settings import explain
-from receiver.retry import Backoff
+from receiver.handlers.retry import Backoff
+from receiver.handlers.settings import NAME, NAME_EXPECTED, Rules, explain
 
 Function = TypeVar("Function", bound=Callable[[Event, Context], Coroutine[Any, Any, Any]])
 

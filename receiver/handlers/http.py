@@ -39,8 +39,7 @@ from receiver.errors import GiveUp, Refused, Retry
 from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.envelope import encode, plain
-from receiver.handlers.rules import SomeTexts, Texts
-from receiver.handlers.settings import read
+from receiver.handlers.settings import SomeTexts, Texts, read
 from receiver.safe_http import check_url, client, reach
 from submitter.retry_after import retry_after
 

@@ -34,8 +34,7 @@ from receiver.handlers.base import Context
 from receiver.handlers.cloudevent import Envelopes, Message, Shape
 from receiver.handlers.envelope import visible
 from receiver.handlers.link import Link, within
-from receiver.handlers.rules import SomeTexts
-from receiver.handlers.settings import read
+from receiver.handlers.settings import SomeTexts, read
 from receiver.handlers.topic import EXAMPLE, Form, Topic
 from submitter.prediction import JSON
 

@@ -16,9 +16,8 @@ from pydantic import ValidationError
 from receiver.errors import SettingsError
 from receiver.handlers.base import Factory, Handler, Installed, mask
 from receiver.handlers.decorator import marked
-from receiver.handlers.rules import NAME, NAME_EXPECTED, Rules
-from receiver.handlers.settings import Hidden, explain, resolve
-from receiver.retry import describe
+from receiver.handlers.retry import describe
+from receiver.handlers.settings import NAME, NAME_EXPECTED, Hidden, Rules, explain, resolve
 from submitter.suggest import suggest
 
 GROUP = "wavehook.handlers"

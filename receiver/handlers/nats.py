@@ -30,8 +30,7 @@ from receiver.handlers.base import Context
 from receiver.handlers.cloudevent import Envelopes, Message, Shape
 from receiver.handlers.envelope import plain
 from receiver.handlers.link import Link, end, within
-from receiver.handlers.rules import SomeTexts
-from receiver.handlers.settings import read
+from receiver.handlers.settings import SomeTexts, read
 from receiver.handlers.tls import Certificates
 from receiver.handlers.tls import context as tls_context
 from receiver.handlers.topic import EXAMPLE, Form, Topic

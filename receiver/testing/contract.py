@@ -22,8 +22,8 @@ from receiver.errors import SettingsError
 from receiver.event import Claim, Dispatch, Event
 from receiver.handlers.base import Context, Factory, Handler, Installed, mask
 from receiver.handlers.loading import make
-from receiver.retry import describe
-from receiver.routing import Route
+from receiver.handlers.retry import describe
+from receiver.handlers.routing import Route
 from receiver.testing.events import context, event
 from receiver.testing.hostile import NOWHERE, hostile_events
 from receiver.testing.listening import logged

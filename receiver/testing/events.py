@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from receiver.event import PARKED, Delivery, Dispatch, DispatchState, Event
 from receiver.handlers.base import Context
-from receiver.retry import describe
+from receiver.handlers.retry import describe
 from receiver.sources.base import WAVESPEED, read_event
 from submitter.prediction import JSON
 

@@ -11,9 +11,9 @@ from receiver.dispatch.dispatcher import Dispatcher
 from receiver.event import PARKED, Attempt, Dead, DispatchState, Event, RetryAt
 from receiver.handlers.base import Context, Handler, Installed
 from receiver.handlers.decorator import marked
-from receiver.handlers.rules import Rules
-from receiver.retry import Backoff
-from receiver.routing import Route, match
+from receiver.handlers.retry import Backoff
+from receiver.handlers.routing import Route, match
+from receiver.handlers.settings import Rules
 from receiver.stores.memory import MemoryStore
 from receiver.testing.events import Earlier
 from receiver.testing.events import event as an_event

@@ -13,8 +13,8 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from receiver.errors import StoreError
+from receiver.handlers.retry import describe
 from receiver.intake import Intake
-from receiver.retry import describe
 from receiver.stores.base import Store
 from receiver.telemetry import Details, Hook
 from receiver.telemetry.log import logger

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from receiver.errors import StoreError
-from receiver.retry import describe
+from receiver.handlers.retry import describe
 from receiver.telemetry import Details, Hook
 from receiver.web.admin import Admin
 from receiver.web.api import RETRY_AFTER

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from receiver.errors import StoreError
-from receiver.retry import describe
+from receiver.handlers.retry import describe
 from receiver.stores.base import Stats, Store
 from receiver.telemetry import Details, Hook
 from receiver.web.lifecycle import Lifecycle

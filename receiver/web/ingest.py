@@ -25,8 +25,8 @@ from receiver.errors import (
     UnknownSource,
 )
 from receiver.event import Delivery
+from receiver.handlers.retry import describe
 from receiver.intake import Accepted, Intake
-from receiver.retry import describe
 from receiver.telemetry import Details, Hook
 from receiver.telemetry.log import logger
 from receiver.web.deadline import Deadline

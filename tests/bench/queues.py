@@ -60,7 +60,7 @@ async def wavehook(url: str, schema: str, count: int, concurrency: int) -> dict[
     from receiver.dispatch.dispatcher import Dispatcher
     from receiver.event import Event
     from receiver.handlers.base import Context, Installed
-    from receiver.routing import Route
+    from receiver.handlers.routing import Route
     from receiver.stores.postgres import PostgresStore
     from receiver.telemetry import Details
 

@@ -11,7 +11,7 @@ import pytest
 from receiver.dispatch.dispatcher import Dispatcher
 from receiver.event import Event
 from receiver.handlers.base import Context, Installed
-from receiver.routing import Route
+from receiver.handlers.routing import Route
 from receiver.stores.sqlite import SQLiteStore
 
 pytestmark = pytest.mark.bench

@@ -17,7 +17,7 @@ import pytest
 from receiver.dispatch.dispatcher import Dispatcher
 from receiver.event import DispatchState
 from receiver.handlers.loading import load_section
-from receiver.retry import Backoff
+from receiver.handlers.retry import Backoff
 from receiver.stores.memory import MemoryStore
 from tests.contract.broker_processes import (
     Process,

@@ -30,7 +30,7 @@ from receiver.handlers.chat.message import Failure, Output
 from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.template import _SAMPLES, _values
 from receiver.handlers.envelope import envelope
-from receiver.handlers.rules import Rules
+from receiver.handlers.settings import Rules
 from receiver.sources.base import WINDOW
 from receiver.stores import postgres_link
 from receiver.stores.base import KEY_DAYS, Stats

@@ -13,8 +13,8 @@ from receiver.event import DispatchState
 from receiver.handlers.archived import archived
 from receiver.handlers.base import Installed
 from receiver.handlers.loading import load_section
-from receiver.retry import Backoff
-from receiver.routing import Route, match
+from receiver.handlers.retry import Backoff
+from receiver.handlers.routing import Route, match
 from receiver.stores.memory import MemoryStore
 from receiver.testing import event, run_handler
 from submitter.simulator.media import mp4

@@ -13,7 +13,7 @@ from receiver.handlers import archive_place
 from receiver.handlers.archive import Archive, Settings, create
 from receiver.handlers.archive_bucket import Bucket
 from receiver.handlers.loading import load_section
-from receiver.retry import Backoff
+from receiver.handlers.retry import Backoff
 from tests.unit.outputs import files
 
 S3 = {"to": "s3://videos/made", "options": {"region": "eu-central-1"}}

@@ -16,7 +16,7 @@ from receiver.handlers.base import Installed
 from receiver.handlers.chat.channel import Channel
 from receiver.handlers.discord import Discord, Settings
 from receiver.handlers.loading import install, load_section
-from receiver.routing import Route
+from receiver.handlers.routing import Route
 from receiver.stores.memory import MemoryStore
 from receiver.testing import Run, event, run_handler
 from tests.chat.samples import event as sample

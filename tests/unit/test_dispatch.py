@@ -15,8 +15,8 @@ from receiver.dispatch.slots import Lane
 from receiver.errors import GiveUp, Retry, StoreUnavailable
 from receiver.event import Dispatch, DispatchState, Event, Outcome
 from receiver.handlers.base import Context, Handler, Installed
-from receiver.retry import Backoff
-from receiver.routing import Route, match
+from receiver.handlers.retry import Backoff
+from receiver.handlers.routing import Route, match
 from receiver.stores.memory import MemoryStore
 from receiver.telemetry import Details
 

@@ -19,9 +19,9 @@ from receiver.draining import Draining
 from receiver.errors import Retry, SettingsError, StoreUnavailable
 from receiver.event import DispatchState, Event
 from receiver.handlers.base import Context, Installed
+from receiver.handlers.routing import Route
 from receiver.intake import Intake
 from receiver.reconciling import Door
-from receiver.routing import Route
 from receiver.scheduled import drain
 from receiver.stores.memory import MemoryStore
 from receiver.stores.sqlite import SQLiteStore

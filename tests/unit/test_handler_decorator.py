@@ -16,7 +16,7 @@ from receiver.errors import SettingsError
 from receiver.event import PARKED
 from receiver.handlers.base import Installed
 from receiver.handlers.decorator import marked
-from receiver.routing import Route
+from receiver.handlers.routing import Route
 
 EVENT = Event("wavespeed:1:completed", "wavespeed", "prediction.completed")
 CONTEXT = Context("key", "publish", 1, 0.0)

@@ -9,8 +9,8 @@ import pytest
 
 from receiver.errors import ApiUnavailable, Stale, StoreUnavailable, UnknownSource, Unverified
 from receiver.event import PARKED, Delivery, Dispatch, DispatchState, Event, Origin
+from receiver.handlers.routing import Route
 from receiver.intake import Accepted, Fetch, Intake, Trusted
-from receiver.routing import Route
 from receiver.sources.base import fetched_event
 from receiver.stores.memory import MemoryStore
 from submitter.errors import LedgerUnavailable

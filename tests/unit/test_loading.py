@@ -17,8 +17,8 @@ from receiver.handlers.command import Command
 from receiver.handlers.http import Forward
 from receiver.handlers.loading import install, load_modules, load_section
 from receiver.handlers.log import Log
-from receiver.retry import Backoff
-from receiver.routing import Route
+from receiver.handlers.retry import Backoff
+from receiver.handlers.routing import Route
 from receiver.stores.memory import MemoryStore
 from receiver.telemetry import Details
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from receiver.errors import GiveUp, Retry
 from receiver.event import Dead, RetryAt
-from receiver.retry import MAX_AFTER, MAX_ERROR, Backoff, describe
+from receiver.handlers.retry import MAX_AFTER, MAX_ERROR, Backoff, describe
 
 NOW = 1_800_000_000.0
 

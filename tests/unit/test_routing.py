@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.event import PARKED, Event
-from receiver.routing import MEMORY, Route, Router, match
+from receiver.handlers.routing import MEMORY, Route, Router, match
 
 
 def event(type: str = "prediction.completed", model: str | None = "kwaivgi/kling") -> Event:

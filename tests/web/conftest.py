@@ -9,8 +9,8 @@ import pytest
 from cryptography.fernet import Fernet
 from starlette.applications import Starlette
 
+from receiver.handlers.routing import Route
 from receiver.intake import Intake, Trusted
-from receiver.routing import Route
 from receiver.sources.insecure import Insecure
 from receiver.sources.wavespeed import WaveSpeed
 from receiver.telemetry import Details

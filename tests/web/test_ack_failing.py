@@ -12,7 +12,7 @@ from receiver.dispatch.dispatcher import Dispatcher
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import DispatchState, Event
 from receiver.handlers.base import Context, Installed
-from receiver.routing import Route
+from receiver.handlers.routing import Route
 from receiver.telemetry import Details
 from tests.web.sending import BODY, EVENT_ID, NOW, PATH, Inbox, Log, post, request
 

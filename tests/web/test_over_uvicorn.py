@@ -16,8 +16,8 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from receiver.event import DispatchState
+from receiver.handlers.routing import Route
 from receiver.intake import Intake
-from receiver.routing import Route
 from receiver.stores.sqlite import SQLiteStore
 from receiver.web.app import create_app
 from tests.web.sending import BODY, EVENT_ID, NOW, PATH, Headers, Inbox, Log, post, signed

@@ -16,7 +16,7 @@ from pydantic import (
 
 from receiver.addresses import Allowed
 from receiver.errors import Refused
-from receiver.handlers.rules import Texts
+from receiver.handlers.settings import Texts
 from receiver.safe_http import check_url
 from receiver.units import size
 
