@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvloop
 
-from receiver.handlers.archive import create
+from receiver.handlers.archive.handler import create
 from receiver.testing import context, event
 
 

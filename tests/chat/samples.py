@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from receiver.event import Dispatch, DispatchState, Event
-from receiver.handlers.archived import Archived, result_of
+from receiver.handlers.archive.result import Archived, result_of
 from receiver.handlers.base import Context
 from receiver.handlers.chat.message import Message, compose
 from receiver.handlers.chat.settings import ChatSettings

@@ -11,9 +11,7 @@ import signal
 import sys
 
 from receiver.cli import main
-from receiver.handlers.archive_disk import Disk
-from receiver.handlers.archive_folder import Folder
-from receiver.handlers.archive_part import DiskPart
+from receiver.handlers.archive.disk import Disk, DiskPart, Folder
 
 POINT = sys.argv.pop(1)
 

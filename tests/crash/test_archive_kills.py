@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.handlers.archive_part import HELD, MARK
+from receiver.handlers.archive.disk import HELD, MARK
 from tests.crash.conftest import Start
 from tests.crash.receiving import WAVEHOOK, all_handled, attempts, until
 from tests.submitter.misbehaving import Misbehaviour, Server

@@ -24,7 +24,8 @@ from receiver.demo.story import Summary
 from receiver.demo.view import closing
 from receiver.errors import Rejected
 from receiver.event import PARKED, DispatchState, Event
-from receiver.handlers import apprise, archive, command, discord, http, log, slack, teams, telegram
+from receiver.handlers import apprise, command, discord, http, log, slack, teams, telegram
+from receiver.handlers.archive.handler import handler
 from receiver.handlers.chat.channel import Channel
 from receiver.handlers.chat.message import Failure, Output
 from receiver.handlers.chat.settings import ChatSettings
@@ -218,7 +219,7 @@ def test_settings_of_archive_are_all_there_with_their_defaults() -> None:
         readme.plain(key): readme.plain(default)
         for key, _, default in readme.table("of `archive` | meaning")
     }
-    fields = archive.Settings.model_fields
+    fields = handler.Settings.model_fields
     assert list(rows) == list(fields)
     assert rows.pop("to") == rows.pop("options") == "-"
     for key, default in rows.items():
@@ -228,7 +229,7 @@ def test_settings_of_archive_are_all_there_with_their_defaults() -> None:
             assert read(default) == usual
         else:
             assert default == (words(usual) if usual else "-")
-    rules = Rules.model_validate(archive.Archive.rules)
+    rules = Rules.model_validate(handler.Archive.rules)
     [line] = [
         each for each in readme.TEXT.splitlines() if each.startswith("Unless the section says")
     ]
@@ -239,7 +240,7 @@ def test_settings_of_archive_are_all_there_with_their_defaults() -> None:
     assert rules.retry.attempts == int(attempts)
 
 
-@pytest.mark.parametrize("module", [http, command, archive])
+@pytest.mark.parametrize("module", [http, command, handler])
 def test_outcomes_of_the_built_in_handlers_are_theirs(module: ModuleType) -> None:
     """F27: what follows an answer or an exit status is what the handler's own docstring says."""
     rows = [line for line in str(module.__doc__).splitlines() if line.startswith("|")]

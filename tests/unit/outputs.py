@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from receiver.event import Event
-from receiver.handlers.archive import Archive, Settings
-from receiver.handlers.archive_disk import Disk
+from receiver.handlers.archive.disk import Disk
+from receiver.handlers.archive.handler import Archive, Settings
 from receiver.handlers.base import Context
 from submitter.simulator.media import mp4, png
 from tests.submitter.misbehaving import Misbehaviour, Received, Server, serving

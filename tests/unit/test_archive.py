@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import GiveUp, Retry
-from receiver.handlers.archive_root import OURS
+from receiver.handlers.archive.storage import OURS
 from submitter.prediction import JSON
 from tests.submitter.misbehaving import Misbehaviour, answering
 from tests.unit.outputs import (

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.handlers.archive_content import MAX_PARTS, Content, sniff
+from receiver.handlers.archive.content import MAX_PARTS, Content, sniff
 from submitter.simulator.media import mp4, png
 
 MP4, PNG = mp4(), png()

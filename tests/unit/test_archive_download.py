@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import GiveUp, Retry
-from receiver.handlers.archive_disk import Disk
-from receiver.handlers.archive_download import PACE, Doubtful, Download
-from receiver.handlers.archive_names import Name, Template
-from receiver.handlers.archive_part import DiskPart
-from receiver.handlers.archive_root import OURS
+from receiver.handlers.archive.disk import Disk, DiskPart
+from receiver.handlers.archive.download import PACE, Doubtful, Download
+from receiver.handlers.archive.names import Name, Template
+from receiver.handlers.archive.storage import OURS
 from receiver.safe_http import client
 from tests.submitter.misbehaving import Misbehaviour, Server, hanging, saying
 from tests.unit.outputs import (

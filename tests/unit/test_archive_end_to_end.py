@@ -10,7 +10,7 @@ from pathlib import Path
 from receiver import Context, Event
 from receiver.dispatch.dispatcher import Dispatcher
 from receiver.event import DispatchState
-from receiver.handlers.archived import archived
+from receiver.handlers.archive.result import archived
 from receiver.handlers.base import Installed
 from receiver.handlers.loading import load_section
 from receiver.handlers.retry import Backoff

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receiver.event import Event
-from receiver.handlers.archive_folder import Folder
-from receiver.handlers.archive_names import OF_EVENTS, Name, Template, of_event
+from receiver.handlers.archive.disk import Folder
+from receiver.handlers.archive.names import OF_EVENTS, Name, Template, of_event
 from submitter.content import UNKNOWN, Kind
 from submitter.prediction import JSON
 

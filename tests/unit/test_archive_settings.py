@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from receiver.errors import SettingsError
-from receiver.handlers import archive_place
-from receiver.handlers.archive import Archive, Settings, create
-from receiver.handlers.archive_bucket import Bucket
+from receiver.handlers.archive.bucket import Bucket
+from receiver.handlers.archive.handler import Archive, Settings, create, handler
 from receiver.handlers.loading import load_section
 from receiver.handlers.retry import Backoff
 from tests.unit.outputs import files
@@ -138,7 +137,7 @@ def test_a_bucket_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_buckets_of_three_kinds(to: str, options: dict[str, Any]) -> None:
     """Options are the store's or its client's, by the name that obstore has for them."""
-    root = archive_place.open_root(to, options)
+    root = handler.open_root(to, options)
     assert isinstance(root, Bucket)
     assert "s3cret" not in repr(root.store)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from receiver import Context, Dispatch, DispatchState
-from receiver.handlers.archived import Archived, archived, result_of
+from receiver.handlers.archive.result import Archived, archived, result_of
 from submitter.prediction import JSON
 
 KEPT = Archived("https://cdn.example/a.mp4", "a/0.mp4", None, 3, "ab", "video/mp4")

@@ -11,7 +11,7 @@ import pytest
 
 from receiver.dispatch.dispatcher import Dispatcher
 from receiver.event import DispatchState
-from receiver.handlers.archived import Archived, result_of
+from receiver.handlers.archive.result import Archived, result_of
 from receiver.handlers.base import Installed
 from receiver.handlers.chat.channel import Channel
 from receiver.handlers.discord import Discord, Settings

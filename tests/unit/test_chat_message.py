@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from receiver.event import Dispatch, DispatchState, Event
-from receiver.handlers.archived import Archived, result_of
+from receiver.handlers.archive.result import Archived, result_of
 from receiver.handlers.chat.link import link
 from receiver.handlers.chat.message import compose, lookup
 from receiver.handlers.chat.settings import ChatSettings

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from receiver.event import DispatchState, Event
-from receiver.handlers.archived import Archived, archived
+from receiver.handlers.archive.result import Archived, archived
 from receiver.handlers.base import Context
 from receiver.handlers.chat.link import Link, ending, link
 from receiver.handlers.chat.settings import ChatSettings

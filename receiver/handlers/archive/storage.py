@@ -13,8 +13,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from receiver.handlers.archive_content import Content
-from receiver.handlers.archive_names import Name
+from receiver.handlers.archive.content import Content
+from receiver.handlers.archive.names import Name
 
 OURS = ".wavehook"
 """The folder of what is left between two runs: parts of files, and which outputs are done."""

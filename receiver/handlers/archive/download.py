@@ -12,8 +12,8 @@ from fnmatch import fnmatchcase
 import httpx
 
 from receiver.errors import GiveUp, Refused, Retry
-from receiver.handlers.archive_content import SNIFFED
-from receiver.handlers.archive_root import Part
+from receiver.handlers.archive.content import SNIFFED
+from receiver.handlers.archive.storage import Part
 from receiver.safe_http import check_url
 from submitter.retry_after import retry_after
 
