@@ -18,7 +18,7 @@ import pytest
 
 from receiver.event import Event
 from receiver.handlers.base import Context
-from receiver.handlers.cloudevent import Envelopes, Shape
+from receiver.handlers.brokers.cloudevent import Envelopes, Shape
 from receiver.handlers.loading import load_section
 from tests import needed
 from tests.contract.broker_streams import Nats, Redis

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import GiveUp, Retry, SettingsError
-from receiver.handlers.aws import LIMIT, Settings
+from receiver.handlers.brokers.aws import LIMIT, Settings
 from receiver.handlers.loading import load_section
 from tests.contract.broker_queues import Sqs, amazon
 from tests.contract.brokers import SECRET, serving

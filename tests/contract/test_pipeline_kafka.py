@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import GiveUp, Retry
-from receiver.handlers.kafka import Kafka as Producing
+from receiver.handlers.brokers.kafka import Kafka as Producing
 from tests import needed
 from tests.contract.broker_streams import Kafka
 from tests.contract.piping import Handler

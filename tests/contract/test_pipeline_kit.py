@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from receiver.handlers import aws, kafka, mqtt, nats, rabbitmq, redis
+from receiver.handlers.brokers import aws, kafka, mqtt, nats, rabbitmq, redis
 from receiver.testing import HandlerContract
 from tests import needed
 from tests.contract.broker_streams import Kafka

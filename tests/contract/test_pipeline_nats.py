@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from receiver.errors import GiveUp, Retry, SettingsError
+from receiver.handlers.brokers.nats_publisher import WINDOW
 from receiver.handlers.loading import load_section
-from receiver.handlers.nats_publisher import WINDOW
 from tests import needed
 from tests.contract.broker_processes import nats_server
 from tests.contract.broker_streams import Nats

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from receiver.event import Event
-from receiver.handlers import aws, kafka, mqtt, nats, rabbitmq, redis
-from receiver.handlers.cloudevent import Envelopes, Shape
-from receiver.handlers.nats_publisher import WINDOW
-from receiver.handlers.topic import _FIELDS
+from receiver.handlers.brokers import aws, kafka, mqtt, nats, rabbitmq, redis
+from receiver.handlers.brokers.cloudevent import Envelopes, Shape
+from receiver.handlers.brokers.nats_publisher import WINDOW
+from receiver.handlers.brokers.topic import _FIELDS
 from tests.docs import readme
 
 MODELS: dict[str, type[Shape]] = {

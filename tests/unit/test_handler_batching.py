@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from receiver.errors import Retry
-from receiver.handlers.batching import Batches
+from receiver.handlers.brokers.batching import Batches
 
 
 class Place:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from receiver.errors import SettingsError
 from receiver.event import Event, Origin
-from receiver.handlers.cloudevent import Envelopes, Shape
+from receiver.handlers.brokers.cloudevent import Envelopes, Shape
 from receiver.handlers.envelope import envelope
 from receiver.handlers.settings import read
 from tests.contract.samples import NOW, event

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from receiver.errors import Retry
-from receiver.handlers.link import Link, reason, within
+from receiver.handlers.brokers.connection import Link, reason, within
 
 
 class Peer:
@@ -109,7 +109,7 @@ async def test_one_that_does_not_end_well_has_ended() -> None:
 
 async def test_a_connection_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """F24: in its own time, whoever waits."""
-    monkeypatch.setattr("receiver.handlers.link.CONNECT", 0.01)
+    monkeypatch.setattr("receiver.handlers.brokers.connection.CONNECT", 0.01)
     never: Callable[[], Awaitable[int]] = asyncio.Event().wait
     link = Link("there", never, Peer().end)
     with pytest.raises(Retry, match=r"^there: no connection within 0\.01 s$"):

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.event import Event
-from receiver.handlers import kafka, mqtt, nats, rabbitmq, redis
-from receiver.handlers.topic import MAX_FIELD, Form, Topic
+from receiver.handlers.brokers import kafka, mqtt, nats, rabbitmq, redis
+from receiver.handlers.brokers.topic import MAX_FIELD, Form, Topic
 from tests.contract.samples import event
 
 DOTS = Form(".", re.compile(r"[a-zA-Z0-9_-]+(?:\.[a-zA-Z0-9_-]+)*"), 300, "a name")

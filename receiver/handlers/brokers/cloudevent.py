@@ -27,8 +27,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from receiver.event import Event
+from receiver.handlers.brokers.topic import EXAMPLE
 from receiver.handlers.envelope import contents, happened_at, line, moment, visible
-from receiver.handlers.topic import EXAMPLE
 
 JSON_TYPE = "application/json"
 CLOUDEVENT_TYPE = "application/cloudevents+json"

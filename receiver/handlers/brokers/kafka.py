@@ -3,7 +3,7 @@
     [handlers.events]
     use = "kafka"
     servers = ["kafka-1.example:9092", "kafka-2.example:9092"]
-    topic = "wavehook"                      # see `receiver.handlers.topic`
+    topic = "wavehook"                      # see `receiver.handlers.brokers.topic`
 
     [handlers.events.options]               # for librdkafka, as they are
     "security.protocol" = "SASL_SSL"
@@ -12,7 +12,7 @@
     "sasl.password" = "env:KAFKA_PASSWORD"
 
 The message's key is the task id, so that all events of a
-task lie in one partition; its value is a CloudEvent, see `receiver.handlers.cloudevent`.
+task lie in one partition; its value is a CloudEvent, see `receiver.handlers.brokers.cloudevent`.
 
 The producer is idempotent: what it sends again by itself is not there twice. What the dispatcher
 has sent again, after an answer that was lost, may be, with one `id`. Done means that the leader
@@ -31,15 +31,15 @@ from pydantic import AfterValidator, Field
 from receiver.errors import Retry, SettingsError
 from receiver.event import Event
 from receiver.handlers.base import Context
-from receiver.handlers.cloudevent import Envelopes, Message, Shape
+from receiver.handlers.brokers.cloudevent import Envelopes, Message, Shape
+from receiver.handlers.brokers.connection import Link, within
+from receiver.handlers.brokers.topic import EXAMPLE, Form, Topic
 from receiver.handlers.envelope import visible
-from receiver.handlers.link import Link, within
 from receiver.handlers.settings import SomeTexts, read
-from receiver.handlers.topic import EXAMPLE, Form, Topic
 from submitter.prediction import JSON
 
 if TYPE_CHECKING:
-    from receiver.handlers.kafka_sender import Sender
+    from receiver.handlers.brokers.kafka_sender import Sender
 
 PATIENCE = 30.0
 """Seconds, before a run has said how long it waits."""
@@ -122,7 +122,7 @@ class Kafka:
 
     async def _connect(self) -> Sender:
         """Make a producer; it connects by itself, and again after a cut."""
-        from receiver.handlers.kafka_sender import Sender
+        from receiver.handlers.brokers.kafka_sender import Sender
 
         # Given up before the run ends, which then can say why; librdkafka looks once a second.
         milliseconds = int(max(0.5, self._patience - 2) * 1000)
@@ -139,7 +139,7 @@ def create(name: str, settings: Mapping[str, Any]) -> Kafka:
     """
     import confluent_kafka  # noqa: F401 - so that it is missed at start
 
-    from receiver.handlers.kafka_sender import faults
+    from receiver.handlers.brokers.kafka_sender import faults
 
     chosen = read(Settings, name, settings)
     words = faults(_configuration(chosen, 1000))

@@ -3,11 +3,11 @@
     [handlers.events]
     use = "redis"
     url = "redis://redis.example:6379/0"    # rediss:// for TLS, unix:///path for a socket
-    stream = "wavehook"                     # see `receiver.handlers.topic`
+    stream = "wavehook"                     # see `receiver.handlers.brokers.topic`
     maxlen = 100000                         # older entries go, about there; unless given, none do
 
 The entry's fields are the attributes of a CloudEvent and its `data`, as JSON; with
-`mode = "structured"` there is one field, `event`. See `receiver.handlers.cloudevent`.
+`mode = "structured"` there is one field, `event`. See `receiver.handlers.brokers.cloudevent`.
 
 What concurrent runs append goes out together, on one connection. Done means that Redis has
 appended it, and has it on disk as its own `appendfsync` says; the result is
@@ -28,13 +28,12 @@ from pydantic import AfterValidator, Field, model_validator
 from receiver.errors import Retry
 from receiver.event import Event
 from receiver.handlers.base import Context
-from receiver.handlers.batching import Batches
-from receiver.handlers.cloudevent import Envelopes, Message, Shape
-from receiver.handlers.link import CONNECT, HEARTBEAT, within
+from receiver.handlers.brokers.batching import Batches
+from receiver.handlers.brokers.cloudevent import Envelopes, Message, Shape
+from receiver.handlers.brokers.connection import CONNECT, HEARTBEAT, Certificates, within
+from receiver.handlers.brokers.connection import context as tls_context
+from receiver.handlers.brokers.topic import EXAMPLE, Form, Topic
 from receiver.handlers.settings import read
-from receiver.handlers.tls import Certificates
-from receiver.handlers.tls import context as tls_context
-from receiver.handlers.topic import EXAMPLE, Form, Topic
 from submitter.prediction import JSON
 
 if TYPE_CHECKING:

@@ -3,12 +3,12 @@
     [handlers.events]
     use = "mqtt"
     url = "mqtt://user:password@mqtt.example:1883"      # mqtts:// for TLS
-    topic = "wavehook/{type}"               # see `receiver.handlers.topic`; dots of a type divide
+    topic = "wavehook/{type}"               # see `receiver.handlers.brokers.topic`; dots of a type divide
     retain = false                          # the broker keeps the last one of each topic
     mandatory = true                        # one that nobody subscribes to is not done
     version = "5"                           # or "3.1.1"
 
-The body is a CloudEvent; see `receiver.handlers.cloudevent`. In binary mode its attributes are
+The body is a CloudEvent; see `receiver.handlers.brokers.cloudevent`. In binary mode its attributes are
 user properties, which MQTT 3.1.1 does not have.
 
 Done means that the broker has it. A broker gives it to who subscribes then, and to sessions that
@@ -30,19 +30,18 @@ from pydantic import AfterValidator, Field, model_validator
 from receiver.errors import Retry
 from receiver.event import Event
 from receiver.handlers.base import Context
-from receiver.handlers.cloudevent import Envelopes, Message, Shape
-from receiver.handlers.link import Link, end, within
+from receiver.handlers.brokers.cloudevent import Envelopes, Message, Shape
+from receiver.handlers.brokers.connection import Certificates, Link, end, within
+from receiver.handlers.brokers.connection import context as tls_context
+from receiver.handlers.brokers.topic import Form, Topic
 from receiver.handlers.settings import read
-from receiver.handlers.tls import Certificates
-from receiver.handlers.tls import context as tls_context
-from receiver.handlers.topic import Form, Topic
 
 if TYPE_CHECKING:
     import ssl
 
     from paho.mqtt.reasoncodes import ReasonCode
 
-    from receiver.handlers.mqtt_session import Session
+    from receiver.handlers.brokers.mqtt_session import Session
 
 NOBODY = 0x10
 """No matching subscribers
@@ -144,7 +143,7 @@ class Mqtt:
         return await session.publish(topic, message, retain=self._settings.retain)
 
     async def _connect(self) -> Session:
-        from receiver.handlers.mqtt_session import Session
+        from receiver.handlers.brokers.mqtt_session import Session
 
         given = self._settings
         session = Session(self._where, v5=given.version == "5", lost=self._link.drop)

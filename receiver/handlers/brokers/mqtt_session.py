@@ -19,8 +19,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from receiver.errors import GiveUp, Retry
-from receiver.handlers.cloudevent import Message
-from receiver.handlers.link import CONNECT, HEARTBEAT, reason
+from receiver.handlers.brokers.cloudevent import Message
+from receiver.handlers.brokers.connection import CONNECT, HEARTBEAT, reason
 
 IN_FLIGHT = 20
 """Messages on their way at once, unless the broker takes fewer."""

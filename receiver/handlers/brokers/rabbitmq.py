@@ -4,11 +4,11 @@
     use = "rabbitmq"
     url = "amqp://user:password@rabbit.example:5672/vhost"      # amqps:// for TLS
     exchange = "wavehook"
-    routing_key = "{type}"                  # see `receiver.handlers.topic`
+    routing_key = "{type}"                  # see `receiver.handlers.brokers.topic`
     queue = "videos"                        # without an exchange: goes straight to this queue
     declare = true                          # make what is not there
 
-The message is persistent and mandatory, its body a CloudEvent; see `receiver.handlers.cloudevent`.
+The message is persistent and mandatory, its body a CloudEvent; see `receiver.handlers.brokers.cloudevent`.
 `message_id` is the dispatch's key, for consumers that want to know an event again: RabbitMQ itself
 does not. With `declare`, the exchange is a durable topic, and the queue a durable quorum queue
 that gets all of it.
@@ -32,13 +32,20 @@ from pydantic import AfterValidator, Field, model_validator
 from receiver.errors import Retry
 from receiver.event import Event
 from receiver.handlers.base import Context
-from receiver.handlers.cloudevent import PREFIX, Envelopes, Message, Shape
+from receiver.handlers.brokers.cloudevent import PREFIX, Envelopes, Message, Shape
+from receiver.handlers.brokers.connection import (
+    CONNECT,
+    HEARTBEAT,
+    Certificates,
+    Link,
+    end,
+    reason,
+    within,
+)
+from receiver.handlers.brokers.connection import context as tls_context
+from receiver.handlers.brokers.topic import EXAMPLE, Form, Topic
 from receiver.handlers.envelope import happened_at, instant, plain, visible
-from receiver.handlers.link import CONNECT, HEARTBEAT, Link, end, reason, within
 from receiver.handlers.settings import read
-from receiver.handlers.tls import Certificates
-from receiver.handlers.tls import context as tls_context
-from receiver.handlers.topic import EXAMPLE, Form, Topic
 
 if TYPE_CHECKING:
     import ssl

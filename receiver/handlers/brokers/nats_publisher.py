@@ -18,8 +18,8 @@ from nats.errors import Error, MaxPayloadError
 from nats.js.errors import APIError, NotFoundError
 
 from receiver.errors import GiveUp, Retry
-from receiver.handlers.cloudevent import Message
-from receiver.handlers.link import CONNECT, HEARTBEAT, reason
+from receiver.handlers.brokers.cloudevent import Message
+from receiver.handlers.brokers.connection import CONNECT, HEARTBEAT, reason
 from submitter.prediction import JSON
 
 WINDOW = 15 * 60

@@ -15,8 +15,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from receiver.errors import GiveUp, Retry
-from receiver.handlers.cloudevent import Message
-from receiver.handlers.link import CONNECT
+from receiver.handlers.brokers.cloudevent import Message
+from receiver.handlers.brokers.connection import CONNECT
 from submitter.prediction import JSON
 
 POLL = 0.2

@@ -4,11 +4,11 @@
     use = "nats"
     url = "nats://nats.example:4222"        # a list for a cluster; user and password, or a token,
                                             # stand in it; tls:// for TLS
-    subject = "wavehook.{type}"             # see `receiver.handlers.topic`
+    subject = "wavehook.{type}"             # see `receiver.handlers.brokers.topic`
     stream = "WAVEHOOK"                     # refuse to be stored by any other
     create_stream = true                    # make it if it is not there
 
-The body is a CloudEvent; see `receiver.handlers.cloudevent`. `Nats-Msg-Id` is the dispatch's key:
+The body is a CloudEvent; see `receiver.handlers.brokers.cloudevent`. `Nats-Msg-Id` is the dispatch's key:
 what is sent again within the stream's duplicate window (2 minutes, unless the stream says
 otherwise) is not stored again. Done means that the stream has acknowledged it; the result is
 `{"stream": …, "seq": …, "duplicate": …}`.
@@ -27,19 +27,18 @@ from pydantic import AfterValidator, Field, model_validator
 from receiver.errors import Retry
 from receiver.event import Event
 from receiver.handlers.base import Context
-from receiver.handlers.cloudevent import Envelopes, Message, Shape
+from receiver.handlers.brokers.cloudevent import Envelopes, Message, Shape
+from receiver.handlers.brokers.connection import Certificates, Link, end, within
+from receiver.handlers.brokers.connection import context as tls_context
+from receiver.handlers.brokers.topic import EXAMPLE, Form, Topic
 from receiver.handlers.envelope import plain
-from receiver.handlers.link import Link, end, within
 from receiver.handlers.settings import SomeTexts, read
-from receiver.handlers.tls import Certificates
-from receiver.handlers.tls import context as tls_context
-from receiver.handlers.topic import EXAMPLE, Form, Topic
 from submitter.prediction import JSON
 
 if TYPE_CHECKING:
     import ssl
 
-    from receiver.handlers.nats_publisher import Publisher
+    from receiver.handlers.brokers.nats_publisher import Publisher
 
 # Visible ASCII without wildcards, in tokens; what begins with $ is the server's own.
 _FORM = Form(
@@ -150,7 +149,7 @@ class Nats:
         return await publisher.publish(subject, message, key)
 
     async def _open(self) -> Publisher:
-        from receiver.handlers.nats_publisher import Publisher
+        from receiver.handlers.brokers.nats_publisher import Publisher
 
         publisher = Publisher(self._where, self._settings.stream, self._link.drop)
         try:
