@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from receiver.handlers.chat.card import MAX_CARD
+from receiver.handlers.chat.teams import MAX_CARD
 
 _OUR_LINK = r"^\[(?:Video|Image|Audio|File)(?: \d+)?\]\(https?://\S+\)"
 

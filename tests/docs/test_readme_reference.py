@@ -24,9 +24,10 @@ from receiver.demo.story import Summary
 from receiver.demo.view import closing
 from receiver.errors import Rejected
 from receiver.event import PARKED, DispatchState, Event
-from receiver.handlers import apprise, command, discord, http, log, slack, teams, telegram
+from receiver.handlers import command, http, log
 from receiver.handlers.archive.handler import handler
-from receiver.handlers.chat.channel import Channel
+from receiver.handlers.chat import apprise, discord, slack, teams, telegram
+from receiver.handlers.chat.base import Channel
 from receiver.handlers.chat.message import Failure, Output
 from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.template import _SAMPLES, _values

@@ -11,14 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receiver.event import Dispatch, DispatchState, Event
-from receiver.handlers import apprise
 from receiver.handlers.base import Context
-from receiver.handlers.chat import blocks, card, embeds, entities
-from receiver.handlers.chat.link import link
+from receiver.handlers.chat import apprise, blocks, discord, teams, telegram
 from receiver.handlers.chat.message import Message, compose
 from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.template import Template
-from receiver.handlers.chat.text import clean, cost, cut, fitting, units, wide
+from receiver.handlers.chat.text import clean, cost, cut, fitting, link, units, wide
 from receiver.strict_json import Unreadable, parse
 from tests.chat import limits
 from tests.chat.samples import HOSTILE, MODEL, NOW, VIDEO
@@ -134,20 +132,20 @@ def test_any_event_makes_messages_within_the_limits(
     assert (words is None) == (template is None)
     limits.slack(blocks.payload(message, words, images=True))
     limits.slack(blocks.payload(message, None, images=False))
-    limits.teams(card.payload(message, words))
-    for limit in (entities.MAX_TEXT, entities.MAX_CAPTION):
-        limits.telegram(*entities.written(message, words, limit), limit)
+    limits.teams(teams.payload(message, words))
+    for limit in (telegram.MAX_TEXT, telegram.MAX_CAPTION):
+        limits.telegram(*telegram.written(message, words, limit), limit)
     for limit in (100, 4000):
         assert limits.utf16(apprise.text(message, words, limit)) <= limit
-    limits.discord(embeds.payload(message, None))
-    embed: dict[str, Any] = embeds.payload(message, words)["embeds"][0]
+    limits.discord(discord.payload(message, None))
+    embed: dict[str, Any] = discord.payload(message, words)["embeds"][0]
     assert limits.utf16(embed.get("description", "")) <= 4096
 
 
 @given(made=messages())
 def test_what_telegram_looks_through_is_our_own(made: tuple[Event, Message]) -> None:
     """F17: outside of code there are our words only, whatever the event holds."""
-    text, marks = entities.written(made[1], None, entities.MAX_TEXT)
+    text, marks = telegram.written(made[1], None, telegram.MAX_TEXT)
     bare = limits.outside(text, marks)
     assert not re.search(r"[@#$/<>*_`\[\]{}\\]", bare), bare
 
@@ -160,10 +158,10 @@ def test_a_cut_text_is_a_printable_line_within_its_limit(text: str, limit: int) 
     limits.printable(line)
     assert "\n" not in line
     assert line == " ".join(line.split())
-    for escape in (embeds.escape, blocks.escape, wide):
+    for escape in (discord.escape, blocks.escape, wide):
         short = escape(cut(line, limit // 2, cost(escape)))
         assert limits.utf16(short) <= limit // 2
-        assert not re.search(r"(?<!\\)(?:\\\\)*\\$", short) or escape is not embeds.escape
+        assert not re.search(r"(?<!\\)(?:\\\\)*\\$", short) or escape is not discord.escape
         assert not re.search(r"&(?!amp;|lt;|gt;)", short) or escape is not blocks.escape
 
 

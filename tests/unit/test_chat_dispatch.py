@@ -13,8 +13,8 @@ from receiver.dispatch.dispatcher import Dispatcher
 from receiver.event import DispatchState
 from receiver.handlers.archive.result import Archived, result_of
 from receiver.handlers.base import Installed
-from receiver.handlers.chat.channel import Channel
-from receiver.handlers.discord import Discord, Settings
+from receiver.handlers.chat.base import Channel
+from receiver.handlers.chat.discord import Discord, Settings
 from receiver.handlers.loading import install, load_section
 from receiver.handlers.routing import Route
 from receiver.stores.memory import MemoryStore

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from receiver.errors import Retry
+from receiver.handlers.chat.http import Answer, Sender, amount, named, refused
 from receiver.handlers.chat.media import Media, Reader, Unfit, multipart
-from receiver.handlers.chat.sending import Answer, Sender, amount, named, refused
 from submitter.content import kind
 from tests.chat.samples import NOW
 from tests.chat.service import MP4, Request

@@ -8,10 +8,9 @@ import pytest
 
 from receiver.event import Dispatch, DispatchState, Event
 from receiver.handlers.archive.result import Archived, result_of
-from receiver.handlers.chat.link import link
-from receiver.handlers.chat.message import compose, lookup
+from receiver.handlers.chat.message import advice, compose, day, lookup, meaning, span
 from receiver.handlers.chat.settings import ChatSettings
-from receiver.handlers.chat.words import advice, day, meaning, span
+from receiver.handlers.chat.text import link
 from submitter.errors import MEANINGS
 from tests.chat.samples import MODEL, NOW, PICTURES, VIDEO, event, failed, kept, lost, message, run
 

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from receiver.event import Dispatch, DispatchState
-from receiver.handlers import apprise
-from receiver.handlers.chat import blocks, card, embeds, entities
+from receiver.handlers.chat import apprise, blocks, discord, teams, telegram
 from receiver.handlers.chat.message import Message
 from receiver.handlers.chat.template import Template
 from receiver.handlers.chat.text import Span
@@ -29,7 +28,7 @@ def slack(message: Message, words: list[Span] | None = None) -> Any:
 
 
 def telegram(message: Message, words: list[Span] | None = None) -> Any:
-    text, marks = entities.written(message, words, entities.MAX_TEXT)
+    text, marks = telegram.written(message, words, telegram.MAX_TEXT)
     return {"text": text.split("\n"), "entities": marks}
 
 
@@ -39,8 +38,8 @@ def mail(message: Message, words: list[Span] | None = None) -> Any:
 
 CHANNELS: dict[str, Callable[..., Any]] = {
     "slack": slack,
-    "discord": embeds.payload,
-    "teams": card.payload,
+    "discord": discord.payload,
+    "teams": teams.payload,
     "telegram": telegram,
     "apprise": mail,
 }
@@ -75,12 +74,12 @@ def valid(channel: str, message: Message, words: list[Span] | None) -> None:
             for images in (True, False):
                 limits.slack(blocks.payload(message, words, images=images))
         case "discord":
-            limits.discord(embeds.payload(message, words))
+            limits.discord(discord.payload(message, words))
         case "teams":
-            limits.teams(card.payload(message, words))
+            limits.teams(teams.payload(message, words))
         case "telegram":
-            for limit in (entities.MAX_TEXT, entities.MAX_CAPTION):
-                limits.telegram(*entities.written(message, words, limit), limit)
+            for limit in (telegram.MAX_TEXT, telegram.MAX_CAPTION):
+                limits.telegram(*telegram.written(message, words, limit), limit)
         case _:
             for limit in (140, 2000):
                 assert limits.utf16(apprise.text(message, words, limit)) <= limit
@@ -140,7 +139,7 @@ def test_nothing_of_others_acts_in_slacks_own_marks() -> None:
 @pytest.mark.parametrize("words", [None, TEMPLATE.render(SAMPLES["hostile"], event())])
 def test_telegram_looks_for_nothing_in_what_is_of_others(words: list[Span] | None) -> None:
     """F17: it stands in code, where mentions, commands, links and tags are plain text."""
-    text, marks = entities.written(SAMPLES["hostile"], words, entities.MAX_TEXT)
+    text, marks = telegram.written(SAMPLES["hostile"], words, telegram.MAX_TEXT)
     assert "@everyone" in text
     bare = limits.outside(text, marks)
     for bad in ("@", "evil", "script", "/", "#"):
@@ -149,11 +148,11 @@ def test_telegram_looks_for_nothing_in_what_is_of_others(words: list[Span] | Non
 
 def test_nothing_of_others_is_markdown_in_a_card() -> None:
     """F17: text runs only; a template's own block has the wide letters that look alike."""
-    made = card.payload(SAMPLES["hostile"], None)
+    made = teams.payload(SAMPLES["hostile"], None)
     kinds = {each["type"] for each in made["attachments"][0]["content"]["body"]}
     assert kinds == {"RichTextBlock"}
     words = TEMPLATE.render(SAMPLES["hostile"], event())
-    body = card.payload(SAMPLES["hostile"], words)["attachments"][0]["content"]["body"]
+    body = teams.payload(SAMPLES["hostile"], words)["attachments"][0]["content"]["body"]
     [block] = [each for each in body if each["type"] == "TextBlock"]
     assert "**bold" not in block["text"]
     assert "](https" not in block["text"]
@@ -172,7 +171,7 @@ def test_the_operators_own_markup_stays() -> None:
 def test_a_card_that_is_too_large_counts_what_it_leaves_out() -> None:
     """Pictures with long URLs: as many as fit into 28 KB."""
     long = [f"https://cdn.example.com/{n}.png?{'s' * 1900}" for n in range(10)]
-    payload = card.payload(SAMPLES["many-pictures"], None)
+    payload = teams.payload(SAMPLES["many-pictures"], None)
     assert "and 6 more" in json.dumps(payload)
     error = "\u6f22" * 300
     dead = {
@@ -180,7 +179,7 @@ def test_a_card_that_is_too_large_counts_what_it_leaves_out() -> None:
         for name in ("a", "b", "c", "d", "e")
     }
     huge = event(outputs=long, input={"prompt": "\U0001f980" * 500}, model=error)
-    payload = card.payload(message(huge, run(earlier=dead), prompt=1000), None)
+    payload = teams.payload(message(huge, run(earlier=dead), prompt=1000), None)
     limits.teams(payload)
     assert len(payload["attachments"][0]["content"]["actions"]) == 5
     assert "and 5 more" in json.dumps(payload)

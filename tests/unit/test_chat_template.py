@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from receiver.errors import SettingsError
-from receiver.handlers import discord
-from receiver.handlers.chat.embeds import escape
+from receiver.handlers.chat import discord
+from receiver.handlers.chat.discord import escape
 from receiver.handlers.chat.template import FILTERS, MAX_RENDERED, Template, Unfit
 from receiver.handlers.chat.text import Span, join
 from tests.chat.samples import VIDEO, event, failed, message

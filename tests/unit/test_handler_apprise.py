@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import Retry, SettingsError
-from receiver.handlers.apprise import Apprise, Settings, create, room, text
+from receiver.handlers.chat.apprise import Apprise, Settings, create, room, text
 from tests.chat import limits
 from tests.chat.samples import HOSTILE, SAMPLES, event, kept, lost, run
 from tests.chat.service import Answer, Service, Time, serving

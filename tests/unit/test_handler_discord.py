@@ -11,7 +11,7 @@ import pytest
 
 from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
-from receiver.handlers.discord import Discord, Settings, create
+from receiver.handlers.chat.discord import Discord, Settings, create
 from submitter.prediction import JSON
 from tests.chat.samples import event, failed, kept, lost, run
 from tests.chat.service import MP4, PNG, Answer, Request, Service, Time, serving

@@ -11,7 +11,7 @@ import pytest
 
 from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
-from receiver.handlers.slack import Settings, Slack, create
+from receiver.handlers.chat.slack import Settings, Slack, create
 from tests.chat.samples import event, lost, run
 from tests.chat.service import MP4, PNG, Answer, Request, Service, Time, serving
 

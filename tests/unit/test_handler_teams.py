@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import GiveUp, Retry, SettingsError
-from receiver.handlers.teams import Settings, Teams, create
+from receiver.handlers.chat.teams import Settings, Teams, create
 from tests.chat import limits
 from tests.chat.samples import event, kept, run
 from tests.chat.service import Answer, Service, Time, serving

@@ -11,7 +11,7 @@ import pytest
 
 from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
-from receiver.handlers.telegram import Settings, Telegram, create
+from receiver.handlers.chat.telegram import Settings, Telegram, create
 from tests.chat import limits
 from tests.chat.samples import HOSTILE, event, run
 from tests.chat.service import MP4, PNG, Answer, Request, Service, Time, serving

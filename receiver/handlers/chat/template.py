@@ -18,9 +18,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from receiver.event import Event
-from receiver.handlers.chat.link import Link
 from receiver.handlers.chat.message import Failure, Message, Output
-from receiver.handlers.chat.text import Span, clean
+from receiver.handlers.chat.text import Link, Span, clean
 
 if TYPE_CHECKING:
     from jinja2 import nodes

@@ -3,12 +3,21 @@
 Prompts, errors, model names and ids come from strangers. What would act in a chat is taken from
 them in two steps: `clean` here, for all services alike, and each service's own escaping, or a
 place where it reads no markup (F17).
+
+URLs of results, made fit to stand in any service's markup.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
+
+import httpx
+
+from receiver.errors import Refused
+from receiver.safe_http import check_url
 
 Cost = Callable[[str], int]
 """How many units of a service's limit a text takes."""
@@ -123,3 +132,38 @@ def put(lines: Sequence[tuple[int, str]], last: Sequence[str], more: int, limit:
     more += len(last) - sum(place >= len(lines) for place in kept)
     shown = [every[place][1] for place in kept]
     return "\n".join([*shown, f"and {more} more"] if more else shown)
+
+
+MAX_LINK = 2000
+"""Characters; every service takes a URL of this length, and no longer one is linked."""
+
+_PLACE = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._~:/?#@!$&+,;=%-]")
+
+
+class Link(str):
+    """A URL that no markup can be broken out of: visible ASCII, no quotes, brackets or pipes."""
+
+    __slots__ = ()
+
+
+def link(url: str) -> Link | None:
+    """Read a URL; None where it is none for a person to open."""
+    try:
+        parsed = httpx.URL(url)
+        check_url(parsed)
+    except (httpx.InvalidURL, Refused):
+        return None
+    place = parsed.netloc.decode("ascii")
+    if not _PLACE.fullmatch(place):
+        return None
+    # A fragment says nothing to a server.
+    path = _UNSAFE.sub(lambda found: quote(found[0]), parsed.raw_path.decode("ascii"))
+    text = f"{parsed.scheme}://{place}{path}"
+    return Link(text) if len(text) <= MAX_LINK else None
+
+
+def ending(url: str) -> str:
+    """The ending of the file that a URL names, in lower case, such as `mp4`."""
+    path = url.partition("?")[0].partition("#")[0]
+    return path.rpartition("/")[2].rpartition(".")[2].lower()

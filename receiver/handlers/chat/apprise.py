@@ -25,10 +25,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field
 
 from receiver.errors import Retry
-from receiver.handlers.chat.channel import Channel, Post
+from receiver.handlers.chat.base import Channel, Post, start
 from receiver.handlers.chat.message import Message
 from receiver.handlers.chat.settings import ChatSettings
-from receiver.handlers.chat.start import start
 from receiver.handlers.chat.template import Template
 from receiver.handlers.chat.text import join, put, units, wide
 from receiver.handlers.settings import SomeTexts
