@@ -34,13 +34,13 @@ from typing import Annotated, Any
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from receiver.addresses import Allowed
 from receiver.errors import GiveUp, Refused, Retry
 from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.envelope import encode, plain
 from receiver.handlers.settings import SomeTexts, Texts, read
-from receiver.safe_http import check_url, client, reach
+from receiver.outbound.addresses import Allowed
+from receiver.outbound.client import check_url, client, reach
 from submitter.retry_after import retry_after
 
 _AGAIN = frozenset({408, 409, 425, 429})

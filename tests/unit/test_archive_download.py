@@ -13,7 +13,7 @@ from receiver.handlers.archive.disk import Disk, DiskPart
 from receiver.handlers.archive.download import PACE, Doubtful, Download
 from receiver.handlers.archive.names import Name, Template
 from receiver.handlers.archive.storage import OURS
-from receiver.safe_http import client
+from receiver.outbound.client import client
 from tests.submitter.misbehaving import Misbehaviour, Server, hanging, saying
 from tests.unit.outputs import (
     LARGE,

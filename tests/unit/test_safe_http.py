@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from receiver.errors import Refused
-from receiver.safe_http import client, reach
+from receiver.outbound.client import client, reach
 
 Answer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.addresses import Allowed, inside
+from receiver.outbound.addresses import Allowed, inside
 
 NAT64 = ip_network("64:ff9b::/96")
 

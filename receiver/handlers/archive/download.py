@@ -14,7 +14,7 @@ import httpx
 from receiver.errors import GiveUp, Refused, Retry
 from receiver.handlers.archive.content import SNIFFED
 from receiver.handlers.archive.storage import Part
-from receiver.safe_http import check_url
+from receiver.outbound.client import check_url
 from submitter.retry_after import retry_after
 
 BLOCK = 2**19

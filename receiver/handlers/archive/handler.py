@@ -40,7 +40,6 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from receiver.addresses import Allowed
 from receiver.errors import GiveUp, Refused, Retry, SettingsError
 from receiver.event import Event
 from receiver.handlers.archive.download import BLOCK, Doubtful, Download
@@ -52,7 +51,8 @@ from receiver.handlers.base import Context
 from receiver.handlers.envelope import moment
 from receiver.handlers.retry import describe
 from receiver.handlers.settings import Limit, SomeTexts, Texts, read
-from receiver.safe_http import check_url, client
+from receiver.outbound.addresses import Allowed
+from receiver.outbound.client import check_url, client
 from receiver.units import size
 from submitter.prediction import JSON, Status
 from submitter.schedule import KEPT

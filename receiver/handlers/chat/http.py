@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from receiver.errors import GiveUp, Refused, Retry
-from receiver.safe_http import client, reach
+from receiver.outbound.client import client, reach
 from receiver.strict_json import Unreadable, parse
 from submitter.prediction import JSON
 from submitter.retry_after import LONGEST, retry_after

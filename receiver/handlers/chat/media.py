@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from receiver.errors import Refused
-from receiver.safe_http import client
+from receiver.outbound.client import client
 from submitter.content import Kind, kind
 
 _SHOWN = ("video", "image", "audio")

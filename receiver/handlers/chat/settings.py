@@ -14,10 +14,10 @@ from pydantic import (
     StringConstraints,
 )
 
-from receiver.addresses import Allowed
 from receiver.errors import Refused
 from receiver.handlers.settings import Texts
-from receiver.safe_http import check_url
+from receiver.outbound.addresses import Allowed
+from receiver.outbound.client import check_url
 from receiver.units import size
 
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 
 from receiver.errors import Refused
-from receiver.safe_http import check_url
+from receiver.outbound.client import check_url
 
 Cost = Callable[[str], int]
 """How many units of a service's limit a text takes."""

@@ -20,8 +20,8 @@ from typing import Any, cast
 import httpcore
 import httpx
 
-from receiver.addresses import Address, Allowed, inside
 from receiver.errors import Refused
+from receiver.outbound.addresses import Address, Allowed, inside
 from submitter.quiet_url import quieten
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
