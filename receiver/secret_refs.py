@@ -77,7 +77,6 @@ def fetch(written: str, environ: Mapping[str, str], folder: Path) -> str | None:
         raise ValueError(f"expected a {'path' if kind == 'file' else 'name'} after {kind}:")
     if kind == "ssm":
         # It brings boto3.
-        pass
 
         text = parameter(rest)
     else:

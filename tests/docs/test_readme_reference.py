@@ -25,7 +25,7 @@ from receiver.demo.view import closing
 from receiver.errors import Rejected
 from receiver.event import PARKED, DispatchState, Event
 from receiver.handlers import command, http, log
-from receiver.handlers.archive.handler import handler
+from receiver.handlers.archive import handler
 from receiver.handlers.chat import apprise, discord, slack, teams, telegram
 from receiver.handlers.chat.base import Channel
 from receiver.handlers.chat.message import Failure, Output

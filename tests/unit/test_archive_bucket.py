@@ -20,8 +20,9 @@ from moto.server import ThreadedMotoServer
 from obstore.store import MemoryStore, from_url
 
 from receiver.errors import GiveUp, Retry
+from receiver.handlers.archive import bucket as bucket_module
 from receiver.handlers.archive.bucket import Bucket, BucketPart
-from receiver.handlers.archive.handler import Archive, bucket, open_root
+from receiver.handlers.archive.handler import Archive, open_root
 from receiver.handlers.archive.names import Name, Template
 from receiver.handlers.archive.storage import OURS, Root, Taken
 from submitter.content import UNKNOWN
@@ -345,10 +346,10 @@ async def test_what_is_not_there_is_removed_already() -> None:
 
 async def test_an_upload_that_cannot_be_taken_back_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """F40: a shutdown does not wait for a bucket that does not answer."""
-    monkeypatch.setattr(bucket, "ABORT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(bucket_module, "ABORT_TIMEOUT_S", 0.05)
     async with giving(hanging) as server:
         part = await begun(standing_in(server), MP4, EARLY)
-        part._upload = bucket.Upload(part._bucket.store, "x", UNKNOWN, 2**20)
+        part._upload = bucket_module.Upload(part._bucket.store, "x", UNKNOWN, 2**20)
         await part._upload.put(bytes(2**21))
         await server.came.wait()
         upload = part._upload

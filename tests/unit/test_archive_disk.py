@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from receiver.handlers.archive import disk as disk_module
 from receiver.handlers.archive.disk import LEFTOVER, Disk, DiskPart, Folder
-from receiver.handlers.archive.handler import disk
 from receiver.handlers.archive.names import Name, Template
 from receiver.handlers.archive.storage import OURS, Taken
 from tests import needed
@@ -139,7 +139,7 @@ async def test_a_part_of_before_a_power_cut_begins_anew(
     """F25: nobody knows what of it has come to the disk."""
     killed = await part(tmp_path, LARGE[: 2 * 2**20])
     os.close(killed._file)
-    monkeypatch.setattr(disk, "_boot", lambda: "another start")
+    monkeypatch.setattr(disk_module, "_boot", lambda: "another start")
     resumed = await Disk(tmp_path).part(KEY, NAME)
     assert (resumed.etag, resumed.content.size) == (None, 0)
     await resumed.close()
@@ -148,13 +148,13 @@ async def test_a_part_of_before_a_power_cut_begins_anew(
 def test_a_start_of_the_machine_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for every process; where there is none, no part is ever gone on with."""
     needed.linux()
-    assert disk._boot() == disk._boot.__wrapped__()
+    assert disk_module._boot() == disk_module._boot.__wrapped__()
 
     def refuse(*_: Any, **__: Any) -> str:
         raise FileNotFoundError
 
     monkeypatch.setattr(Path, "read_text", refuse)
-    assert len({disk._boot.__wrapped__() for _ in range(3)}) == 3
+    assert len({disk_module._boot.__wrapped__() for _ in range(3)}) == 3
 
 
 async def test_a_part_that_is_closed_is_gone_on_with_from_its_end(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ async def test_a_note_that_does_not_fit_is_not_believed(
     tmp_path: Path, note: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A part that is shorter than was noted, or whose note was lost, begins anew."""
-    monkeypatch.setattr(disk, "_boot", lambda: "here")
+    monkeypatch.setattr(disk_module, "_boot", lambda: "here")
     await (await part(tmp_path, LARGE[:5000])).close()
     path = tmp_path / OURS / f"{KEY}.json"
     path.unlink() if note is None else path.write_text(note)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from receiver.errors import SettingsError
+from receiver.handlers.archive import handler
 from receiver.handlers.archive.bucket import Bucket
-from receiver.handlers.archive.handler import Archive, Settings, create, handler
+from receiver.handlers.archive.handler import Archive, Settings, create
 from receiver.handlers.loading import load_section
 from receiver.handlers.retry import Backoff
 from tests.unit.outputs import files

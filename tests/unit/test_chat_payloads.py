@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from receiver.event import Dispatch, DispatchState
-from receiver.handlers.chat import apprise, blocks, discord, teams, telegram
+from receiver.handlers.chat import apprise, blocks, discord, teams
+from receiver.handlers.chat import telegram as telegram_module
 from receiver.handlers.chat.message import Message
 from receiver.handlers.chat.template import Template
 from receiver.handlers.chat.text import Span
@@ -28,7 +29,7 @@ def slack(message: Message, words: list[Span] | None = None) -> Any:
 
 
 def telegram(message: Message, words: list[Span] | None = None) -> Any:
-    text, marks = telegram.written(message, words, telegram.MAX_TEXT)
+    text, marks = telegram_module.written(message, words, telegram_module.MAX_TEXT)
     return {"text": text.split("\n"), "entities": marks}
 
 
