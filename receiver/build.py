@@ -19,13 +19,13 @@ from receiver.api_client import Asking, calls_of
 from receiver.config import Settings, read
 from receiver.database import ledger_of, open_store, seal_of
 from receiver.dispatch.dispatcher import Dispatcher
-from receiver.draining import Draining
 from receiver.errors import SettingsError
-from receiver.following import Follower
 from receiver.handlers.base import Installed
 from receiver.intake import Intake
-from receiver.reconciling import Door, background
-from receiver.results import Results
+from receiver.results.drain_round import Draining
+from receiver.results.ledger_sync import Follower
+from receiver.results.long_poll import Results
+from receiver.results.reconcile import Door, background
 from receiver.source_keys import sources_of
 from receiver.sources.insecure import Insecure
 from receiver.stores.base import Store

@@ -11,7 +11,7 @@ import structlog
 
 from receiver import build
 from receiver.config import read
-from receiver.draining import Draining
+from receiver.results.drain_round import Draining
 from receiver.telemetry.log import configure
 from receiver.web.lifecycle import Lifecycle
 

@@ -28,7 +28,7 @@ from submitter.schedule import KEPT
 
 if TYPE_CHECKING:
     from receiver.config import Settings
-    from receiver.reconciling import Door
+    from receiver.results.reconcile import Door
     from submitter.findings import Report
     from submitter.ledger.base import Entry, Ledger
     from submitter.reconcile import Reconciler
@@ -146,7 +146,7 @@ def reconcile(
 async def _run(settings: Settings, *, history: bool, dry_run: bool) -> Counts:
     from receiver.api_client import calls_of
     from receiver.build import door_of
-    from receiver.reconciling import reconciler
+    from receiver.results.reconcile import reconciler
     from submitter.errors import SubmitterError
     from submitter.ledger.base import State
 

@@ -22,7 +22,7 @@ from starlette.types import Receive
 from receiver.errors import StoreError, StoreUnavailable
 from receiver.event import Event
 from receiver.handlers.retry import describe
-from receiver.results import Results
+from receiver.results.long_poll import Results
 from receiver.sources.base import MAX_ID
 from receiver.telemetry import Details, Hook
 from receiver.web.admin import Admin

@@ -15,13 +15,13 @@ import pytest
 import structlog
 
 from receiver.dispatch.dispatcher import Dispatcher
-from receiver.draining import Draining
 from receiver.errors import Retry, SettingsError, StoreUnavailable
 from receiver.event import DispatchState, Event
 from receiver.handlers.base import Context, Installed
 from receiver.handlers.routing import Route
 from receiver.intake import Intake
-from receiver.reconciling import Door
+from receiver.results.drain_round import Draining
+from receiver.results.reconcile import Door
 from receiver.scheduled import drain
 from receiver.stores.memory import MemoryStore
 from receiver.stores.sqlite import SQLiteStore

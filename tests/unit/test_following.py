@@ -11,8 +11,8 @@ import pytest
 
 from receiver.errors import StoreUnavailable
 from receiver.event import Event, Receipt
-from receiver.following import Follower
 from receiver.intake import Accepted
+from receiver.results.ledger_sync import Follower
 from receiver.stores.memory import MemoryStore
 from receiver.telemetry import Details
 from receiver.telemetry.metrics import Metrics
@@ -367,7 +367,7 @@ async def test_what_is_too_much_is_told(
     store: Inbox, ledger: Ledger, told: list[Details], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F26: memory stays bounded, and what is passed over is a line in the log."""
-    monkeypatch.setattr("receiver.following.MOST", 2)
+    monkeypatch.setattr("receiver.results.ledger_sync.MOST", 2)
     follower = Follower(store, ledger, hooks=[told.append], waits=(60.0,))
     await intend(ledger, "another")
     for number in range(5):
@@ -389,7 +389,7 @@ async def test_old_pairs_of_contradictions_are_forgotten(
     store: Inbox, told: list[Details], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is remembered of them is bounded."""
-    monkeypatch.setattr("receiver.following.MOST", 1)
+    monkeypatch.setattr("receiver.results.ledger_sync.MOST", 1)
     follower = Follower(store, None, hooks=[told.append])
     for task in ("t1", "t2", "t1"):
         for status in ("completed", "failed"):

@@ -17,7 +17,7 @@ from receiver.errors import StoreUnavailable
 from receiver.event import Event, Origin, Receipt
 from receiver.handlers.routing import Route
 from receiver.intake import Accepted, Intake
-from receiver.reconciling import Door, Reconciling, background, reconciler
+from receiver.results.reconcile import Door, Reconciling, background, reconciler
 from receiver.stores.base import Plan
 from receiver.stores.memory import MemoryStore
 from receiver.telemetry import Details

@@ -11,7 +11,7 @@ import pytest
 
 from receiver.errors import StoreUnavailable
 from receiver.event import Event
-from receiver.results import Results
+from receiver.results.long_poll import Results
 from receiver.stores.base import Store
 from receiver.stores.memory import MemoryStore
 from receiver.stores.sqlite import SQLiteStore

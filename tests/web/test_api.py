@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import Event
-from receiver.results import Results
+from receiver.results.long_poll import Results
 from receiver.telemetry import Details
 from receiver.web.api import api_routes
 from tests.web.conftest import Build

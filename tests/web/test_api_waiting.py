@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 
 from receiver.errors import StoreUnavailable
 from receiver.intake import Intake
-from receiver.results import Results
+from receiver.results.long_poll import Results
 from receiver.stores.base import Store
 from receiver.stores.sqlite import SQLiteStore
 from receiver.web.api import api_routes
@@ -201,7 +201,7 @@ async def test_a_stop_of_the_results_ends_the_waits(receiver: Receiver) -> None:
     async with receiver.serving() as client:
         waits = [poll(client), poll(client, "", after=0)]
         await until(lambda: receiver.waiting == 2)
-        receiver.results.close()
+        receiver.results.long_poll.close()
         answers = await asyncio.gather(*waits)
 
     assert [answer.status_code for answer in answers] == [204, 200]

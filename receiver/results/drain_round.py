@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from receiver.dispatch.dispatcher import Dispatcher
 from receiver.handlers.retry import describe
-from receiver.reconciling import Door, reconciler
+from receiver.results.reconcile import Door, reconciler
 from receiver.stores.base import Store
 from receiver.telemetry import Details
 from submitter.errors import SubmitterError
