@@ -9,9 +9,9 @@ import base64
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from receiver import signing
 from receiver.errors import Unverified
 from receiver.event import Delivery, Event
+from receiver.sources import signing
 from receiver.sources.base import read_event, timely
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from receiver import signing
 from receiver.errors import Unverified
 from receiver.event import Delivery, Event
+from receiver.sources import signing
 from receiver.sources.base import read_event, timely
 
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from receiver.errors import Stale, Unverified
 from receiver.event import Delivery, Event
-from receiver.signing import hmac_fits
 from receiver.sources.header_hmac import HeaderHmac
 from receiver.sources.insecure import Insecure
+from receiver.sources.signing import hmac_fits
 from receiver.sources.standard import StandardWebhooks
 from receiver.sources.wavespeed import WaveSpeed
 
@@ -486,7 +486,7 @@ def test_every_key_and_signature_is_compared_in_constant_time(
     """F14: on bytes, by `compare_digest`, and as often whichever of them fits."""
     compared: list[tuple[object, object]] = []
 
-    monkeypatch.setattr("receiver.signing.hmac", _Noting(compared))
+    monkeypatch.setattr("receiver.sources.signing.hmac", _Noting(compared))
     keys = [b"a", b"b", b"c"]
     right = hmac.digest(keys[place], b"message", "sha256")
     assert hmac_fits(keys, b"message", [b"short", right, bytes(32)])
