@@ -62,7 +62,7 @@ async def there(settings: Settings) -> bool:
     path = settings.database_path
     if path is not None:
         return path.exists()
-    from receiver.stores.postgres_look import look
+    from receiver.stores.postgres import look
 
     found = await look(settings.database, settings.database_schema, pooler=settings.pooler)
     return found.version > 0

@@ -88,7 +88,7 @@ def _file(settings: Settings, path: Path) -> Finding:
 
 
 async def _server(settings: Settings) -> Finding:
-    from receiver.stores.postgres_look import look
+    from receiver.stores.postgres import look
 
     where = settings.database_place
     found = await look(settings.database, settings.database_schema, pooler=settings.pooler)

@@ -21,8 +21,8 @@ from receiver.errors import Retry, StoreUnavailable
 from receiver.event import Claim, Dead, Dispatch, Done, Outcome, Released, RetryAt
 from receiver.handlers.base import Installed
 from receiver.handlers.retry import describe
-from receiver.rate import spare
 from receiver.stores.base import Store
+from receiver.stores.rate_limit import spare
 from receiver.telemetry import Details, Hook
 
 SETTLE_PAUSE = 0.5

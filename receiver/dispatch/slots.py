@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from receiver.handlers.base import Installed
-from receiver.rate import NEVER, believed, free, spent
+from receiver.stores.rate_limit import NEVER, believed, free, spent
 
 
 class Lane:

@@ -14,8 +14,7 @@ import pytest
 from receiver.errors import StoreUnavailable
 from receiver.event import DispatchState, Done, Event, Released
 from receiver.stores.base import Plan, Store
-from receiver.stores.postgres import PostgresStore
-from receiver.stores.postgres_inbox import Inbox
+from receiver.stores.postgres import Inbox, PostgresStore
 from tests.contract.postgres_server import Server, until, waits
 from tests.contract.samples import CHAIN, DAY, LEASE, NOW, PLAN, claim, claim_one, event, only
 

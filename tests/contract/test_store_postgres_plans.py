@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from receiver.event import Dispatch, Done
-from receiver.stores.postgres_inbox import Inbox
+from receiver.stores.postgres import Inbox
 from receiver.stores.postgres_migrate import named
 from tests.contract.postgres_server import Server
 from tests.contract.samples import DAY, LEASE, NOW, PLAN, event

@@ -16,7 +16,7 @@ import pytest
 from receiver.errors import StoreUnavailable
 from receiver.stores.base import Store
 from receiver.stores.migrate import migrations
-from receiver.stores.postgres_inbox import Inbox
+from receiver.stores.postgres import Inbox
 from receiver.stores.sqlite import SQLiteStore
 from submitter.sql import split
 from tests.contract.postgres_schemas import connected

@@ -9,8 +9,7 @@ import pytest
 from receiver.event import Done, Event
 from receiver.stores import migrate
 from receiver.stores.base import Store
-from receiver.stores.sqlite import SQLiteStore
-from receiver.stores.sqlite_inbox import SQL
+from receiver.stores.sqlite import SQL, SQLiteStore
 from tests.contract.samples import DAY, NOW, PLAN, claim_one, event
 
 

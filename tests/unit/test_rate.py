@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.rate import NEVER, STEP, believed, free, spare, spent
+from receiver.stores.rate_limit import NEVER, STEP, believed, free, spare, spent
 
 NOW = 1_800_000_000.0
 
