@@ -32,9 +32,8 @@ from receiver.stores.base import Store
 from receiver.telemetry import Hook
 from receiver.telemetry.log import configure, log_hook, logger
 from receiver.telemetry.metrics import Metrics
-from receiver.web.api import api_routes
+from receiver.web.api import api_routes, drain_routes
 from receiver.web.app import create_app
-from receiver.web.drain import drain_routes
 from receiver.web.lifecycle import Lifecycle, Service
 from submitter.ledger.base import Ledger
 

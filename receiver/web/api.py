@@ -2,6 +2,15 @@
 
 Everything here needs the admin token. A purged event is still a result: its status is known, its
 prediction and context are null.
+
+`/api/drain`: a schedule has done what is due, where no process of ours goes on by itself.
+
+POST; and GET too, because one platform's schedule knows no other method
+(https://vercel.com/docs/cron-jobs). It needs the admin token.
+
+Who may use `/api`: whoever shows the admin token.
+
+The values of a query, checked.
 """
 
 from __future__ import annotations
@@ -10,8 +19,9 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hmac import compare_digest
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -25,10 +35,64 @@ from receiver.handlers.retry import describe
 from receiver.results.long_poll import Results
 from receiver.sources.base import MAX_ID
 from receiver.telemetry import Details, Hook
-from receiver.web.admin import Admin
 from receiver.web.lifecycle import Lifecycle
-from receiver.web.problem import LINE
-from receiver.web.query import WHOLE, Value, asked
+from receiver.web.middleware import LINE
+
+
+class Admin:
+    """Lets in by the token.
+
+    Args:
+        token: of the settings.
+    """
+
+    def __init__(self, token: str) -> None:
+        if not token:
+            raise ValueError("token: expected text; an empty one would let everybody in")
+        self._token = token.encode()
+
+    def admit(self, request: Request) -> None:
+        """Let a request in, or refuse it with 401."""
+        values = [value for name, value in request.scope["headers"] if name == b"authorization"]
+        scheme, _, token = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
+        if not (scheme.lower() == b"bearer" and compare_digest(token.strip(), self._token)):
+            title = "Expected the header Authorization: Bearer, with the receiver's admin token"
+            raise HTTPException(401, title, {"www-authenticate": "Bearer"})
+
+
+WHOLE = re.compile(r"[0-9]{1,18}")
+"""A number that every database can hold."""
+
+
+class Value(NamedTuple):
+    """What one value of a query may be."""
+
+    read: Callable[[str], float]
+    pattern: re.Pattern[str]
+    least: float
+    most: float
+    expected: str
+
+
+def asked(request: Request, values: Mapping[str, Value]) -> Mapping[str, float]:
+    """The values of a query, each of which may be left out.
+
+    Args:
+        request: with the query; what cannot be right is answered with 400.
+        values: all that may be asked with.
+    """
+    found: dict[str, float] = {}
+    for name, text in request.query_params.multi_items():
+        # A misspelt `wait` that is passed over would turn a long poll into a busy one.
+        if name not in values:
+            raise HTTPException(400, f"Query: expected nothing but {', '.join(values)}")
+        value = values[name]
+        number = value.read(text) if value.pattern.fullmatch(text) else -1
+        if name in found or not value.least <= number <= value.most:
+            raise HTTPException(400, f"{name}: expected {value.expected}, once")
+        found[name] = number
+    return found
+
 
 T = TypeVar("T")
 
@@ -175,3 +239,64 @@ def _shown(event: Event) -> dict[str, Any]:
 
 def _json(value: object) -> Response:
     return Response(json.dumps(value), media_type="application/json", headers=_NO_STORE)
+
+
+DEADLINE = 20.0
+"""Seconds where nothing else is asked for: less than any platform gives a request."""
+
+DRAIN_LIMIT = 1000
+"""Dispatches where nothing else is asked for."""
+
+Drain = Callable[[int, float], Awaitable[Mapping[str, int]]]
+"""Does what is due: dispatches at most, seconds at most; tells in numbers what it came to."""
+
+_VALUES: Mapping[str, Value] = MappingProxyType(
+    {
+        "deadline": Value(
+            float, re.compile(r"[0-9]{1,3}(\.[0-9]{1,3})?"), 0.001, 600, "seconds up to 600"
+        ),
+        "limit": Value(int, WHOLE, 1, 100_000, "a whole number from 1 to 100000"),
+    }
+)
+
+
+def drain_routes(
+    drain: Drain,
+    token: str,
+    lifecycle: Lifecycle,
+    *,
+    follow: Callable[[], Awaitable[object]] | None = None,
+    hooks: Sequence[Hook] = (),
+) -> list[BaseRoute]:
+    """The route of `/api/drain`, for `create_app`.
+
+    Args:
+        drain: does what is due.
+        token: the admin token.
+        lifecycle: opens the store at the first need.
+        follow: as `Ingest`.
+        hooks: are told where the store does not answer.
+    """
+    admin = Admin(token)
+
+    async def endpoint(request: Request) -> Response:
+        admin.admit(request)
+        values = asked(request, _VALUES)
+        limit, deadline = int(values.get("limit", DRAIN_LIMIT)), values.get("deadline", DEADLINE)
+        try:
+            await lifecycle.ensure()
+            done = await drain(limit, deadline)
+        except StoreError as error:
+            for hook in hooks:
+                hook(Details("store.failed", error=describe(error)))
+            title = "The store does not answer now; the receiver's log says why"
+            raise HTTPException(503, title, {"retry-after": f"{RETRY_AFTER}"}) from None
+        if follow is not None and not lifecycle.lasts:
+            await follow()
+        headers = {"cache-control": "no-store"}
+        return Response(json.dumps(done), media_type="application/json", headers=headers)
+
+    route = Route("/api/drain", endpoint, methods=["GET", "POST"])
+    # Who asks with HEAD wants nothing done.
+    route.methods = {"GET", "POST"}
+    return [route]

@@ -19,10 +19,9 @@ from receiver.stores.base import Store
 from receiver.telemetry import Details, Hook
 from receiver.telemetry.log import logger
 from receiver.web.health import Health, Overdue
-from receiver.web.ingest import Ingest
+from receiver.web.ingest import Ingest, SegmentRoute
 from receiver.web.lifecycle import Dispatcher, Lifecycle
 from receiver.web.middleware import Requests
-from receiver.web.route import SegmentRoute
 
 if TYPE_CHECKING:
     from receiver.telemetry.metrics import Metrics

@@ -15,8 +15,8 @@ from structlog.typing import FilteringBoundLogger
 
 from receiver.errors import SettingsError
 from receiver.telemetry.log import configure, logger
+from receiver.web.middleware import LINE, send_problem
 from receiver.web.one_loop import OneLoop
-from receiver.web.problem import LINE, send_problem
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -1,17 +1,25 @@
 """The ack path: a POST becomes a Delivery, and what `intake` says becomes a status.
 
 Raw ASGI without Request and Response objects: this is what the program exists for.
+
+One time limit for many reads at once, with one timer instead of one for each of them.
+
+All of them have the same limit, so they pass it in the order in which they began.
+
+The route of deliveries: as Starlette's, without a regular expression for each of them.
 """
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import CancelledError, Task, current_task
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from json.encoder import encode_basestring_ascii as quoted
 from time import perf_counter
 from typing import Any, cast
 
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from receiver.errors import (
     ApiUnavailable,
@@ -29,9 +37,51 @@ from receiver.handlers.retry import describe
 from receiver.intake import Accepted, Intake
 from receiver.telemetry import Details, Hook
 from receiver.telemetry.log import logger
-from receiver.web.deadline import Deadline
 from receiver.web.lifecycle import Lifecycle
-from receiver.web.problem import LINE, send_problem
+from receiver.web.middleware import LINE, send_problem
+
+
+class Deadline:
+    """Cancels the tasks that are still between `begin` and `end` after a while.
+
+    Args:
+        seconds: the limit.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._due: dict[asyncio.Task[Any], float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, task: asyncio.Task[Any]) -> None:
+        """Start the clock of a task that is about to wait."""
+        loop = task.get_loop()
+        self._due[task] = loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._sweep, loop)
+
+    def end(self, task: asyncio.Task[Any]) -> bool:
+        """Stop it; True where the task was cancelled by it, and the cancellation is undone."""
+        self._due.pop(task, None)
+        if task not in self._late:
+            return False
+        self._late.discard(task)
+        task.uncancel()
+        return True
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        while self._due:
+            task, due = next(iter(self._due.items()))
+            if due > now:
+                self._timer = loop.call_at(due, self._sweep, loop)
+                return
+            del self._due[task]
+            self._late.add(task)
+            task.cancel()
+
 
 RETRY_AFTER = 5
 """Seconds after which a sender should come again where nobody knows better."""
@@ -229,3 +279,31 @@ class Ingest:
         )
         for hook in self._hooks:
             hook(details)
+
+
+class SegmentRoute(Route):
+    """A route of a fixed prefix and named segments, each of them one or more characters.
+
+    Args:
+        prefix: such as `/webhooks/`.
+        names: of the segments that follow it.
+        endpoint: an ASGI app; gets the segments as `path_params`. Takes POST only.
+    """
+
+    def __init__(self, prefix: str, names: tuple[str, ...], endpoint: ASGIApp) -> None:
+        path = prefix + "/".join(f"{{{name}}}" for name in names)
+        super().__init__(path, endpoint, methods=["POST"])
+        self._prefix = prefix
+        self._names = names
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """See `starlette.routing.Route.matches`."""
+        if scope["type"] == "http":
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            if path.startswith(self._prefix):
+                parts = path[len(self._prefix) :].split("/")
+                if len(parts) == len(self._names) and all(parts):
+                    params = dict(zip(self._names, parts, strict=True))
+                    found = {"endpoint": self.endpoint, "path_params": params}
+                    return Match.FULL if scope["method"] == "POST" else Match.PARTIAL, found
+        return Match.NONE, {}

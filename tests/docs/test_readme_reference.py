@@ -38,7 +38,7 @@ from receiver.stores import postgres_link
 from receiver.stores.base import KEY_DAYS, Stats
 from receiver.telemetry import Details
 from receiver.telemetry.metrics import Metrics
-from receiver.web.problem import _TYPES
+from receiver.web.middleware import _TYPES
 from submitter import errors
 from submitter.prediction import TERMINAL
 from submitter.seal import MAX_CONTEXT

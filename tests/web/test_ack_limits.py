@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.types import Message
 
 from receiver.telemetry import Details
-from receiver.web import problem
+from receiver.web import middleware
 from tests.web.sending import (
     BODY,
     PATH,
@@ -95,7 +95,7 @@ async def test_a_sender_that_still_writes_sees_its_413(
     small: Starlette, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F8: after the answer the rest is read and forgotten, but not for ever."""
-    monkeypatch.setattr(problem, "LINGER", 0.01)
+    monkeypatch.setattr(middleware, "LINGER", 0.01)
     finishing, stuck = Connection([b"x" * 2000] * 5), Connection([b"x" * 2000, None])
 
     for connection in (finishing, stuck):

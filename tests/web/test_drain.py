@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 
 from receiver.errors import StoreUnavailable
 from receiver.telemetry import Details
-from receiver.web.drain import drain_routes
+from receiver.web.api import drain_routes
 from tests.web.conftest import Build
 from tests.web.sending import Answer, Inbox, request
 
