@@ -20,7 +20,7 @@ from submitter.errors import BadInput, NotFound, RateLimited, SubmitterError, Un
 from submitter.prediction import Prediction
 
 if TYPE_CHECKING:
-    from submitter.calls import Calls
+    from submitter.api.client import Calls
 
 FETCH_LIMIT = 20.0
 """Seconds that the API has to give the webhook secret at a start."""
@@ -41,7 +41,7 @@ def calls_of(settings: Settings) -> Calls:
     Raises:
         BadSettings: key or address cannot work.
     """
-    from submitter.calls import Calls
+    from submitter.api.client import Calls
 
     key = settings.api_key.get_secret_value() if settings.api_key else None
     return Calls(key, settings.base_url)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from submitter.api.models import Model, Price
     from submitter.catalogue.kling import (
         KlingImageToVideo,
         KlingStartEndFrame,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from submitter.ledger.base import Limits
     from submitter.ledger.memory import MemoryLedger
     from submitter.ledger.sqlite import SQLiteLedger
-    from submitter.offers import Model, Price
     from submitter.prediction import JSON, Prediction, Status
     from submitter.seal import Seal, Sealed
     from submitter.submission import Submission

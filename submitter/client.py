@@ -15,8 +15,8 @@ from uuid import uuid4
 
 import httpx
 
-from submitter import address
-from submitter.calls import Calls
+from submitter.api import urls
+from submitter.api.client import Calls
 from submitter.catalogue.kling import TypedInput
 from submitter.catalogue.live import Catalogue
 from submitter.ending import Ending, nothing_created
@@ -91,7 +91,7 @@ class WaveSpeed(Calls):
             clock=clock,
         )
         url = given.public_url if webhook_url is None else webhook_url
-        public_url = address.public_base(url) if url else None
+        public_url = urls.public_base(url) if url else None
         self._owned = ledger is None
         self._ledger = ledger or ledger_in(
             given.database_path,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from submitter.calls import Calls
+from submitter.api.client import Calls
 from submitter.delivering import ended
 from submitter.errors import StillRunning, Unavailable
 from submitter.ledger.base import Entry, Ledger, Result, State

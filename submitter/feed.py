@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
-from submitter.connection import tls
+from submitter.api.transport import tls
 from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Ledger, Result
 from submitter.prediction import JSON, Prediction

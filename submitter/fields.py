@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import cast
 
-from submitter.offers import Model
+from submitter.api.models import Model
 from submitter.prediction import JSON
 
 

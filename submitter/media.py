@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from submitter.api.requests import MAX_UPLOAD
 from submitter.content import JPEG, PNG, UNKNOWN, kind, pixels
 from submitter.errors import Fault
 from submitter.prediction import JSON
-from submitter.protocol import MAX_UPLOAD
 from submitter.strict import unfit, within
 
 MAX_TOGETHER = 2**30

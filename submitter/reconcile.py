@@ -11,7 +11,7 @@ import random as _random
 import time
 from collections.abc import Callable, Sequence
 
-from submitter.calls import Calls
+from submitter.api.client import Calls
 from submitter.delivering import Delivering, ended, words
 from submitter.errors import AuthFailed, NotFound, RateLimited, SubmitterError, Unavailable
 from submitter.findings import Deliver, Inbox, Report, Told

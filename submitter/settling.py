@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from submitter.calls import Calls
+from submitter.api.client import Calls
 from submitter.delivering import Delivering, ended
 from submitter.errors import (
     AuthFailed,

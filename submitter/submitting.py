@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
-from submitter import address, catalogue, protocol
-from submitter.calls import Calls
+from submitter import catalogue
+from submitter.api import requests, urls
+from submitter.api.client import Calls
 from submitter.catalogue.live import Catalogue
 from submitter.errors import (
     ApiError,
@@ -108,7 +109,7 @@ class Submitting:
                 is only that.
             BadSettings: a public URL or a seal is missing.
         """
-        no_model = protocol.model_fault(model)
+        no_model = requests.model_fault(model)
         faults = [*faults, *filter(None, [no_model, key_fault(key), cap_fault(max_cost)])]
         known = None if no_model else await self._models.model(model)
         schema = (known.schema if known else None) or {}
@@ -312,7 +313,7 @@ class Submitting:
             if context is not None:
                 how = "travels in the client's own webhook URL; leave `webhook` as it is"
                 raise BadInput([Fault("context", how)])
-            reason = address.url_fault(webhook) if webhook else None
+            reason = urls.url_fault(webhook) if webhook else None
             if reason:
                 raise BadInput([Fault("webhook", reason)])
             return webhook or None
@@ -333,6 +334,6 @@ class Submitting:
                     "is needed for a context: start `wavehook serve` once, which makes a key file "
                     "beside its database, or set the receiver's keys",
                 )
-            return address.webhook_url(self._public_url, None)
+            return urls.webhook_url(self._public_url, None)
         token = self._seal.seal(context, model=model, now=self._clock(), submission=key)
-        return address.webhook_url(self._public_url, token)
+        return urls.webhook_url(self._public_url, token)

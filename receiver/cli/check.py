@@ -312,7 +312,7 @@ def _seal(settings: Settings) -> Finding:
 
 
 def _public_url(settings: Settings) -> Finding:
-    from submitter.address import base_fault
+    from submitter.api.urls import base_fault
 
     url = settings.public_url
     if url is None:

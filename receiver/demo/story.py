@@ -31,7 +31,7 @@ from receiver.handlers.decorator import on
 from receiver.handlers.retry import Backoff
 from receiver.stores.base import Store
 from receiver.telemetry import Details
-from submitter.connection import tls
+from submitter.api.transport import tls
 from submitter.prediction import JSON
 
 OWN = "demo"

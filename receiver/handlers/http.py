@@ -41,7 +41,7 @@ from receiver.handlers.envelope import encode, plain
 from receiver.handlers.settings import SomeTexts, Texts, read
 from receiver.outbound.addresses import Allowed
 from receiver.outbound.client import check_url, client, reach
-from submitter.retry_after import retry_after
+from submitter.api.retry_after import retry_after
 
 _AGAIN = frozenset({408, 409, 425, 429})
 _DRAIN = 64 * 1024

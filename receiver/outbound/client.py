@@ -22,7 +22,7 @@ import httpx
 
 from receiver.errors import Refused
 from receiver.outbound.addresses import Address, Allowed, inside
-from submitter.quiet_url import quieten
+from submitter.api.transport import quieten
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Gives the addresses of a host name, for a port; raises OSError where it has none."""

@@ -21,7 +21,7 @@ from submitter.errors import SubmitterError
 from submitter.ledger.base import Ledger, Result
 
 if TYPE_CHECKING:
-    from submitter.calls import Calls
+    from submitter.api.client import Calls
 
 BRINGING = 0.5
 """The part of the time for results: handlers have the rest, however slow the API is."""

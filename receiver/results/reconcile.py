@@ -20,7 +20,7 @@ from submitter.ledger.base import Ledger
 from submitter.prediction import Prediction
 
 if TYPE_CHECKING:
-    from submitter.calls import Calls
+    from submitter.api.client import Calls
     from submitter.reconcile import Reconciler
 
 AGAIN = 30.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from submitter import protocol
+from submitter.api import requests
 from submitter.batch.batch import SENDERS, Batch
 from submitter.batch.inputs import read_rows
 from submitter.batch.prices import Prices
@@ -47,7 +47,7 @@ async def plan(
         Unavailable: there is a cap, and the API does not tell prices now.
         LedgerUnavailable: it cannot be read.
     """
-    if fault := protocol.model_fault(wanted.model):
+    if fault := requests.model_fault(wanted.model):
         raise BadInput([fault])
     name = str(wanted.out.resolve()) if wanted.name is None else wanted.name
     keys = Keys(name, wanted.model)

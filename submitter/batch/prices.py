@@ -8,9 +8,9 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from submitter.api.models import Price
 from submitter.errors import ApiError, AuthFailed, Unavailable
 from submitter.media import takes_files
-from submitter.offers import Price
 from submitter.prediction import JSON
 
 AT_ONCE = 8

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from submitter.api.models import Model
 from submitter.catalogue.inputs import check
 from submitter.errors import Fault
-from submitter.offers import Model
 
 __all__ = ["Fault", "builtin", "builtin_model", "builtin_models", "check"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from submitter.api.models import Model
 from submitter.catalogue.schemas import MAX_SCHEMA
-from submitter.offers import Model
 from submitter.prediction import JSON
 
 MAX_MODELS = 10_000

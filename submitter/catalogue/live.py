@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from submitter.api.models import Model
 from submitter.catalogue import builtin_model, builtin_models
 from submitter.catalogue.cache import Cache, Listing, bounded
 from submitter.errors import RateLimited, SubmitterError, Unavailable
-from submitter.offers import Model
 
 FRESH = 3600.0
 """Seconds for which the API's list of models is believed."""

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from submitter import catalogue
+from submitter.api.models import Model
 from submitter.errors import BadSettings
-from submitter.offers import Model
 from submitter.prediction import JSON
 from submitter.printing import json_line, plain, tell_retries
 from submitter.settings import SubmitSettings
@@ -77,7 +77,7 @@ async def _known(given: SubmitSettings) -> tuple[list[Model], str]:
     if not (given.api_key or "").strip():
         own = filter(None, map(catalogue.builtin_model, catalogue.builtin_models()))
         return list(own), "Only the built-in models are known: WAVESPEED_API_KEY is not set"
-    from submitter.calls import Calls
+    from submitter.api.client import Calls
     from submitter.catalogue.live import Catalogue
 
     tell_retries()

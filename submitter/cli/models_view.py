@@ -7,8 +7,8 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
+from submitter.api.models import Model
 from submitter.media import takes_files
-from submitter.offers import Model
 from submitter.prediction import JSON
 from submitter.printing import plain
 

@@ -37,7 +37,7 @@ def result_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
         """
 
         async def ask(given: SubmitSettings) -> Prediction:
-            from submitter.calls import Calls
+            from submitter.api.client import Calls
 
             async with Calls(given.api_key, given.base_url) as calls:
                 return await calls.result(task_id)

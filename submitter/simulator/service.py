@@ -13,7 +13,7 @@ from typing import Self
 
 import httpx
 
-from submitter.connection import tls
+from submitter.api.transport import tls
 from submitter.simulator import answers, media
 from submitter.simulator.app import create_app
 from submitter.simulator.attempt import Attempt

@@ -17,7 +17,7 @@ import httpx
 
 from receiver.event import Attempt, Dispatch
 from receiver.stores.sqlite import SQLiteStore
-from submitter.connection import tls
+from submitter.api.transport import tls
 from tests.crash.work import NOTES
 from tests.nursery import NURSERY, Process, cold
 

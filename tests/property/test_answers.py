@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from submitter import answers
-from submitter.answers import Answer, Page, Place
+from submitter.api import responses
+from submitter.api.models import Model, Price
+from submitter.api.responses import Answer, Page, Place
 from submitter.errors import RateLimited, SubmitterError, TaskFailed, Unavailable
-from submitter.offers import Model, Price
 from submitter.prediction import Prediction, Status
 
 KEY = "5e2a3b7c9d1f4a6088b2c4d6e8f0a1b35e2a3b7c9d1f4a6088b2c4d6e8f0a1b3"
@@ -65,43 +65,43 @@ given_answers = st.builds(
 Read = Callable[[Answer], object]
 READERS: dict[str, tuple[Read, Callable[[Any], bool]]] = {
     "submission": (
-        lambda answer: answers.read_submission(answer, model="a/b", sent_at=NOW, now=NOW),
+        lambda answer: responses.read_submission(answer, model="a/b", sent_at=NOW, now=NOW),
         lambda value: isinstance(value, Prediction),
     ),
     "prediction": (
-        lambda answer: answers.read_prediction(answer, task_id="t1", now=NOW),
+        lambda answer: responses.read_prediction(answer, task_id="t1", now=NOW),
         lambda value: isinstance(value, Prediction) and value.id == "t1",
     ),
     "page": (
-        lambda answer: answers.read_page(answer, now=NOW),
+        lambda answer: responses.read_page(answer, now=NOW),
         lambda value: isinstance(value, Page) and len(value.predictions) <= value.size,
     ),
     "models": (
-        lambda answer: answers.read_models(answer, now=NOW),
+        lambda answer: responses.read_models(answer, now=NOW),
         lambda value: all(isinstance(each, Model) and each.id for each in value),
     ),
     "price": (
-        lambda answer: answers.read_price(answer, now=NOW),
+        lambda answer: responses.read_price(answer, now=NOW),
         lambda value: isinstance(value, Price) and value.price >= 0 and value.discounted >= 0,
     ),
     "balance": (
-        lambda answer: answers.read_balance(answer, now=NOW),
+        lambda answer: responses.read_balance(answer, now=NOW),
         lambda value: isinstance(value, float) and abs(value) < float("inf"),
     ),
     "place": (
-        lambda answer: answers.read_place(answer, now=NOW),
+        lambda answer: responses.read_place(answer, now=NOW),
         lambda value: isinstance(value, Place) and value.url.isascii(),
     ),
     "stored": (
-        lambda answer: answers.read_stored(answer, now=NOW),
+        lambda answer: responses.read_stored(answer, now=NOW),
         lambda value: value is None,
     ),
     "done": (
-        lambda answer: answers.read_done(answer, now=NOW),
+        lambda answer: responses.read_done(answer, now=NOW),
         lambda value: value is None,
     ),
     "secret": (
-        lambda answer: answers.read_secret(answer, now=NOW),
+        lambda answer: responses.read_secret(answer, now=NOW),
         lambda value: isinstance(value, str) and bool(value),
     ),
 }

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from submitter import calls as calls_module
-from submitter import connection
-from submitter.calls import Calls
-from submitter.connection import _wait
+from submitter.api import client as calls_module
+from submitter.api import transport
+from submitter.api.client import Calls
+from submitter.api.models import Price
+from submitter.api.transport import _wait
 from submitter.errors import (
     ApiError,
     AuthFailed,
@@ -26,7 +27,6 @@ from submitter.errors import (
     SubmitterError,
     Unavailable,
 )
-from submitter.offers import Price
 from submitter.settings import BASE_URL
 from tests.submitter.misbehaving import (
     Misbehaviour,
@@ -163,7 +163,7 @@ async def test_answers_without_what_was_asked_for(name: str) -> None:
 
 async def test_an_endless_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """F8: no more is read of an answer than the limit."""
-    monkeypatch.setattr(connection, "MAX_ANSWER", 2**21)
+    monkeypatch.setattr(transport, "MAX_ANSWER", 2**21)
     async with serving(endless) as server:
         with pytest.raises(Unavailable, match="longer than"):
             await ask("models", server)

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from submitter import connection
-from submitter.calls import Calls
+from submitter.api import transport
+from submitter.api.client import Calls
 from submitter.errors import (
     ApiError,
     BadInput,
@@ -140,7 +140,7 @@ async def test_the_whole_time_is_limited(way: Misbehaviour) -> None:
 
 async def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """F8: an answer that is too long is left, and is as good as none."""
-    monkeypatch.setattr(connection, "MAX_ANSWER", 2**21)
+    monkeypatch.setattr(transport, "MAX_ANSWER", 2**21)
     async with serving(endless) as server:
         with pytest.raises(SubmissionUnknown, match="longer than 2097152 bytes"):
             await post(server)
@@ -149,7 +149,7 @@ async def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.Monk
 
 async def test_a_small_answer_that_holds_a_huge_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """F8: what counts is the size of what is unpacked."""
-    monkeypatch.setattr(connection, "MAX_ANSWER", 2**21)
+    monkeypatch.setattr(transport, "MAX_ANSWER", 2**21)
     packed = gzip.compress(b" " * 2**25)
     async with serving(answering("200 OK", packed, "content-encoding: gzip\r\n")) as server:
         with pytest.raises(SubmissionUnknown, match="longer"):

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from submitter.calls import Calls
+from submitter.api.client import Calls
 from submitter.errors import AuthFailed, NotFound
 from submitter.simulator import Simulator
 from submitter.simulator.media import png

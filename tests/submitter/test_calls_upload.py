@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from submitter.calls import Calls
+from submitter.api.client import Calls
+from submitter.api.requests import MAX_UPLOAD, Api
 from submitter.errors import ApiError, AuthFailed, BadInput, SubmitterError, Unavailable
-from submitter.protocol import MAX_UPLOAD, Api
 from tests.submitter.misbehaving import (
     Misbehaviour,
     Received,

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from submitter.api.models import Model
 from submitter.catalogue import builtin_model, builtin_models, live
 from submitter.catalogue.cache import Cache, Listing, bounded
 from submitter.catalogue.live import Catalogue
 from submitter.catalogue.schemas import MAX_SCHEMA
 from submitter.errors import ApiError, AuthFailed, RateLimited, SubmitterError, Unavailable
-from submitter.offers import Model
 from submitter.prediction import JSON
 
 KLING = "kwaivgi/kling-v2.1-i2v-standard"

@@ -13,12 +13,12 @@ import rich.console
 import typer
 from typer.testing import CliRunner
 
+from submitter.api.models import Model
 from submitter.catalogue import builtin, builtin_models
 from submitter.catalogue.cache import Cache, Listing
 from submitter.cli import models_view
 from submitter.cli.models import models_command
 from submitter.errors import BadSettings
-from submitter.offers import Model
 from submitter.settings import SubmitSettings, from_environment
 
 KLING = "kwaivgi/kling-v2.1-i2v-standard"

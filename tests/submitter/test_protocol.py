@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from submitter import errors
-from submitter.address import public_base, url_fault, webhook_url
-from submitter.answers import Answer, Place
-from submitter.protocol import Api, Filters, put
+from submitter.api.requests import Api, Filters, put
+from submitter.api.responses import Answer, Place
+from submitter.api.urls import public_base, url_fault, webhook_url
 
 KLING = "kwaivgi/kling-v2.1-i2v-standard"
 API = Api("https://api.wavespeed.ai", "key-SECRET")
@@ -218,6 +218,6 @@ def test_reprs_show_nothing() -> None:
 
 def test_the_protocol_loads_no_http_client() -> None:
     """What builds requests and reads answers is of use to whoever has another client."""
-    code = "import submitter.protocol, submitter.answers, sys; print(*sys.modules)"
+    code = "import submitter.api.requests, submitter.api.responses, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & {"httpx", "stamina", "jsonschema", "cryptography"}

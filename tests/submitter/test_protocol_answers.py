@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from submitter import answers, errors
-from submitter.answers import Answer
+from submitter import errors
+from submitter.api import responses
+from submitter.api.responses import Answer
 from submitter.prediction import Prediction
 
 NOW = 1_772_356_368.0
@@ -22,11 +23,11 @@ def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) 
 
 
 def submitted(given: Answer) -> Prediction:
-    return answers.read_submission(given, model=KLING, sent_at=NOW - 1, now=NOW)
+    return responses.read_submission(given, model=KLING, sent_at=NOW - 1, now=NOW)
 
 
 def read(given: Answer) -> Prediction:
-    return answers.read_prediction(given, task_id="t1", now=NOW)
+    return responses.read_prediction(given, task_id="t1", now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +193,7 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
 )
 def test_the_secret_in_each_shape(body: Any) -> None:
     """The secret is found in all three shapes."""
-    assert answers.read_secret(answer(body), now=NOW) == "whsec_abc"
+    assert responses.read_secret(answer(body), now=NOW) == "whsec_abc"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_the_secret_in_each_shape(body: Any) -> None:
 def test_an_answer_without_a_secret(body: Any) -> None:
     """F15: an answer without a secret is an error, not an empty secret."""
     with pytest.raises(errors.ApiError, match="no webhook secret"):
-        answers.read_secret(answer(body), now=NOW)
+        responses.read_secret(answer(body), now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -214,24 +215,24 @@ def test_an_answer_without_a_secret(body: Any) -> None:
 )
 def test_a_page_in_each_shape(data: Any, size: int, ids: list[str]) -> None:
     """A page is a list, alone or as `items`; it counts what could not be read, too."""
-    page = answers.read_page(answer({"code": 200, "data": data}), now=NOW)
+    page = responses.read_page(answer({"code": 200, "data": data}), now=NOW)
     assert (page.size, [prediction.id for prediction in page.predictions]) == (size, ids)
 
 
 def test_an_answer_that_needs_to_hold_nothing() -> None:
     """An empty answer is as good as an envelope; an error in an envelope is one."""
-    answers.read_done(answer(b"", 204), now=NOW)
-    answers.read_done(answer(b" \n"), now=NOW)
-    answers.read_done(answer({"code": 200, "data": None}), now=NOW)
+    responses.read_done(answer(b"", 204), now=NOW)
+    responses.read_done(answer(b" \n"), now=NOW)
+    responses.read_done(answer({"code": 200, "data": None}), now=NOW)
     for body, status in (({"code": 404}, 200), (b"", 404)):
         with pytest.raises(errors.NotFound):
-            answers.read_done(answer(body, status), now=NOW)
+            responses.read_done(answer(body, status), now=NOW)
     with pytest.raises(errors.Unavailable):
-        answers.read_done(answer(b"<html>"), now=NOW)
+        responses.read_done(answer(b"<html>"), now=NOW)
 
 
 def test_a_storage_that_says_when() -> None:
     """F27: Retry-After of the storage is honoured as the API's is."""
     with pytest.raises(errors.Unavailable) as caught:
-        answers.read_stored(answer(b"", 503, {"retry-after": "5"}), now=NOW)
+        responses.read_stored(answer(b"", 503, {"retry-after": "5"}), now=NOW)
     assert caught.value.retry_after == 5.0

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from submitter.calls import Calls
+from submitter.api.client import Calls
 from submitter.errors import ApiError, LedgerUnavailable, Unavailable
 from submitter.findings import Found, Told
 from submitter.ledger.base import Entry, Ledger, Limits, Result, State

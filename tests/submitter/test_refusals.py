@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from submitter.api.responses import refusal
 from submitter.errors import ApiError, InsufficientBalance, RateLimited, SubmitterError, Unavailable
-from submitter.refusals import refusal
 
 NOW = 1_772_356_368.0
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from submitter.connection import tls
+from submitter.api.transport import tls
 from submitter.prediction import Prediction
 from submitter.simulator.app import create_app
 from submitter.simulator.book import Book

@@ -26,7 +26,7 @@ from receiver.scheduled import drain
 from receiver.stores.memory import MemoryStore
 from receiver.stores.sqlite import SQLiteStore
 from receiver.telemetry import Details
-from submitter.calls import Calls
+from submitter.api.client import Calls
 from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Entry, Intent, Limits, State
 from submitter.ledger.memory import MemoryLedger

@@ -21,7 +21,7 @@ from receiver.results.reconcile import Door, Reconciling, background, reconciler
 from receiver.stores.base import Plan
 from receiver.stores.memory import MemoryStore
 from receiver.telemetry import Details
-from submitter.calls import Calls
+from submitter.api.client import Calls
 from submitter.errors import LedgerUnavailable
 from submitter.findings import Found, Told
 from submitter.ledger.base import Intent, Limits, State

@@ -23,7 +23,7 @@ from receiver.errors import ApiUnavailable
 from receiver.event import Origin
 from receiver.intake import Intake
 from receiver.web.app import create_app
-from submitter.calls import Calls
+from submitter.api.client import Calls
 from submitter.errors import RateLimited
 from submitter.prediction import Prediction
 from submitter.simulator import Simulator

@@ -15,7 +15,7 @@ from receiver.errors import GiveUp, Refused, Retry
 from receiver.handlers.archive.content import SNIFFED
 from receiver.handlers.archive.storage import Part
 from receiver.outbound.client import check_url
-from submitter.retry_after import retry_after
+from submitter.api.retry_after import retry_after
 
 BLOCK = 2**19
 """Bytes that are handed on at once."""

@@ -20,8 +20,8 @@ import httpx
 from receiver.errors import GiveUp, Refused, Retry
 from receiver.outbound.client import client, reach
 from receiver.strict_json import Unreadable, parse
+from submitter.api.retry_after import LONGEST, retry_after
 from submitter.prediction import JSON
-from submitter.retry_after import LONGEST, retry_after
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from submitter.address import base_fault
-from submitter.answers import TASK_ID, Place
+from submitter.api.responses import TASK_ID, Place
+from submitter.api.urls import base_fault
 from submitter.errors import BadInput, BadSettings, Fault
 from submitter.prediction import JSON
 from submitter.strict import unfit

@@ -13,8 +13,10 @@ from typing import Self
 
 import httpx
 
-from submitter import answers, protocol
-from submitter.connection import Connection, Silence
+from submitter.api import requests, responses
+from submitter.api.models import Model, Price
+from submitter.api.requests import Api, Filters
+from submitter.api.transport import Connection, Silence
 from submitter.errors import (
     BadSettings,
     NotFound,
@@ -22,9 +24,7 @@ from submitter.errors import (
     SubmissionUnknown,
     Unavailable,
 )
-from submitter.offers import Model, Price
 from submitter.prediction import JSON, Prediction
-from submitter.protocol import Api, Filters
 from submitter.settings import BASE_URL
 
 MAX_PAGES = 10_000
@@ -106,7 +106,7 @@ class Calls:
             if answer.sent:
                 raise SubmissionUnknown(model, sent_at, answer.reason)
             raise Unavailable(f"{answer.reason}; nothing was created")
-        return answers.read_submission(answer, model=model, sent_at=sent_at, now=self._clock())
+        return responses.read_submission(answer, model=model, sent_at=sent_at, now=self._clock())
 
     async def result(self, task_id: str) -> Prediction:
         """Ask how a task stands; a failed task is an answer, no error.
@@ -119,7 +119,7 @@ class Calls:
             ApiError: the API refused, such as NotFound after 7 days.
             Unavailable: it did not answer in any of the tries.
         """
-        read = functools.partial(answers.read_prediction, task_id=task_id)
+        read = functools.partial(responses.read_prediction, task_id=task_id)
         return await self._connection.ask(self._api.result(task_id), read)
 
     async def result_now(self, task_id: str, *, timeout: float) -> Prediction | None:
@@ -137,7 +137,7 @@ class Calls:
         if isinstance(answer, Silence):
             return None
         try:
-            return answers.read_prediction(answer, task_id=task_id, now=self._clock())
+            return responses.read_prediction(answer, task_id=task_id, now=self._clock())
         except (Unavailable, RateLimited, NotFound):
             return None
 
@@ -173,7 +173,7 @@ class Calls:
         before: tuple[Prediction, ...] | None = None
         for number in range(1, MAX_PAGES + 1):
             request = self._api.history(number, page_size, filters)
-            page = await self._connection.ask(request, answers.read_page)
+            page = await self._connection.ask(request, responses.read_page)
             new = {task.id: task for task in page.predictions if task.id not in seen}
             seen.update(new)
             for prediction in new.values():
@@ -198,7 +198,7 @@ class Calls:
         """
         parts = range(0, len(task_ids), _DELETED_AT_ONCE)
         for request in [self._api.delete(task_ids[i : i + _DELETED_AT_ONCE]) for i in parts]:
-            await self._connection.ask(request, answers.read_done)
+            await self._connection.ask(request, responses.read_done)
 
     async def models(self) -> list[Model]:
         """Fetch every model that the API has.
@@ -207,7 +207,7 @@ class Calls:
             ApiError: the API refused.
             Unavailable: it did not answer in any of the tries.
         """
-        return await self._connection.ask(self._api.models(), answers.read_models)
+        return await self._connection.ask(self._api.models(), responses.read_models)
 
     async def price(self, model: str, input: Mapping[str, JSON]) -> Price:
         """Ask what a task would cost; asking is free.
@@ -217,7 +217,7 @@ class Calls:
             ApiError: the API refused.
             Unavailable: it did not answer in any of the tries.
         """
-        return await self._connection.ask(self._api.price(model, input), answers.read_price)
+        return await self._connection.ask(self._api.price(model, input), responses.read_price)
 
     async def balance(self) -> float:
         """Ask how much is left on the account, in USD; the cheapest way to try a key.
@@ -226,7 +226,7 @@ class Calls:
             ApiError: the API refused, such as AuthFailed.
             Unavailable: it did not answer in any of the tries.
         """
-        return await self._connection.ask(self._api.balance(), answers.read_balance)
+        return await self._connection.ask(self._api.balance(), responses.read_balance)
 
     async def upload(self, data: bytes, *, filename: str, content_type: str) -> str:
         """Put a file where models can read it, for 7 days.
@@ -248,8 +248,8 @@ class Calls:
             Unavailable: one of them did not answer in any of the tries.
         """
         request = self._api.upload(filename, len(data), content_type)
-        place = await self._connection.ask(request, answers.read_place)
-        await self._connection.ask(protocol.put(place, data), answers.read_stored)
+        place = await self._connection.ask(request, responses.read_place)
+        await self._connection.ask(requests.put(place, data), responses.read_stored)
         return place.download_url
 
     async def webhook_secret(self) -> str:
@@ -259,7 +259,7 @@ class Calls:
             ApiError: the API refused, such as AuthFailed.
             Unavailable: it did not answer in any of the tries.
         """
-        return await self._connection.ask(self._api.webhook_secret(), answers.read_secret)
+        return await self._connection.ask(self._api.webhook_secret(), responses.read_secret)
 
 
 @functools.cache

@@ -1,4 +1,7 @@
-"""The thin I/O around `protocol`: how requests reach the API, and what is made of silence."""
+"""The thin I/O around `protocol`: how requests reach the API, and what is made of silence.
+
+A URL that does not tell what is private in it.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,33 @@ from typing import Protocol, Self, TypeVar
 import httpx
 import stamina
 
-from submitter.answers import Answer
+from submitter.api.requests import Request
+from submitter.api.responses import Answer
 from submitter.errors import RateLimited, Unavailable
-from submitter.protocol import Request
-from submitter.quiet_url import quieten
+
+
+class QuietURL(httpx.URL):
+    """A URL whose text ends after the host: its path or query holds a token (F16).
+
+    httpx logs the URL of each request, and errors quote it; what is sent stays whole. Nobody
+    else's lines change, as they would by a filter on httpx's logger.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.netloc.decode('ascii')[:260]}"
+
+    def __repr__(self) -> str:
+        return f"QuietURL({str(self)!r})"
+
+    def join(self, url: httpx.URL | str) -> httpx.URL:
+        """As of any URL: upstream's goes by the text."""
+        return httpx.URL(self).join(url)
+
+
+async def quieten(request: httpx.Request) -> None:
+    """Make a request's URL quiet; a hook of httpx, which also sees each hop of a redirect."""
+    request.url = QuietURL(request.url)
+
 
 TIMEOUT = 60.0
 """Seconds for one question and its answer."""
@@ -49,7 +75,7 @@ class Reader(Protocol[T_co]):
     """Reads an answer, or raises."""
 
     def __call__(self, answer: Answer, *, now: float) -> T_co:
-        """See `submitter.answers`."""
+        """See `submitter.api.responses`."""
         ...
 
 
