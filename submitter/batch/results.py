@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from submitter.batch.row import Row, Standing
+from submitter.batch.rows import Row, Standing
 from submitter.errors import BadInput, Fault
 from submitter.ledger.base import OPEN, Entry, State
 from submitter.prediction import JSON, Status

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from submitter.batch.row import Standing
-from submitter.batch.wanted import Wanted
+from submitter.batch.plan import Wanted
+from submitter.batch.rows import Standing
 from submitter.cli.opening import run, tell, tell_model
 from submitter.cli.options import Context, Webhook, read_dollars, read_json
 from submitter.cli.progress import shown
@@ -124,7 +124,7 @@ def batch_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]
 
 
 async def _work(given: SubmitSettings, wanted: Wanted) -> Batch:
-    from submitter.batch.planning import plan, tell_rows
+    from submitter.batch.plan import plan, tell_rows
     from submitter.batch.results import write_results
     from submitter.client import WaveSpeed
 

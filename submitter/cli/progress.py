@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from submitter.batch.row import Standing
+from submitter.batch.rows import Standing
 from submitter.printing import plain
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from uuid import uuid4
 
 import typer
 
+from submitter.batch.rows import properties, read_field
 from submitter.cli.opening import run, tell, tell_model
 from submitter.cli.options import Context, Timeout, Webhook, read_dollars, read_json
 from submitter.cli.predictions import fields, show
 from submitter.errors import NotFound, SubmissionUnknown
-from submitter.fields import properties, read_field
 from submitter.prediction import JSON
 from submitter.printing import json_line, plain
 from submitter.settings import SubmitSettings

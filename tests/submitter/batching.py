@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from submitter.batch.batch import Batch
-from submitter.batch.planning import plan
+from submitter.batch.plan import Wanted, plan
 from submitter.batch.results import write_results
-from submitter.batch.wanted import Wanted
 from submitter.client import WaveSpeed
 from submitter.errors import SubmitterError
 from submitter.prediction import JSON, Prediction

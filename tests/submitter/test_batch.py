@@ -12,9 +12,8 @@ import pytest
 from cryptography.fernet import Fernet
 
 from submitter.batch.batch import SENDERS
-from submitter.batch.planning import plan
-from submitter.batch.row import Standing
-from submitter.batch.wanted import Wanted
+from submitter.batch.plan import Wanted, plan
+from submitter.batch.rows import Standing
 from submitter.client import WaveSpeed
 from submitter.errors import (
     ApiError,

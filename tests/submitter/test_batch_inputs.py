@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from submitter.batch.inputs import read_rows
-from submitter.batch.row import Keys, Row, Standing, following, with_content
+from submitter.batch.rows import Keys, Row, Standing, following, read_rows, with_content
 from submitter.catalogue import builtin
 from submitter.errors import BadInput
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from submitter.batch.batch import Batch
-from submitter.batch.patience import Patience
-from submitter.batch.row import Row, Standing
+from submitter.batch.batch import Batch, Patience
+from submitter.batch.rows import Row, Standing
 from submitter.cli import progress
 from submitter.client import WaveSpeed
 from submitter.errors import AuthFailed

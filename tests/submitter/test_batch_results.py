@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from submitter.batch.results import PAGE, read_earlier, write_results
-from submitter.batch.row import Row, Standing
+from submitter.batch.rows import Row, Standing
 from submitter.errors import BadInput, LedgerUnavailable
 from submitter.ledger.base import Entry, State
 

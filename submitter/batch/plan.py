@@ -1,22 +1,50 @@
-"""What a batch comes to before anything is sent: rows read, known ones found, all checked."""
+"""What a batch comes to before anything is sent: rows read, known ones found, all checked.
+
+What a person asks of a batch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from submitter.api import requests
 from submitter.batch.batch import SENDERS, Batch
-from submitter.batch.inputs import read_rows
 from submitter.batch.prices import Prices
 from submitter.batch.results import PAGE, read_earlier
-from submitter.batch.row import Keys, Standing
-from submitter.batch.wanted import Wanted
+from submitter.batch.rows import Keys, Standing, properties, read_rows
 from submitter.client import WaveSpeed
 from submitter.errors import BadInput, Fault, OverBudget
-from submitter.fields import properties
+from submitter.prediction import JSON
 from submitter.schedule import Schedule
 from submitter.settings import SubmitSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The words of one command.
+
+    Attributes:
+        inputs: the file with the rows.
+        model: the model's id.
+        out: where the results go.
+        name: of the batch; None: the path of `out`.
+        max_cost: USD for all rows that are still to be paid for.
+        context: of rows that bring none of their own.
+        webhook: whether to ask for webhooks.
+        retry: whether to pay again for what is shown to have failed.
+    """
+
+    inputs: Path
+    model: str
+    out: Path
+    name: str | None = None
+    max_cost: float | None = None
+    context: JSON = field(default=None, repr=False)
+    webhook: bool = True
+    retry: bool = False
+
 
 WINDOW = 1000
 """Rows that are seen through at one time, where the settings set no limit."""
