@@ -201,7 +201,7 @@ async def test_a_stop_of_the_results_ends_the_waits(receiver: Receiver) -> None:
     async with receiver.serving() as client:
         waits = [poll(client), poll(client, "", after=0)]
         await until(lambda: receiver.waiting == 2)
-        receiver.results.long_poll.close()
+        receiver.results.close()
         answers = await asyncio.gather(*waits)
 
     assert [answer.status_code for answer in answers] == [204, 200]
