@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from submitter.api.models import Model
-from submitter.catalogue.inputs import check
+from submitter.catalogue.validation import check
 from submitter.errors import Fault
 
 __all__ = ["Fault", "builtin", "builtin_model", "builtin_models", "check"]

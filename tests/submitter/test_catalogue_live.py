@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from submitter.api.models import Model
 from submitter.catalogue import builtin_model, builtin_models, live
-from submitter.catalogue.cache import Cache, Listing, bounded
-from submitter.catalogue.live import Catalogue
-from submitter.catalogue.schemas import MAX_SCHEMA
+from submitter.catalogue.live import Cache, Catalogue, Listing, bounded
+from submitter.catalogue.validation import MAX_SCHEMA
 from submitter.errors import ApiError, AuthFailed, RateLimited, SubmitterError, Unavailable
 from submitter.prediction import JSON
 

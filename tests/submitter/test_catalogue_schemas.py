@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from submitter.catalogue import check
-from submitter.catalogue.schemas import MAX_SCHEMA
+from submitter.catalogue.validation import MAX_SCHEMA
 
 A: dict[str, Any] = {"a": "x"}
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from submitter.api.models import Model
 from submitter.catalogue import builtin, builtin_models
-from submitter.catalogue.cache import Cache, Listing
+from submitter.catalogue.live import Cache, Listing
 from submitter.cli import models_view
 from submitter.cli.models import models_command
 from submitter.errors import BadSettings
