@@ -22,7 +22,7 @@ import typer
 from receiver.cli.options import AsJson, Config, Database, Modules, Pooler, Schema, option, reading
 from receiver.database import open_store
 from receiver.errors import SchemaMismatch, SettingsError, StoreError, StoreRefused
-from submitter.printing import json_line, plain, tell_retries
+from submitter.cli.run import json_line, plain, tell_retries
 
 if TYPE_CHECKING:
     from receiver.config import Settings

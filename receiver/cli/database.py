@@ -12,9 +12,9 @@ from receiver.database import ledger_of, open_store, there
 from receiver.errors import SchemaMismatch, WavehookError
 from receiver.event import Event
 from receiver.stores.base import Store
+from submitter.cli.run import plain
 from submitter.errors import LedgerMismatch
 from submitter.ledger.base import Ledger
-from submitter.printing import plain
 
 PURGED = "its body was purged; there is nothing left to hand out"
 

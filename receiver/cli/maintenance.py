@@ -16,7 +16,7 @@ from receiver.cli.options import AsJson, Config, Database, Pooler, Schema, setti
 from receiver.config import Settings
 from receiver.errors import SettingsError, WavehookError
 from receiver.stores.base import KEY_DAYS, Purged, Store
-from submitter.printing import json_line, tell_retries
+from submitter.cli.run import json_line, tell_retries
 
 DAY = 86400.0
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import typer
 
 from receiver.event import Attempt, Dispatch, DispatchState, Event
+from submitter.cli.run import moment, plain
 from submitter.prediction import JSON
-from submitter.printing import moment, plain
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -22,8 +22,8 @@ from receiver.cli.options import (
     reading,
 )
 from receiver.errors import SettingsError, WavehookError
+from submitter.cli.run import json_line, plain, tell_retries
 from submitter.ledger.base import ALL
-from submitter.printing import json_line, plain, tell_retries
 from submitter.schedule import KEPT
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from receiver.cli.options import (
 from receiver.cli.startup import collect_rarely, run
 from receiver.errors import WavehookError
 from receiver.units import seconds
-from submitter.printing import json_line
+from submitter.cli.run import json_line
 
 if TYPE_CHECKING:
     from receiver.build import Work

@@ -8,9 +8,8 @@ import typer
 
 from submitter.cli.batch import batch_command
 from submitter.cli.models import models_command
-from submitter.cli.result import result_command
+from submitter.cli.result import result_command, wait_command
 from submitter.cli.submit import submit_command
-from submitter.cli.wait import wait_command
 from submitter.settings import SubmitSettings, from_environment
 from submitter.simulator.cli import simulate
 

@@ -11,12 +11,11 @@ import typer
 
 from submitter.batch.plan import Wanted
 from submitter.batch.rows import Standing
-from submitter.cli.opening import run, tell, tell_model
 from submitter.cli.options import Context, Webhook, read_dollars, read_json
 from submitter.cli.progress import shown
+from submitter.cli.run import json_line, plain, run, tell, tell_model
 from submitter.errors import NotFound, OverBudget
 from submitter.prediction import JSON
-from submitter.printing import json_line, plain
 from submitter.settings import SubmitSettings
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from submitter.batch.rows import Standing
-from submitter.printing import plain
+from submitter.cli.run import plain
 
 if TYPE_CHECKING:
     from submitter.batch.batch import Batch

@@ -1,17 +1,57 @@
-"""The command `wavehook result`."""
+"""The command `wavehook result`.
+
+A prediction, as commands print it.
+
+The command `wavehook wait`.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from submitter.cli.opening import run
-from submitter.cli.predictions import fields, show
-from submitter.prediction import Prediction
-from submitter.printing import json_line
+from submitter.cli.options import Timeout
+from submitter.cli.run import json_line, plain, run, tell
+from submitter.errors import SubmitterError
+from submitter.prediction import JSON, Prediction
 from submitter.settings import SubmitSettings
+
+if TYPE_CHECKING:
+    from submitter.client import WaveSpeed
+
+
+def fields(prediction: Prediction) -> dict[str, JSON]:
+    """For programs."""
+    created = prediction.created_at
+    return {
+        "id": prediction.id,
+        "status": prediction.status,
+        "model": prediction.model,
+        "outputs": list(prediction.outputs),
+        "error": prediction.error,
+        "code": prediction.code,
+        "has_nsfw_contents": list(prediction.has_nsfw_contents),
+        "created_at": created.isoformat() if created else None,
+        "inference_ms": prediction.inference_ms,
+    }
+
+
+def show(prediction: Prediction, *, name: str | None = None) -> None:
+    """For a person: how it ended, and an output a line.
+
+    Args:
+        prediction: the task.
+        name: by which the person knows it; its id where None.
+    """
+    typer.echo(f"{plain(name or prediction.id)} {plain(prediction.status)}")
+    for url in prediction.outputs:
+        typer.echo(plain(url))
+    if prediction.error:
+        code = f" (code {prediction.code})" if prediction.code else ""
+        typer.echo(f"{plain(prediction.error)}{code}")
 
 
 def result_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]:
@@ -51,3 +91,66 @@ def result_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
             raise typer.Exit(1)
 
     return result
+
+
+def wait_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]:
+    """Make the command.
+
+    Args:
+        settings: gives the settings when the command runs; raises BadSettings for exit code 2.
+    """
+
+    def wait(
+        ids: Annotated[
+            list[str],
+            typer.Argument(
+                help="Ids of tasks, or keys of submissions.", metavar="ID...", show_default=False
+            ),
+        ],
+        *,
+        timeout: Timeout = None,
+        as_json: Annotated[
+            bool,
+            typer.Option(
+                "--json",
+                help="One JSON object a line, in the order of ending: `given` (the ID) and the "
+                "fields of `wavehook result`.",
+            ),
+        ] = False,
+    ) -> None:
+        """Wait until tasks have ended, and print each as it ends.
+
+        A receiver that shares the database, or is reached with WAVEHOOK_ADMIN_TOKEN, tells of
+        them; the API itself is asked rarely. Whoever stops waiting loses nothing.
+
+        Example: wavehook wait 7f3c1d0e9a5b4c2d8e6f0a1b2c3d4e5f --timeout 10m
+
+        Exit codes: 0 all ended well, 1 one ended badly, or not in time, 2 usage or settings,
+        130 Ctrl-C, 143 SIGTERM.
+        """
+
+        async def one(wave: WaveSpeed, id: str) -> bool:
+            try:
+                prediction = await wave.wait(id, timeout=timeout)
+            except SubmitterError as error:
+                tell(error, about=plain(id))
+                return False
+            if as_json:
+                json_line({"given": id, **fields(prediction)})
+            else:
+                show(prediction, name=id)
+            return prediction.succeeded
+
+        async def work(given: SubmitSettings) -> bool:
+            from submitter.client import WaveSpeed
+
+            async with WaveSpeed(settings=given) as wave:
+                waits = [one(wave, id) for id in dict.fromkeys(ids)]
+                return all(await asyncio.gather(*waits))
+
+        if not run(
+            settings, work, interrupted="Interrupted. The tasks go on; wait for them again."
+        ):
+            raise typer.Exit(1)
+
+    return wait

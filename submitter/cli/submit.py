@@ -11,12 +11,11 @@ from uuid import uuid4
 import typer
 
 from submitter.batch.rows import properties, read_field
-from submitter.cli.opening import run, tell, tell_model
 from submitter.cli.options import Context, Timeout, Webhook, read_dollars, read_json
-from submitter.cli.predictions import fields, show
+from submitter.cli.result import fields, show
+from submitter.cli.run import json_line, plain, run, tell, tell_model
 from submitter.errors import NotFound, SubmissionUnknown
 from submitter.prediction import JSON
-from submitter.printing import json_line, plain
 from submitter.settings import SubmitSettings
 
 if TYPE_CHECKING:

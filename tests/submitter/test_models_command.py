@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from submitter.api.models import Model
 from submitter.catalogue import builtin, builtin_models
 from submitter.catalogue.live import Cache, Listing
-from submitter.cli import models_view
+from submitter.cli import models
 from submitter.cli.models import models_command
 from submitter.errors import BadSettings
 from submitter.settings import SubmitSettings, from_environment
@@ -260,7 +260,7 @@ def test_the_table_of_a_terminal(
 ) -> None:
     """On a terminal each model has one line as wide as the terminal; markup is text."""
     monkeypatch.setenv("COLUMNS", "60")
-    models_view.table([Model("a/b", "B", "[red]x[/red] " * 50, "t", 0.5), Model("a/c", "C")])
+    models.table([Model("a/b", "B", "[red]x[/red] " * 50, "t", 0.5), Model("a/c", "C")])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert all(len(line) <= 60 for line in lines)
