@@ -28,8 +28,8 @@ from submitter.ledger.choosing import ledger_in
 from submitter.order import Order
 from submitter.postgres import is_postgres
 from submitter.prediction import JSON, Prediction
-from submitter.reconcile import Reconciler
-from submitter.schedule import Schedule
+from submitter.reconcile.reconciler import Reconciler
+from submitter.reconcile.schedule import Schedule
 from submitter.seal import Seal, read_key
 from submitter.settings import SubmitSettings, from_environment
 from submitter.streaming import Streaming

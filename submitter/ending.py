@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 
 from submitter.api.client import Calls
-from submitter.delivering import ended
 from submitter.errors import StillRunning, Unavailable
 from submitter.ledger.base import Entry, Ledger, Result, State
 from submitter.prediction import Prediction
-from submitter.schedule import Schedule
+from submitter.reconcile.deliver import ended
+from submitter.reconcile.schedule import Schedule
 from submitter.waiting import Waiting
 
 LAST = 10.0

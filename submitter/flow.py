@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 
 from submitter.errors import LedgerUnavailable, Unavailable
 from submitter.ledger.base import Full, Intended, Intent, Ledger, Limits
-from submitter.schedule import Schedule
+from submitter.reconcile.schedule import Schedule
 
 
 class Flow:

@@ -33,7 +33,7 @@ from submitter.ledger.base import Entry, Intent, Ledger, Result, State
 from submitter.media import File, prepare
 from submitter.order import Order, cap_fault, digest, key_fault, same
 from submitter.prediction import JSON, Prediction
-from submitter.schedule import Schedule
+from submitter.reconcile.schedule import Schedule
 from submitter.seal import Seal
 
 UPLOAD_DAY = 86400.0

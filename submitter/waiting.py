@@ -11,12 +11,12 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 
-from submitter.delivering import words
 from submitter.errors import StillRunning
 from submitter.feed import Feed
 from submitter.ledger.base import Entry, Ledger, State
-from submitter.reconcile import Reconciler
-from submitter.schedule import Schedule
+from submitter.reconcile.deliver import words
+from submitter.reconcile.reconciler import Reconciler
+from submitter.reconcile.schedule import Schedule
 
 PAGE = 1000
 

@@ -24,14 +24,14 @@ from receiver.cli.options import (
 from receiver.errors import SettingsError, WavehookError
 from submitter.cli.run import json_line, plain, tell_retries
 from submitter.ledger.base import ALL
-from submitter.schedule import KEPT
+from submitter.reconcile.schedule import KEPT
 
 if TYPE_CHECKING:
     from receiver.config import Settings
     from receiver.results.reconcile import Door
-    from submitter.findings import Report
     from submitter.ledger.base import Entry, Ledger
-    from submitter.reconcile import Reconciler
+    from submitter.reconcile.reconciler import Reconciler
+    from submitter.reconcile.report import Report
 
 
 @dataclass(slots=True)

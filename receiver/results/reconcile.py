@@ -15,13 +15,13 @@ from receiver.sources.base import WAVESPEED, fetched_event, terminal_ids
 from receiver.stores.base import Store
 from receiver.telemetry import Details, Hook
 from submitter.errors import LedgerUnavailable, SubmitterError
-from submitter.findings import Found, Told
 from submitter.ledger.base import Ledger
 from submitter.prediction import Prediction
+from submitter.reconcile.report import Found, Told
 
 if TYPE_CHECKING:
     from submitter.api.client import Calls
-    from submitter.reconcile import Reconciler
+    from submitter.reconcile.reconciler import Reconciler
 
 AGAIN = 30.0
 """Seconds until reconciling is begun again where it could not begin, or has ended."""
@@ -105,8 +105,8 @@ def reconciler(calls: Calls, ledger: Ledger, door: Door, overdue: float) -> Reco
         overdue: seconds; see `Schedule`.
     """
     # It brings the HTTP client.
-    from submitter.reconcile import Reconciler
-    from submitter.schedule import Schedule
+    from submitter.reconcile.reconciler import Reconciler
+    from submitter.reconcile.schedule import Schedule
 
     return Reconciler(
         calls,

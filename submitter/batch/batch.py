@@ -33,7 +33,7 @@ from submitter.errors import (
 from submitter.ledger.base import OPEN, Entry, State
 from submitter.media import is_url, takes_files
 from submitter.prediction import JSON, Prediction, Status
-from submitter.schedule import Schedule
+from submitter.reconcile.schedule import Schedule
 from submitter.submission import Submission
 
 

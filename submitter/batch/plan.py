@@ -17,7 +17,7 @@ from submitter.batch.rows import Keys, Standing, properties, read_rows
 from submitter.client import WaveSpeed
 from submitter.errors import BadInput, Fault, OverBudget
 from submitter.prediction import JSON
-from submitter.schedule import Schedule
+from submitter.reconcile.schedule import Schedule
 from submitter.settings import SubmitSettings
 
 

@@ -14,7 +14,7 @@ from submitter.batch.rows import Row, Standing
 from submitter.cli import progress
 from submitter.client import WaveSpeed
 from submitter.errors import AuthFailed
-from submitter.schedule import Schedule
+from submitter.reconcile.schedule import Schedule
 from submitter.settings import SubmitSettings
 from tests.submitter.simulated import until
 

@@ -15,7 +15,7 @@ from submitter.ledger.base import Full, Intended, Intent, Ledger, Limits, Result
 from submitter.ledger.memory import MemoryLedger
 from submitter.ledger.sqlite import SQLiteLedger
 from submitter.prediction import Prediction
-from submitter.schedule import Schedule
+from submitter.reconcile.schedule import Schedule
 from tests.submitter.wired import BOTH_LEDGERS, NOW, Clock, intent, until
 
 pytestmark = pytest.mark.anyio

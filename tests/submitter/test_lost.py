@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from submitter.ledger.base import Entry, State
-from submitter.lost import Likeness, Looked, likeness, match
 from submitter.prediction import JSON, Prediction
+from submitter.reconcile.history_match import Likeness, Looked, likeness, match
 
 NOW = 1_772_356_368.0
 MODEL = "vendor/model"

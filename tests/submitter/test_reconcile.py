@@ -15,12 +15,12 @@ import pytest
 
 from submitter.api.client import Calls
 from submitter.errors import ApiError, LedgerUnavailable, Unavailable
-from submitter.findings import Found, Told
 from submitter.ledger.base import Entry, Ledger, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import JSON, Prediction
-from submitter.reconcile import AT_ONCE, Reconciler
-from submitter.schedule import KEPT, Schedule
+from submitter.reconcile.reconciler import AT_ONCE, Reconciler
+from submitter.reconcile.report import Found, Told
+from submitter.reconcile.schedule import KEPT, Schedule
 from submitter.simulator import Simulator
 from tests.submitter.wired import (
     BOTH_LEDGERS,

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from submitter.schedule import ENOUGH, LOOKS, Schedule
+from submitter.reconcile.schedule import ENOUGH, LOOKS, Schedule
 
 PLAIN = Schedule(300.0)
 MIDDLE = lambda: 0.5  # noqa: E731 - no jitter

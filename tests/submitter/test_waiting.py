@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from submitter.errors import LedgerUnavailable, StillRunning
-from submitter.findings import Report
 from submitter.ledger.base import Entry, Ledger, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
-from submitter.schedule import Schedule
+from submitter.reconcile.report import Report
+from submitter.reconcile.schedule import Schedule
 from submitter.waiting import Waiting
 from tests.submitter.wired import BOTH_LEDGERS, NOW, intended, intent, until
 

@@ -23,10 +23,10 @@ from receiver.stores.memory import MemoryStore
 from receiver.telemetry import Details
 from submitter.api.client import Calls
 from submitter.errors import LedgerUnavailable
-from submitter.findings import Found, Told
 from submitter.ledger.base import Intent, Limits, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
+from submitter.reconcile.report import Found, Told
 from submitter.simulator import Simulator
 
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"

@@ -55,7 +55,7 @@ from receiver.outbound.addresses import Allowed
 from receiver.outbound.client import check_url, client
 from receiver.units import size
 from submitter.prediction import JSON, Status
-from submitter.schedule import KEPT
+from submitter.reconcile.schedule import KEPT
 
 MAX_CONCURRENT_DOWNLOADS = 4
 """Outputs of one event that are fetched at the same time."""

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from submitter.api.client import Calls
-from submitter.delivering import Delivering, ended
 from submitter.errors import (
     AuthFailed,
     LedgerUnavailable,
@@ -14,11 +13,12 @@ from submitter.errors import (
     SubmitterError,
     Unavailable,
 )
-from submitter.findings import Report, Told
 from submitter.ledger.base import ALL, Entry, Ledger, State
-from submitter.lost import clusters, match
 from submitter.prediction import Prediction
-from submitter.schedule import KEPT, Schedule
+from submitter.reconcile.deliver import Delivering, ended
+from submitter.reconcile.history_match import clusters, match
+from submitter.reconcile.report import Report, Told
+from submitter.reconcile.schedule import KEPT, Schedule
 
 PATIENCE = 2
 """Questions without an answer after which a round asks no more."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from submitter.errors import SubmitterError
-from submitter.findings import Deliver, Found, Report, Told
 from submitter.ledger.base import Entry, Ledger, Result
 from submitter.prediction import Prediction, Status
+from submitter.reconcile.report import Deliver, Found, Report, Told
 
 
 class Delivering:

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from submitter.api.client import Calls
-from submitter.delivering import Delivering, ended, words
 from submitter.errors import AuthFailed, NotFound, RateLimited, SubmitterError, Unavailable
-from submitter.findings import Deliver, Inbox, Report, Told
 from submitter.ledger.base import Entry, Ledger, Result, State
 from submitter.prediction import Prediction
-from submitter.schedule import KEPT, Schedule
-from submitter.settling import Settling
+from submitter.reconcile.deliver import Delivering, ended, words
+from submitter.reconcile.lost_submits import Settling
+from submitter.reconcile.report import Deliver, Inbox, Report, Told
+from submitter.reconcile.schedule import KEPT, Schedule
 
 AT_ONCE = 4
 """Questions that are asked at one time."""
