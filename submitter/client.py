@@ -19,9 +19,7 @@ from submitter.api import urls
 from submitter.api.client import Calls
 from submitter.catalogue.kling import TypedInput
 from submitter.catalogue.live import Catalogue
-from submitter.ending import Ending, nothing_created
 from submitter.errors import Fault, SubmissionUnknown
-from submitter.feed import Feed
 from submitter.flow import Flow
 from submitter.ledger.base import Entry, Ledger, Limits
 from submitter.ledger.choosing import ledger_in
@@ -30,12 +28,14 @@ from submitter.postgres import is_postgres
 from submitter.prediction import JSON, Prediction
 from submitter.reconcile.reconciler import Reconciler
 from submitter.reconcile.schedule import Schedule
+from submitter.results.receiver_feed import Feed
+from submitter.results.stream import Streaming
+from submitter.results.wait import Ending, nothing_created
+from submitter.results.waiters import Waiting
 from submitter.seal import Seal, read_key
 from submitter.settings import SubmitSettings, from_environment
-from submitter.streaming import Streaming
 from submitter.submission import Submission
 from submitter.submitting import Submitting
-from submitter.waiting import Waiting
 
 GRACE = 5.0
 """Seconds that submits on their way get to end when the client is closed."""

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from submitter import feed as feed_module
 from submitter.errors import LedgerUnavailable
-from submitter.feed import BREATH, Feed
 from submitter.ledger.base import Entry, Ledger, Result, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
+from submitter.results import receiver_feed as feed_module
+from submitter.results.receiver_feed import BREATH, Feed
 from tests.submitter.misbehaving import (
     Misbehaviour,
     Server,

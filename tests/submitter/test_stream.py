@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from submitter import streaming as streaming_module
 from submitter.client import WaveSpeed
 from submitter.errors import ApiError, StillRunning, SubmissionUnknown
 from submitter.ledger.base import Ledger, Limits, Result
 from submitter.prediction import Prediction
+from submitter.results import stream as streaming_module
 from tests.submitter.submits import INPUT, Gate, World, refusing, surroundings
 from tests.submitter.wired import BOTH_LEDGERS, KLING, answering, intended, intent, until
 

@@ -15,7 +15,7 @@ from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
 from submitter.reconcile.report import Report
 from submitter.reconcile.schedule import Schedule
-from submitter.waiting import Waiting
+from submitter.results.waiters import Waiting
 from tests.submitter.wired import BOTH_LEDGERS, NOW, intended, intent, until
 
 pytestmark = pytest.mark.anyio

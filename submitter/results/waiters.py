@@ -12,11 +12,11 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 
 from submitter.errors import StillRunning
-from submitter.feed import Feed
 from submitter.ledger.base import Entry, Ledger, State
 from submitter.reconcile.deliver import words
 from submitter.reconcile.reconciler import Reconciler
 from submitter.reconcile.schedule import Schedule
+from submitter.results.receiver_feed import Feed
 
 PAGE = 1000
 

@@ -11,7 +11,7 @@ from submitter.ledger.base import Entry, Ledger, Result, State
 from submitter.prediction import Prediction
 from submitter.reconcile.deliver import ended
 from submitter.reconcile.schedule import Schedule
-from submitter.waiting import Waiting
+from submitter.results.waiters import Waiting
 
 LAST = 10.0
 """Seconds that the question at a deadline may take."""
