@@ -115,7 +115,7 @@ async def run(view: View, place: Place, guests: Settings | None = None) -> Summa
 
     from receiver.demo.story import TALLY, Tally, all_dispatches, summed_up
     from submitter.simulator import Faults, Simulator
-    from submitter.simulator.serving import serving
+    from submitter.simulator.service import serving
 
     started = time.monotonic()
     tally = Tally()

@@ -10,16 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from submitter.simulator import media, spoiling
-from submitter.simulator.admin import Admin
+from submitter.simulator import fault_responses, media
 from submitter.simulator.answers import API, refusal
-from submitter.simulator.calls import Kind
 from submitter.simulator.checks import BadRequest
-from submitter.simulator.files import Files
-from submitter.simulator.reads import Reads
-from submitter.simulator.spoiling import Endpoint
-from submitter.simulator.submits import Submits
-from submitter.simulator.world import World
+from submitter.simulator.fault_responses import Endpoint
+from submitter.simulator.faults import Kind
+from submitter.simulator.routes import Admin, Files, Reads, Submits
+from submitter.simulator.state import World
 
 
 def create_app(world: World) -> Starlette:
@@ -70,7 +67,7 @@ def _guarded(
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not _knows(world.api_key, key.strip()):
             return refusal(401, "Unauthorized: send Authorization: Bearer <API key>")
-        return await spoiling.answer(world, call, endpoint, request)
+        return await fault_responses.answer(world, call, endpoint, request)
 
     return guard
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from submitter.simulator.book import KEPT
 from submitter.simulator.faults import ALL, ALL_RATE, GROUPS, Faults, FaultsError
 from submitter.simulator.media import FIRST_FRAME
-from submitter.simulator.tasks import ENDINGS
+from submitter.simulator.tasks import ENDINGS, KEPT
 
 if TYPE_CHECKING:
     from submitter.simulator import Simulator

@@ -3,14 +3,20 @@
 `duplicate=0.1,drop=0.05` gives each fault its probability; a bare name means always; `all` means
 every fault, at 0.1 unless a number says otherwise. Later words go over earlier ones:
 `all=0.2,drop=0`.
+
+The faults that are in force, which may be exchanged while the simulator runs.
+
+The calls that the simulator tells apart and counts.
 """
 
 from __future__ import annotations
 
 import enum
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 ALL = "all"
 ALL_RATE = 0.1
@@ -154,3 +160,106 @@ def _rate(name: str, text: str) -> float:
     if 0.0 <= rate <= 1.0:
         return rate
     raise FaultsError(f"{name}={text!r}: the probability must be a number from 0 to 1.")
+
+
+class Kind(enum.StrEnum):
+    """What a call asks for."""
+
+    #: A new task.
+    SUBMIT = "submit"
+    #: How one task stands.
+    RESULT = "result"
+    #: Pages of past tasks.
+    HISTORY = "history"
+    #: Tasks to be forgotten.
+    DELETE = "delete"
+    #: The catalogue.
+    MODELS = "models"
+    #: What a task would cost.
+    PRICE = "price"
+    #: What is left on the account.
+    BALANCE = "balance"
+    #: A place to put a file.
+    UPLOAD = "upload"
+    #: The bytes of a file.
+    PUT = "put"
+    #: What webhooks are signed with.
+    SECRET = "secret"  # noqa: S105 - a name
+
+
+class Call(NamedTuple):
+    """One call that came.
+
+    Attributes:
+        kind: what it asks for.
+        number: from 0, among the calls of its kind, refused ones too.
+    """
+
+    kind: Kind
+    number: int
+
+
+class Calls:
+    """Counts calls as they come."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[Kind] = Counter()
+
+    def received(self, kind: Kind) -> Call:
+        """Number a call."""
+        number = self._counts[kind]
+        self._counts[kind] += 1
+        return Call(kind, number)
+
+    def counts(self) -> dict[str, int]:
+        """How many of each kind came."""
+        return {kind.value: self._counts[kind] for kind in Kind}
+
+
+_EVERYWHERE = (Fault.RATE_LIMIT, Fault.ERROR_500, Fault.ERROR_502)
+_ON_SUBMIT = (Fault.LOST_REQUEST, Fault.LOST_ANSWER, Fault.RESET)
+_BY_TURNS = (Fault.ERROR_500, Fault.ERROR_502)
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """What spoils one call.
+
+    Attributes:
+        fault: which.
+        turn: from 0, how often this fault has struck calls of this kind before.
+        late: the call has its effect all the same.
+    """
+
+    fault: Fault
+    turn: int
+    late: bool
+
+
+@dataclass(slots=True)
+class Plan:
+    """Decides what goes wrong.
+
+    Attributes:
+        faults: may be exchanged at any time.
+    """
+
+    faults: Faults
+    _turns: Counter[tuple[Fault, Kind]] = field(default_factory=Counter)
+
+    def hits(self, fault: Fault, *key: str | int) -> bool:
+        """See `Faults.hits`."""
+        return self.faults.hits(fault, *key)
+
+    def strike(self, call: Call) -> Strike | None:
+        """What spoils a call, if anything; of several faults that hit it, the first one does."""
+        faults = (*_ON_SUBMIT, *_EVERYWHERE) if call.kind is Kind.SUBMIT else _EVERYWHERE
+        fault = next((fault for fault in faults if self.hits(fault, *call)), None)
+        if fault is None:
+            return None
+        turn = self._turns[fault, call.kind]
+        self._turns[fault, call.kind] += 1
+        late = fault in (Fault.LOST_ANSWER, Fault.RESET) or (
+            call.kind is Kind.SUBMIT and fault in _BY_TURNS and turn % 2 == 1
+        )
+        return Strike(fault, turn, late)

@@ -1,23 +1,57 @@
 """Sends webhooks as the vendor does: signed, up to 3 retries, and nobody waits for them.
 
 The signature is made here from the vendor's recipe, and shares no line with the receiver's check.
+
+What is kept of each attempt at a webhook.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import httpx
 import structlog
 from cryptography.hazmat.primitives import hashes, hmac
 
-from submitter.simulator.attempt import Attempt
-from submitter.simulator.faults import Fault
-from submitter.simulator.pace import Pace
-from submitter.simulator.plan import Plan
+from submitter.prediction import JSON
+from submitter.simulator.clock import Pace
+from submitter.simulator.faults import Fault, Plan
 from submitter.simulator.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at a webhook, or its absence.
+
+    Attributes:
+        task: the task's id.
+        number: from 1; 0 where the webhook was dropped on purpose.
+        at: Unix seconds.
+        to: the receiver's origin; its path may hold a secret token and is not kept.
+        status: of the receiver's answer.
+        error: why there was no answer.
+        faults: what was wrong with it on purpose.
+    """
+
+    task: str
+    number: int
+    at: float
+    to: str
+    status: int | None = None
+    error: str | None = None
+    faults: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the receiver answered 2xx."""
+        return self.status is not None and 200 <= self.status < 300
+
+    def as_json(self) -> dict[str, JSON]:
+        """For the simulator's own log endpoint."""
+        return {**asdict(self), "faults": list(self.faults)}
+
 
 BACKOFF = (5.0, 10.0, 20.0)
 """Seconds of life before each retry; the vendor publishes their number only."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
-from submitter.simulator.timeline import Moment, Timeline
+from submitter.simulator.clock import Moment, Timeline
 
 KEPT = 7 * 24 * 3600.0
 """Seconds of life for which an upload is there."""

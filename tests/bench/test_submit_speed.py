@@ -27,7 +27,7 @@ from submitter.ledger.sqlite import SQLiteLedger
 from submitter.prediction import Prediction
 from submitter.settings import SubmitSettings
 from submitter.simulator.sender import sign
-from submitter.simulator.serving import serving
+from submitter.simulator.service import serving
 from tests.bench.load import SECRET
 from tests.bench.servers import ROUNDS, Server, free_port, running
 

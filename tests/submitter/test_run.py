@@ -29,7 +29,7 @@ from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
 from submitter.seal import Seal
 from submitter.settings import SubmitSettings
-from submitter.simulator.serving import serving
+from submitter.simulator.service import serving
 from tests.submitter.submits import INPUT, Gate, World, on_file, refusing, surroundings
 from tests.submitter.wired import BOTH_LEDGERS, KLING, answering, until
 

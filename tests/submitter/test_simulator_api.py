@@ -11,13 +11,11 @@ import pytest
 from submitter.api.transport import tls
 from submitter.prediction import Prediction
 from submitter.simulator.app import create_app
-from submitter.simulator.book import Book
-from submitter.simulator.faults import Faults
-from submitter.simulator.pace import Pace
-from submitter.simulator.plan import Plan
+from submitter.simulator.clock import Pace, Timeline
+from submitter.simulator.faults import Faults, Plan
 from submitter.simulator.sender import Sender
-from submitter.simulator.timeline import Timeline
-from submitter.simulator.world import World
+from submitter.simulator.state import World
+from submitter.simulator.tasks import Book
 
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"
 INPUT = {"prompt": "a lighthouse at dusk", "image": "https://example.com/first.png"}

@@ -16,8 +16,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from submitter.client import WaveSpeed
-from submitter.simulator.connection import Lost
-from submitter.simulator.serving import serving
+from submitter.simulator.fault_responses import Lost
+from submitter.simulator.service import serving
 from tests.submitter.simulated import INPUT, MODEL, Asker, data, simulated
 
 CALLS = (

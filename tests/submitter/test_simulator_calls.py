@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from submitter.simulator.calls import Kind
+from submitter.simulator.faults import Kind
 from tests.submitter.simulated import INPUT, MODEL, Asker, data, simulated
 
 

@@ -17,9 +17,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from submitter.simulator import Simulator
-from submitter.simulator.pace import Pace
-from submitter.simulator.serving import serving
-from submitter.simulator.timeline import Timeline
+from submitter.simulator.clock import Pace, Timeline
+from submitter.simulator.service import serving
 from tests.submitter.simulated import Asker, data, simulated, until
 
 DAY = 24 * 3600.0

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from submitter.simulator import h264, media
+from submitter.simulator import media
 
 CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"stbl")
 
@@ -51,7 +51,7 @@ def test_the_video_is_as_long_as_it_was_asked_to_be(seconds: int) -> None:
     _, _, many, each, one, last = struct.unpack(">6I", found[b"stts"])
     assert length / scale == seconds
     assert many * each + one * last == length
-    assert many + one == h264.FRAMES
+    assert many + one == media.FRAMES
 
 
 def test_the_videos_samples_lie_where_its_table_says() -> None:
@@ -59,7 +59,7 @@ def test_the_videos_samples_lie_where_its_table_says() -> None:
     data = media.mp4()
     found = {name: (at, content) for name, at, content in boxes(data)}
     at = struct.unpack(">3I", found[b"stco"][1])[2]
-    sizes = struct.unpack_from(f">{h264.FRAMES}I", found[b"stsz"][1], 12)
+    sizes = struct.unpack_from(f">{media.FRAMES}I", found[b"stsz"][1], 12)
     assert at == found[b"mdat"][0]
     assert sum(sizes) == len(found[b"mdat"][1])
     kinds = []
@@ -73,11 +73,11 @@ def test_the_videos_samples_lie_where_its_table_says() -> None:
 
 def test_a_start_code_inside_a_nal_unit_is_broken() -> None:
     """Two zeros and a small byte get a 3 between them, as the standard asks."""
-    assert h264._nal(0x65, b"\0\0\0\0\0\1\0\0\4") == b"\x65\0\0\3\0\0\3\0\1\0\0\4"
+    assert media._nal(0x65, b"\0\0\0\0\0\1\0\0\4") == b"\x65\0\0\3\0\0\3\0\1\0\0\4"
 
 
 def test_exp_golomb_numbers_are_those_of_the_standard() -> None:
     """0, 1, 2, 3 and 8 are 1, 010, 011, 00100 and 0001001 (H.264, table 9-2)."""
-    bits = h264._Bits()
+    bits = media._Bits()
     bits.ue(0, 1, 2, 3, 8)
     assert bits.end() == bytes((0b10100110, 0b01000001, 0b00110000))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from submitter.prediction import Status
-from submitter.simulator.book import KEPT, Book
-from submitter.simulator.tasks import ENDINGS, Task
-from submitter.simulator.timeline import Timeline
+from submitter.simulator.clock import Timeline
+from submitter.simulator.tasks import ENDINGS, KEPT, Book, Task
 
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"
 

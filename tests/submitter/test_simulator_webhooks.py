@@ -24,7 +24,7 @@ from structlog.testing import capture_logs
 
 from submitter.simulator import Faults, Simulator
 from submitter.simulator.sender import sign
-from submitter.simulator.serving import serving
+from submitter.simulator.service import serving
 from tests import needed
 
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"

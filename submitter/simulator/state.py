@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from submitter.prediction import JSON
-from submitter.simulator.book import Book
-from submitter.simulator.calls import Calls
-from submitter.simulator.pace import Pace
-from submitter.simulator.plan import Plan
+from submitter.simulator.clock import Pace
+from submitter.simulator.faults import Calls, Plan
 from submitter.simulator.sender import Sender
+from submitter.simulator.tasks import Book
 from submitter.simulator.uploads import Uploads
 
 PRICE = 0.25
