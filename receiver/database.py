@@ -14,7 +14,7 @@ from submitter.errors import BadSettings
 from submitter.ledger.base import Ledger
 from submitter.ledger.choosing import ledger_in
 from submitter.postgres import EXPECTED
-from submitter.seal import Seal, load_or_create_key
+from submitter.submit.context_token import Seal, load_or_create_key
 
 NO_KEYS = (
     "WAVEHOOK_SEAL_KEYS: it is not set, and on PostgreSQL no key file is made; expected the same "

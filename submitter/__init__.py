@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from submitter.ledger.memory import MemoryLedger
     from submitter.ledger.sqlite import SQLiteLedger
     from submitter.prediction import JSON, Prediction, Status
-    from submitter.seal import Seal, Sealed
-    from submitter.submission import Submission
+    from submitter.submit.context_token import Seal, Sealed
+    from submitter.submit.submission import Submission
 
 __all__ = [
     "JSON",

@@ -20,10 +20,8 @@ from submitter.api.client import Calls
 from submitter.catalogue.kling import TypedInput
 from submitter.catalogue.live import Catalogue
 from submitter.errors import Fault, SubmissionUnknown
-from submitter.flow import Flow
 from submitter.ledger.base import Entry, Ledger, Limits
 from submitter.ledger.choosing import ledger_in
-from submitter.order import Order
 from submitter.postgres import is_postgres
 from submitter.prediction import JSON, Prediction
 from submitter.reconcile.reconciler import Reconciler
@@ -32,10 +30,12 @@ from submitter.results.receiver_feed import Feed
 from submitter.results.stream import Streaming
 from submitter.results.wait import Ending, nothing_created
 from submitter.results.waiters import Waiting
-from submitter.seal import Seal, read_key
 from submitter.settings import SubmitSettings, from_environment
-from submitter.submission import Submission
-from submitter.submitting import Submitting
+from submitter.submit.context_token import Seal, read_key
+from submitter.submit.rate_limit import Flow
+from submitter.submit.request import Order
+from submitter.submit.sender import Submitting
+from submitter.submit.submission import Submission
 
 GRACE = 5.0
 """Seconds that submits on their way get to end when the client is closed."""

@@ -13,7 +13,7 @@ from submitter.api.responses import TASK_ID, Place
 from submitter.api.urls import base_fault
 from submitter.errors import BadInput, BadSettings, Fault
 from submitter.prediction import JSON
-from submitter.strict import unfit
+from submitter.submit.json_check import unfit
 
 MAX_UPLOAD = 200 * 1024 * 1024
 """Bytes of one file that the API takes."""

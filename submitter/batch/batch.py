@@ -31,10 +31,10 @@ from submitter.errors import (
     Unavailable,
 )
 from submitter.ledger.base import OPEN, Entry, State
-from submitter.media import is_url, takes_files
 from submitter.prediction import JSON, Prediction, Status
 from submitter.reconcile.schedule import Schedule
-from submitter.submission import Submission
+from submitter.submit.files import is_url, takes_files
+from submitter.submit.submission import Submission
 
 
 class Patience:

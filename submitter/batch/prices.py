@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from submitter.api.models import Price
 from submitter.errors import ApiError, AuthFailed, Unavailable
-from submitter.media import takes_files
 from submitter.prediction import JSON
+from submitter.submit.files import takes_files
 
 AT_ONCE = 8
 """Questions that are asked at one time."""

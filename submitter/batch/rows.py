@@ -23,7 +23,7 @@ from typing import Any, TypeAlias, cast
 from submitter.api.models import Model
 from submitter.errors import BadInput, Fault
 from submitter.prediction import JSON
-from submitter.strict import unfit
+from submitter.submit.json_check import unfit
 
 
 class Standing(enum.StrEnum):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from submitter.errors import Fault
-from submitter.strict import unfit, within
+from submitter.submit.json_check import unfit, within
 from submitter.suggest import suggest
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def errors(schema: Mapping[str, Any], value: object) -> list[ValidationError]:
 
     Args:
         schema: JSON Schema, 2020-12; an unusable one finds nothing.
-        value: what is to be sent; sound JSON, as `submitter.strict` understands it.
+        value: what is to be sent; sound JSON, as `submitter.submit.json_check` understands it.
 
     Returns:
         The validator's errors without their texts, which would repeat the value.

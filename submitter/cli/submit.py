@@ -20,7 +20,7 @@ from submitter.settings import SubmitSettings
 
 if TYPE_CHECKING:
     from submitter.client import WaveSpeed
-    from submitter.submission import Submission
+    from submitter.submit.submission import Submission
 
 
 def submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]:

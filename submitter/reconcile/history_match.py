@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from submitter.ledger.base import Entry
-from submitter.media import is_url
 from submitter.prediction import JSON, Prediction
+from submitter.submit.files import is_url
 
 
 class Likeness(IntEnum):

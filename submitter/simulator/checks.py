@@ -13,7 +13,7 @@ import jsonschema
 
 from submitter import catalogue
 from submitter.prediction import JSON
-from submitter.strict import unfit
+from submitter.submit.json_check import unfit
 
 MAX_WORDS = 300
 """Characters of a refusal; a validator's own words repeat the value."""

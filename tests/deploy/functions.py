@@ -16,7 +16,7 @@ from receiver.stores.postgres import PostgresStore
 from submitter.ledger.base import Intent, Limits
 from submitter.ledger.postgres import PostgresLedger
 from submitter.prediction import Prediction
-from submitter.seal import Seal
+from submitter.submit.context_token import Seal
 from tests.contract.postgres_server import Server
 from tests.web.sending import SECRET, signed
 

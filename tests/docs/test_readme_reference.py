@@ -41,7 +41,7 @@ from receiver.telemetry.metrics import Metrics
 from receiver.web.middleware import _TYPES
 from submitter import errors
 from submitter.prediction import TERMINAL
-from submitter.seal import MAX_CONTEXT
+from submitter.submit.context_token import MAX_CONTEXT
 from tests.docs import readme
 from tests.docs.program import COMMANDS, check, flags
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from submitter.catalogue import builtin, builtin_models, check
 from submitter.errors import Fault
-from submitter.media import prepare
+from submitter.submit.files import prepare
 
 FIELDS = sorted({name for id in builtin_models() for name in (builtin(id) or {})["properties"]})
 

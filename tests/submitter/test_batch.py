@@ -27,9 +27,9 @@ from submitter.errors import (
     Unavailable,
 )
 from submitter.prediction import Prediction
-from submitter.seal import Seal
 from submitter.simulator import Faults, Simulator
 from submitter.simulator.media import png
+from submitter.submit.context_token import Seal
 from tests.submitter.batching import KLING, PATIENCE, Done, Scripted, run, settings, write
 
 IMAGE = "https://example.com/first.png"

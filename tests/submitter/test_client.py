@@ -16,8 +16,8 @@ from submitter.errors import BadSettings, LedgerUnavailable
 from submitter.ledger.base import Ledger, Limits, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.ledger.sqlite import SQLiteLedger
-from submitter.seal import Seal, load_or_create_key
 from submitter.settings import SubmitSettings
+from submitter.submit.context_token import Seal, load_or_create_key
 from tests.submitter.submits import INPUT, World, refusing, surroundings
 from tests.submitter.wired import KLING, Wire, answering
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from submitter.errors import LedgerUnavailable, Unavailable
-from submitter.flow import Flow
 from submitter.ledger.base import Full, Intended, Intent, Ledger, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.ledger.sqlite import SQLiteLedger
 from submitter.prediction import Prediction
 from submitter.reconcile.schedule import Schedule
+from submitter.submit.rate_limit import Flow
 from tests.submitter.wired import BOTH_LEDGERS, NOW, Clock, intent, until
 
 pytestmark = pytest.mark.anyio

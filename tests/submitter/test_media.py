@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from submitter import media
 from submitter.catalogue import builtin, check
-from submitter.content import kind, pixels
-from submitter.media import Prepared, prepare
 from submitter.simulator.media import mp4, png
+from submitter.submit import files
+from submitter.submit.files import Prepared, kind, pixels, prepare
 
 KLING = builtin("kwaivgi/kling-v2.1-i2v-standard") or {}
 FRAMES = builtin("kwaivgi/kling-v2.1-i2v-pro/start-end-frame") or {}
@@ -174,7 +173,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     pipe = tmp_path / "a.png"
     os.mkfifo(pipe)
     assert "pipe" in refusal(pipe)
-    with open(pipe, "rb", opener=media._open) as file:
+    with open(pipe, "rb", opener=files._open) as file:
         assert file.read(1) == b""
 
 
@@ -189,7 +188,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
 
 def test_all_files_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """F8: memory has a limit, however many files an input names."""
-    monkeypatch.setattr(media, "MAX_TOGETHER", 25)
+    monkeypatch.setattr(files, "MAX_TOGETHER", 25)
     found = prepare({"images": [b"a" * 10, b"b" * 10, b"a" * 10, b"c" * 10]}, {})
     assert len(found.files) == 2
     assert list(faults(found)) == ["images[3]"]
@@ -253,7 +252,7 @@ def test_which_fields_of_live_models_take_files(name: str, schema: Any, takes: b
     many = isinstance(schema, dict) and schema.get("type") == "array"
     found = prepare({name: ["missing.x"] if many else "missing.x"}, {"properties": {name: schema}})
     assert [FILE in message for message in faults(found).values()] == [True] * takes
-    assert media.takes_files(name, schema) is takes
+    assert files.takes_files(name, schema) is takes
 
 
 def test_files_deep_inside() -> None:

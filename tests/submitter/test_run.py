@@ -27,9 +27,9 @@ from submitter.errors import (
 from submitter.ledger.base import Ledger, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
-from submitter.seal import Seal
 from submitter.settings import SubmitSettings
 from submitter.simulator.service import serving
+from submitter.submit.context_token import Seal
 from tests.submitter.submits import INPUT, Gate, World, on_file, refusing, surroundings
 from tests.submitter.wired import BOTH_LEDGERS, KLING, answering, until
 

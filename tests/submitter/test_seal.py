@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from receiver.intake import Unsealer
 from submitter.errors import BadInput, BadSettings, ContextTooLarge
 from submitter.prediction import JSON
-from submitter.seal import MAX_CONTEXT, MAX_TOKEN, Seal, Sealed, load_or_create_key
+from submitter.submit.context_token import MAX_CONTEXT, MAX_TOKEN, Seal, Sealed, load_or_create_key
 
 NOW = 1_772_356_368.5
 DAY = 86400.0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from submitter.strict import MAX_DEPTH, MAX_VALUES, unfit
+from submitter.submit.json_check import MAX_DEPTH, MAX_VALUES, unfit
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=3),

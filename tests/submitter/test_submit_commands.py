@@ -14,8 +14,8 @@ from cryptography.fernet import Fernet
 
 from submitter.cli import register
 from submitter.errors import BadSettings
-from submitter.seal import Seal
 from submitter.settings import SubmitSettings, from_environment
+from submitter.submit.context_token import Seal
 from tests.submitter.vendor import IMAGE, KLING, Vendor, install, run, task
 
 SEAL_KEY = Fernet.generate_key().decode()

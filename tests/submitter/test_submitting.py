@@ -32,9 +32,9 @@ from submitter.errors import (
 from submitter.ledger.base import Entry, Full, Intended, Ledger, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
-from submitter.seal import Seal, Sealed
 from submitter.simulator import Simulator
 from submitter.simulator.media import png
+from submitter.submit.context_token import Seal, Sealed
 from tests.submitter.submits import INPUT, Gate, World, on_file, refusing, surroundings
 from tests.submitter.wired import BOTH_LEDGERS, IMAGE, KLING, PRO, Clock, answering, until
 

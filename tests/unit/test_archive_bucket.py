@@ -25,7 +25,7 @@ from receiver.handlers.archive.bucket import Bucket, BucketPart
 from receiver.handlers.archive.handler import Archive, open_root
 from receiver.handlers.archive.names import Name, Template
 from receiver.handlers.archive.storage import OURS, Root, Taken
-from submitter.content import UNKNOWN
+from submitter.submit.files import UNKNOWN
 from tests.submitter.misbehaving import Server, answering, hanging
 from tests.unit.outputs import (
     LARGE,

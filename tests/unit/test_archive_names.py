@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from receiver.event import Event
 from receiver.handlers.archive.disk import Folder
 from receiver.handlers.archive.names import OF_EVENTS, Name, Template, of_event
-from submitter.content import UNKNOWN, Kind
 from submitter.prediction import JSON
+from submitter.submit.files import UNKNOWN, Kind
 
 NOW = 1_800_000_000.0
 SHA256 = "ab" * 32

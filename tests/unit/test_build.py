@@ -32,7 +32,7 @@ from receiver.stores.memory import MemoryStore
 from receiver.stores.postgres import PostgresStore
 from submitter.ledger.base import Intent, Limits, State
 from submitter.prediction import Prediction
-from submitter.seal import Seal
+from submitter.submit.context_token import Seal
 from tests.web.sending import Connection, Headers, request, scope, serve
 
 SECRET = "whsec_c2VjcmV0"

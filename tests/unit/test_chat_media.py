@@ -12,7 +12,7 @@ import pytest
 from receiver.errors import Retry
 from receiver.handlers.chat.http import Answer, Sender, amount, named, refused
 from receiver.handlers.chat.media import Media, Reader, Unfit, multipart
-from submitter.content import kind
+from submitter.submit.files import kind
 from tests.chat.samples import NOW
 from tests.chat.service import MP4, Request
 

@@ -16,7 +16,7 @@ from receiver.sources.wavespeed import WaveSpeed
 from receiver.telemetry import Details
 from receiver.telemetry.log import configure
 from receiver.web.app import create_app
-from submitter.seal import Seal
+from submitter.submit.context_token import Seal
 from tests.web.sending import NOW, OLD_SECRET, OTHER_SECRET, SECRET, Inbox, Log
 
 Build = Callable[..., Starlette]

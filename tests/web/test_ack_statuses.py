@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 
 from receiver.event import PARKED
 from receiver.telemetry import Details
-from submitter.seal import Seal
+from submitter.submit.context_token import Seal
 from tests.web.sending import (
     BODY,
     EVENT_ID,

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from receiver.telemetry.log import configure
-from submitter.seal import Seal
+from submitter.submit.context_token import Seal
 from tests.web.sending import (
     BODY,
     EVENT_ID,

@@ -32,7 +32,7 @@ from receiver.handlers.archive.content import Content
 from receiver.handlers.archive.disk import in_thread
 from receiver.handlers.archive.names import Name
 from receiver.handlers.archive.storage import OURS, Part, Root, Taken
-from submitter.content import Kind
+from submitter.submit.files import Kind
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from submitter.content import JPEG, PNG, UNKNOWN, Kind, kind
+from submitter.submit.files import JPEG, PNG, UNKNOWN, Kind, kind
 
 SNIFFED = 4096
 """Bytes that are enough to know the kind."""

@@ -16,8 +16,8 @@ from string import Formatter
 
 from receiver.event import Event
 from receiver.handlers.envelope import moment
-from submitter.content import Kind
 from submitter.prediction import JSON
+from submitter.submit.files import Kind
 
 OF_EVENTS = ("date", "task", "model", "source")
 OF_FILES = ("index", "ext", "sha256")

@@ -14,7 +14,7 @@ import httpx
 
 from receiver.errors import Refused
 from receiver.outbound.client import client
-from submitter.content import Kind, kind
+from submitter.submit.files import Kind, kind
 
 _SHOWN = ("video", "image", "audio")
 _REDIRECTS = 3

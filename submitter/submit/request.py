@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from submitter.errors import BadInput, Fault
 from submitter.ledger.base import Entry
-from submitter.media import Prepared
 from submitter.prediction import JSON
+from submitter.submit.files import Prepared
 
 MAX_KEY = 200
 """Bytes of a key; it travels in the webhook's URL."""

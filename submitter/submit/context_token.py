@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from submitter.errors import BadInput, BadSettings, ContextTooLarge, Fault
 from submitter.prediction import JSON
-from submitter.strict import unfit
+from submitter.submit.json_check import unfit
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet

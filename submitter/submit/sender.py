@@ -28,13 +28,13 @@ from submitter.errors import (
     SubmissionUnknown,
     Unavailable,
 )
-from submitter.flow import Flow
 from submitter.ledger.base import Entry, Intent, Ledger, Result, State
-from submitter.media import File, prepare
-from submitter.order import Order, cap_fault, digest, key_fault, same
 from submitter.prediction import JSON, Prediction
 from submitter.reconcile.schedule import Schedule
-from submitter.seal import Seal
+from submitter.submit.context_token import Seal
+from submitter.submit.files import File, prepare
+from submitter.submit.rate_limit import Flow
+from submitter.submit.request import Order, cap_fault, digest, key_fault, same
 
 UPLOAD_DAY = 86400.0
 """Seconds for which a file is not uploaded again."""
