@@ -32,13 +32,12 @@ if TYPE_CHECKING:
         StillRunning,
         SubmissionUnknown,
         SubmitterError,
-        TaskFailed,
         Unavailable,
     )
     from submitter.ledger.base import Limits
     from submitter.ledger.memory import MemoryLedger
     from submitter.ledger.sqlite import SQLiteLedger
-    from submitter.prediction import JSON, Prediction, Status
+    from submitter.prediction import JSON, Prediction, Status, TaskFailed
     from submitter.submit.context_token import Seal, Sealed
     from submitter.submit.submission import Submission
 
@@ -86,14 +85,15 @@ if not TYPE_CHECKING:  # a checker would take any name for public
         "KlingTextToVideo": "catalogue.kling",
         "Limits": "ledger.base",
         "MemoryLedger": "ledger.memory",
-        "Model": "offers",
+        "Model": "api.models",
         "Prediction": "prediction",
-        "Price": "offers",
+        "Price": "api.models",
         "SQLiteLedger": "ledger.sqlite",
-        "Seal": "seal",
-        "Sealed": "seal",
+        "Seal": "submit.context_token",
+        "Sealed": "submit.context_token",
         "Status": "prediction",
-        "Submission": "submission",
+        "Submission": "submit.submission",
+        "TaskFailed": "prediction",
         "TypedInput": "catalogue.kling",
         "WaveSpeed": "client",
     }

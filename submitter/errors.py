@@ -15,7 +15,7 @@ SubmitterError
 ├── LedgerUnavailable        the ledger cannot be read or written; nothing was sent
 │   └── LedgerMismatch       a newer version made it, or something else
 ├── StillRunning             the time to wait is over, the task is not; carries what is known
-└── TaskFailed               the task ended badly; carries the prediction
+└── TaskFailed               the task ended badly; carries the prediction, and lives beside it
 
 No text or `repr` of an error holds the API key, an input or a body. The API's own words may
 repeat an input: they are the attribute `message` of an ApiError, for whoever asks for them.
@@ -25,10 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from submitter.prediction import Prediction
 
 _SHOWN = 20
 
@@ -293,18 +289,3 @@ class StillRunning(SubmitterError):
         self.key = key
         self.task_id = task_id
         self.status = status
-
-
-class TaskFailed(SubmitterError):
-    """The task ended badly.
-
-    Attributes:
-        prediction: with `error` and `code`; its words may repeat an input.
-    """
-
-    def __init__(self, prediction: Prediction) -> None:
-        code = prediction.code
-        meaning = MEANINGS.get(code) if code else None
-        shown = f", code {code}" + (f": {meaning}" if meaning else "") if code else ""
-        super().__init__(f"the task {prediction.id} ended as {prediction.status}{shown}")
-        self.prediction = prediction

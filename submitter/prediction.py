@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Self, TypeAlias, TypeGuard, cast
 
-from submitter.errors import TaskFailed
+from submitter.errors import MEANINGS, SubmitterError
 
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 
@@ -182,3 +182,18 @@ def _moment(value: JSON) -> datetime | None:
     except ValueError:
         return None
     return moment if moment.tzinfo else None
+
+
+class TaskFailed(SubmitterError):
+    """The task ended badly.
+
+    Attributes:
+        prediction: with `error` and `code`; its words may repeat an input.
+    """
+
+    def __init__(self, prediction: Prediction) -> None:
+        code = prediction.code
+        meaning = MEANINGS.get(code) if code else None
+        shown = f", code {code}" + (f": {meaning}" if meaning else "") if code else ""
+        super().__init__(f"the task {prediction.id} ended as {prediction.status}{shown}")
+        self.prediction = prediction

@@ -24,8 +24,9 @@ from receiver.cli.printing import (
 from receiver.errors import WavehookError
 from receiver.event import Attempt, Dispatch, DispatchState, Event
 from receiver.stores.base import Listed, Store
-from submitter.cli.run import json_line, moment, plain
+from submitter.cli.run import json_line, plain
 from submitter.prediction import JSON
+from submitter.timestamps import moment
 
 PARKED = "Parked: it is genuine, but not what its source is known to send; --body shows it."
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import typer
 
 from receiver.event import Attempt, Dispatch, DispatchState, Event
-from submitter.cli.run import moment, plain
+from submitter.cli.run import plain
 from submitter.prediction import JSON
+from submitter.timestamps import moment
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,1 +1,4 @@
-"""."""
+"""The command `wavehook demo`: the whole loop against the simulator, in one process.
+
+Begin with `story`.
+"""

@@ -1,1 +1,4 @@
-"""."""
+"""Dispatch of stored events to handlers: claim, run, settle.
+
+Begin with `dispatcher`.
+"""

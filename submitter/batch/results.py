@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from submitter.batch.rows import Row, Standing
-from submitter.cli.run import moment
 from submitter.errors import BadInput, Fault
 from submitter.ledger.base import OPEN, Entry, State
 from submitter.prediction import JSON, Status
+from submitter.timestamps import moment
 
 PAGE = 500
 """Rows that are looked up and written together."""

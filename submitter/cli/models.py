@@ -253,13 +253,10 @@ def _list(found: Sequence[Model], *, as_json: bool) -> None:
             json_line(_fields(model))
     elif not found:
         typer.echo("No such models.", err=True)
+    elif _is_terminal():
+        table(found)
     else:
-        pass
-
-        if _is_terminal():
-            table(found)
-        else:
-            typer.echo("\n".join(lines(found)))
+        typer.echo("\n".join(lines(found)))
 
 
 def _is_terminal() -> bool:
@@ -278,8 +275,6 @@ def _show(name: str, known: Sequence[Model], note: str, *, as_json: bool) -> Non
         schema = dict(model.schema) if model.schema is not None else None
         json_line({**_fields(model), "schema": schema})
     else:
-        pass
-
         typer.echo("\n".join(sheet(model)))
 
 

@@ -11,7 +11,6 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
@@ -37,17 +36,6 @@ if TYPE_CHECKING:
 def json_line(fields: Mapping[str, JSON]) -> None:
     """One object on one line of standard output."""
     typer.echo(json.dumps(fields))
-
-
-def moment(seconds: float | None) -> str | None:
-    """Unix seconds as UTC in RFC 3339."""
-    if seconds is None:
-        return None
-    try:
-        at = datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None  # a sender's time beyond all calendars
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def plain(text: str) -> str:

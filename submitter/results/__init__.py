@@ -1,1 +1,4 @@
-"""."""
+"""Waiting for a task's result: in this process, over the ledger, or from a receiver elsewhere.
+
+Begin with `wait`.
+"""

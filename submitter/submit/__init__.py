@@ -1,1 +1,4 @@
-"""."""
+"""Submitting a task once: input checks, file uploads, rate limit, and the sealed context.
+
+Begin with `sender`.
+"""

@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from receiver.cli import application
+from receiver.cli.application import application
 
 
 def tree(program: Any, path: str = "") -> dict[str, Any]:

@@ -19,7 +19,7 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
-from receiver.cli import application
+from receiver.cli.application import application
 from receiver.config import read
 from receiver.event import DispatchState, Event
 from receiver.handlers.loading import install

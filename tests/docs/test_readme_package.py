@@ -11,7 +11,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from receiver.cli import application
+from receiver.cli.application import application
 from receiver.testing import deliveries, event
 from tests import needed
 from tests.docs import readme

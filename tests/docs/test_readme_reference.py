@@ -39,7 +39,7 @@ from receiver.stores.base import KEY_DAYS, Stats
 from receiver.telemetry import Details
 from receiver.telemetry.metrics import Metrics
 from receiver.web.middleware import _TYPES
-from submitter import errors
+from submitter import errors, prediction
 from submitter.prediction import TERMINAL
 from submitter.submit.context_token import MAX_CONTEXT
 from tests.docs import readme
@@ -283,7 +283,7 @@ def test_errors_of_submit_are_all_there() -> None:
     named = set(re.findall(r"`(\w+)`", cells))
     known = {
         name
-        for name, value in vars(errors).items()
+        for name, value in (vars(errors) | vars(prediction)).items()
         if isinstance(value, type) and issubclass(value, errors.SubmitterError)
     }
     assert named == known - {"SubmitterError"}

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from submitter.api import responses
 from submitter.api.models import Model, Price
 from submitter.api.responses import Answer, Page, Place
-from submitter.errors import RateLimited, SubmitterError, TaskFailed, Unavailable
-from submitter.prediction import Prediction, Status
+from submitter.errors import RateLimited, SubmitterError, Unavailable
+from submitter.prediction import Prediction, Status, TaskFailed
 
 KEY = "5e2a3b7c9d1f4a6088b2c4d6e8f0a1b35e2a3b7c9d1f4a6088b2c4d6e8f0a1b3"
 PROMPT = "a PROMPT that nobody may see"

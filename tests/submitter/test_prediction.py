@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from submitter.errors import TaskFailed
-from submitter.prediction import JSON, Prediction, Status
+from submitter.prediction import JSON, Prediction, Status, TaskFailed
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "wavespeed.json").read_bytes())
 

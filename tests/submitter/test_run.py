@@ -21,12 +21,11 @@ from submitter.errors import (
     NotFound,
     StillRunning,
     SubmissionUnknown,
-    TaskFailed,
     Unavailable,
 )
 from submitter.ledger.base import Ledger, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
-from submitter.prediction import Prediction
+from submitter.prediction import Prediction, TaskFailed
 from submitter.settings import SubmitSettings
 from submitter.simulator.service import serving
 from submitter.submit.context_token import Seal

@@ -16,7 +16,8 @@ from cryptography.fernet import Fernet
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from receiver.cli import application, inbox, submit_settings
+from receiver.cli import inbox
+from receiver.cli.application import application, submit_settings
 from receiver.config import REFERENCE
 from receiver.errors import SettingsError
 from receiver.event import Dead, DispatchState, Done, Event, Outcome, RetryAt

@@ -14,7 +14,7 @@ import pytest
 import stamina
 from typer.testing import CliRunner
 
-from receiver.cli import application
+from receiver.cli.application import application
 from tests import needed
 
 SECRET = "whsec_fetched"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from receiver.cli import application
+from receiver.cli.application import application
 
 ENVIRON = {"WAVEHOOK_WAVESPEED_SECRETS": "whsec_x", "TOKEN": "t0ken/s3cret"}
 

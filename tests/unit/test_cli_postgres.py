@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import pytest
 from typer.testing import CliRunner, Result
 
-from receiver.cli import application, startup
+from receiver.cli import startup
+from receiver.cli.application import application
 from receiver.config import load
 from receiver.database import ledger_of, open_store, there
 from receiver.event import DispatchState, Event

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from receiver.cli import application
+from receiver.cli.application import application
 from receiver.event import Event, Origin
 from receiver.stores.base import Store
 from receiver.stores.sqlite import SQLiteStore

@@ -20,8 +20,8 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from receiver.cli import Group
-from receiver.cli import application as cli
+from receiver.cli.application import Group
+from receiver.cli.application import application as cli
 from receiver.database import open_store, there
 from receiver.demo.command import demo, run
 from receiver.demo.story import Summary, in_file, placed
@@ -188,7 +188,7 @@ def test_the_view_fits_who_is_watching(
 START = """
 import typer
 from receiver.demo.command import demo
-from receiver.cli import Group
+from receiver.cli.application import Group
 app = typer.Typer(cls=Group)
 app.callback()(lambda: None)
 app.command()(demo)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from receiver.cli import application
+from receiver.cli.application import application
 from receiver.demo.story import Summary
 
 # The package has a function of the same name.

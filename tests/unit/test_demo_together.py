@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 from typer.testing import CliRunner
 
-from receiver.cli import application
+from receiver.cli.application import application
 from receiver.demo.story import Summary
 from tests import needed
 

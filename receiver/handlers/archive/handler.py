@@ -21,7 +21,7 @@ lies a manifest (`archive_manifest`), written last: where it is, all is there.
 One run of an archive for one event: what is missing is fetched, then the manifest written.
 
 From `to`, as a person writes it, to the root of an archive.
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 

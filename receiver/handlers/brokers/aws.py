@@ -9,7 +9,7 @@
     profile = "video"                       # of ~/.aws/config; credentials as AWS's tools find them
     endpoint = "http://127.0.0.1:4566"      # something else that speaks as AWS does
 
-The message is a CloudEvent; see `receiver.handlers.brokers.cloudevent`. In binary mode its attributes are
+The message is a CloudEvent; see `cloudevent`. In binary mode its attributes are
 message attributes. EventBridge has none: its `Detail` is the whole CloudEvent, `Source` is
 `wavehook.` and the source's name, and `DetailType` the CloudEvent's type.
 

@@ -3,7 +3,7 @@
     [handlers.events]
     use = "kafka"
     servers = ["kafka-1.example:9092", "kafka-2.example:9092"]
-    topic = "wavehook"                      # see `receiver.handlers.brokers.topic`
+    topic = "wavehook"                      # see `topic`
 
     [handlers.events.options]               # for librdkafka, as they are
     "security.protocol" = "SASL_SSL"
@@ -12,7 +12,7 @@
     "sasl.password" = "env:KAFKA_PASSWORD"
 
 The message's key is the task id, so that all events of a
-task lie in one partition; its value is a CloudEvent, see `receiver.handlers.brokers.cloudevent`.
+task lie in one partition; its value is a CloudEvent, see `cloudevent`.
 
 The producer is idempotent: what it sends again by itself is not there twice. What the dispatcher
 has sent again, after an answer that was lost, may be, with one `id`. Done means that the leader

@@ -3,12 +3,12 @@
     [handlers.events]
     use = "mqtt"
     url = "mqtt://user:password@mqtt.example:1883"      # mqtts:// for TLS
-    topic = "wavehook/{type}"               # see `receiver.handlers.brokers.topic`; dots of a type divide
+    topic = "wavehook/{type}"               # see `topic`; dots of a type divide
     retain = false                          # the broker keeps the last one of each topic
     mandatory = true                        # one that nobody subscribes to is not done
     version = "5"                           # or "3.1.1"
 
-The body is a CloudEvent; see `receiver.handlers.brokers.cloudevent`. In binary mode its attributes are
+The body is a CloudEvent; see `cloudevent`. In binary mode its attributes are
 user properties, which MQTT 3.1.1 does not have.
 
 Done means that the broker has it. A broker gives it to who subscribes then, and to sessions that

@@ -4,11 +4,11 @@
     use = "nats"
     url = "nats://nats.example:4222"        # a list for a cluster; user and password, or a token,
                                             # stand in it; tls:// for TLS
-    subject = "wavehook.{type}"             # see `receiver.handlers.brokers.topic`
+    subject = "wavehook.{type}"             # see `topic`
     stream = "WAVEHOOK"                     # refuse to be stored by any other
     create_stream = true                    # make it if it is not there
 
-The body is a CloudEvent; see `receiver.handlers.brokers.cloudevent`. `Nats-Msg-Id` is the dispatch's key:
+The body is a CloudEvent; see `cloudevent`. `Nats-Msg-Id` is the dispatch's key:
 what is sent again within the stream's duplicate window (2 minutes, unless the stream says
 otherwise) is not stored again. Done means that the stream has acknowledged it; the result is
 `{"stream": …, "seq": …, "duplicate": …}`.

@@ -4,11 +4,11 @@
     use = "rabbitmq"
     url = "amqp://user:password@rabbit.example:5672/vhost"      # amqps:// for TLS
     exchange = "wavehook"
-    routing_key = "{type}"                  # see `receiver.handlers.brokers.topic`
+    routing_key = "{type}"                  # see `topic`
     queue = "videos"                        # without an exchange: goes straight to this queue
     declare = true                          # make what is not there
 
-The message is persistent and mandatory, its body a CloudEvent; see `receiver.handlers.brokers.cloudevent`.
+The message is persistent and mandatory, its body a CloudEvent; see `cloudevent`.
 `message_id` is the dispatch's key, for consumers that want to know an event again: RabbitMQ itself
 does not. With `declare`, the exchange is a durable topic, and the queue a durable quorum queue
 that gets all of it.

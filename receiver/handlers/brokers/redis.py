@@ -3,11 +3,11 @@
     [handlers.events]
     use = "redis"
     url = "redis://redis.example:6379/0"    # rediss:// for TLS, unix:///path for a socket
-    stream = "wavehook"                     # see `receiver.handlers.brokers.topic`
+    stream = "wavehook"                     # see `topic`
     maxlen = 100000                         # older entries go, about there; unless given, none do
 
 The entry's fields are the attributes of a CloudEvent and its `data`, as JSON; with
-`mode = "structured"` there is one field, `event`. See `receiver.handlers.brokers.cloudevent`.
+`mode = "structured"` there is one field, `event`. See `cloudevent`.
 
 What concurrent runs append goes out together, on one connection. Done means that Redis has
 appended it, and has it on disk as its own `appendfsync` says; the result is

@@ -1,0 +1,123 @@
+"""The command `wavehook`.
+
+How every command ends: what went wrong in words, an exit code, no traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from receiver.cli import inbox
+from receiver.cli.check import check
+from receiver.cli.inbox import events, redeliver, show
+from receiver.cli.maintenance import migrate, purge, secret
+from receiver.cli.options import settings
+from receiver.cli.reconcile import reconcile
+from receiver.cli.serve import serve
+from receiver.cli.work import drain, worker
+from receiver.demo.command import demo
+from receiver.errors import SchemaMismatch, SettingsError, WavehookError
+from submitter.cli import register
+from submitter.settings import SubmitSettings
+
+
+class Group(TyperGroup):
+    """The commands, with one end for all their errors."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            count = len(error.faults)
+            typer.echo(f"{count} setting{'s' * (count != 1)} cannot work:", err=True)
+            for fault in error.faults:
+                typer.echo(f"  {fault}", err=True)
+            raise typer.Exit(2) from None
+        except WavehookError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(2 if isinstance(error, SchemaMismatch) else 1) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+HELP = """Submit AI-generation tasks, and turn each completion into work that happens.
+
+Every webhook is verified, stored once, and handled until that is done.
+
+Settings come from flags, the environment (WAVEHOOK_…, WAVESPEED_…) and wavehook.toml, in this
+order. Exit codes: 0 done, 1 failed, 2 usage or settings.
+
+Begin with: wavehook demo
+"""
+
+
+def application() -> typer.Typer:
+    """Assemble the commands."""
+    app = typer.Typer(
+        name="wavehook",
+        cls=Group,
+        help=HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    _add(app, demo, serve, worker, drain)
+    register(app, submit_settings)
+    _add(app, reconcile, events, show, redeliver)
+    app.add_typer(inbox.app, name="dead")
+    _add(app, purge, migrate, check, secret)
+    return app
+
+
+def _add(app: typer.Typer, *commands: Callable[..., None]) -> None:
+    for command in commands:
+        app.command()(command)
+
+
+def submit_settings() -> SubmitSettings:
+    """What the submitter's commands need, from the same settings as everything else.
+
+    Raises:
+        SettingsError: with every fault.
+    """
+    found = settings()
+    path = found.database_path
+    return SubmitSettings(
+        api_key=found.api_key.get_secret_value() if found.api_key else None,
+        base_url=found.base_url,
+        public_url=found.public_url,
+        seal_keys=tuple(key.get_secret_value() for key in found.seal_keys),
+        database=found.database if path is None else f"sqlite:///{path.absolute()}",
+        database_schema=found.database_schema,
+        database_pooler=found.pooler,
+        admin_token=found.admin_token.get_secret_value() if found.admin_token else None,
+        rate=found.rate,
+        in_flight=found.in_flight,
+        overdue=found.overdue,
+        submit_timeout=found.submit_timeout,
+    )
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        typer.echo(f"wavehook {version('wavehook')}")
+        raise typer.Exit
+
+
+def _root(
+    *,
+    _: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_version, help="Print the version."),
+    ] = False,
+) -> None:
+    """Needed for the flags that stand before a command."""
