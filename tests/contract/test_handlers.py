@@ -10,7 +10,6 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -135,7 +134,8 @@ class TestHandlers(HandlerContract):
     ) -> None:
         name, settings, self.secrets = request.param
         self.settings = json.loads(json.dumps(settings).replace(URL, url))
-        self.factory = import_module(f"receiver.handlers.{name}").create
+        [found] = entry_points(group=GROUP, name=name)
+        self.factory = found.load()
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "t0ken")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "t0ken")
