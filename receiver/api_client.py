@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from receiver.config import Settings
 from receiver.errors import ApiUnavailable
-from receiver.telemetry import Details, Hook
+from receiver.telemetry import Hook, TelemetryEvent
 from submitter.errors import BadInput, NotFound, RateLimited, SubmitterError, Unavailable
 from submitter.prediction import Prediction
 
@@ -35,7 +35,7 @@ RETRY_AFTER = (5, 3600)
 """Seconds: the least and the most that a sender is asked to wait where the API is away."""
 
 
-def calls_of(settings: Settings) -> Calls:
+def make_api_client(settings: Settings) -> Calls:
     """The API's calls with the settings' key, to be entered as a context.
 
     Raises:
@@ -55,7 +55,7 @@ def fetch_secret(settings: Settings) -> str:
     """
 
     async def fetch() -> str:
-        async with calls_of(settings) as calls:
+        async with make_api_client(settings) as calls:
             return await asyncio.wait_for(calls.webhook_secret(), FETCH_LIMIT)
 
     with ThreadPoolExecutor(1, thread_name_prefix="wavehook-secret") as thread:
@@ -84,7 +84,7 @@ class _Connection:
         self.loop.call_later(keep, self.asking.pop, task_id, None)
 
 
-class Asking:
+class ResultFetcher:
     """Asks how tasks stand, over one connection that is made at the first question.
 
     Questions about one task at one time are one question.
@@ -173,4 +173,4 @@ class Asking:
 
     def _tell(self, name: str, task_id: str) -> None:
         for hook in self._hooks:
-            hook(Details(name, task_id=task_id))
+            hook(TelemetryEvent(name, task_id=task_id))

@@ -15,18 +15,18 @@ import structlog
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
-from receiver.api_client import Asking, calls_of
+from receiver.api_client import ResultFetcher, make_api_client
 from receiver.config import Settings, read
 from receiver.database import ledger_of, open_store, seal_of
 from receiver.dispatch.dispatcher import Dispatcher
 from receiver.errors import SettingsError
 from receiver.handlers.base import Installed
 from receiver.intake import Intake
-from receiver.results.drain_round import Draining
-from receiver.results.ledger_sync import Follower
-from receiver.results.long_poll import Results
-from receiver.results.reconcile import Door, background
-from receiver.source_keys import sources_of
+from receiver.results.drain_round import DrainRound
+from receiver.results.ledger_sync import LedgerSync
+from receiver.results.long_poll import ResultWaiters
+from receiver.results.reconcile import InboxGateway, background
+from receiver.source_keys import load_sources
 from receiver.sources.insecure import Insecure
 from receiver.stores.base import Store
 from receiver.telemetry import Hook
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WorkerParts:
     """What runs handlers: all that `wavehook worker` and `wavehook drain` need."""
 
     settings: Settings
@@ -52,12 +52,12 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts(Work):
+class ReceiverParts(WorkerParts):
     """The whole receiver, built and not yet started; the app opens store and ledger."""
 
     intake: Intake
     ledger: Ledger
-    results: Results
+    results: ResultWaiters
     lifecycle: Lifecycle
     app: Starlette
 
@@ -84,7 +84,7 @@ def build(
     ledger: Ledger | None = None,
     secrets: Sequence[str] = (),
     hooks: Sequence[Hook] = (log_hook,),
-) -> Parts:
+) -> ReceiverParts:
     """Build the receiver.
 
     Args:
@@ -102,7 +102,7 @@ def build(
     listen = settings.dispatch == "background"
     store = store or _collect(found, lambda: open_store(settings, listen=listen))
     handlers = _collect(found, lambda: _install(settings)) or ()
-    sources = sources_of(settings, found, secrets=secrets)
+    sources = load_sources(settings, found, secrets=secrets)
     # A start that fails anyhow leaves no new key file behind.
     wanted = not found or settings.seal_keys or settings.key_path is None
     seal = _collect(found, lambda: seal_of(settings)) if wanted else None
@@ -116,10 +116,10 @@ def build(
     work = _work(settings, store, handlers, hooks)
     hooks = (*hooks, work.metrics)
     ledger = ledger or ledger_of(settings)
-    connect = partial(calls_of, settings)
-    asking = Asking(connect, hooks=hooks) if settings.api_key else None
-    results = Results(store)
-    follower = Follower(store, ledger, results, hooks=hooks)
+    connect = partial(make_api_client, settings)
+    asking = ResultFetcher(connect, hooks=hooks) if settings.api_key else None
+    results = ResultWaiters(store)
+    follower = LedgerSync(store, ledger, results, hooks=hooks)
     intake = Intake(
         sources,
         [handler.route for handler in handlers],
@@ -129,7 +129,7 @@ def build(
         fetch=asking.fetch if asking else None,
         stored=[follower.stored],
     )
-    door = Door(intake, store, hooks=hooks)
+    door = InboxGateway(intake, store, hooks=hooks)
     lasting: list[Service] = []
     if reconciles(settings):
         lasting.append(background(connect, ledger, door, settings.overdue))
@@ -164,7 +164,7 @@ def build(
         follow=follower.settle,
         routes=routes,
     )
-    return Parts(
+    return ReceiverParts(
         settings,
         store,
         work.handlers,
@@ -193,7 +193,7 @@ def worker(
     store: Store | None = None,
     listen: bool = True,
     hooks: Sequence[Hook] = (log_hook,),
-) -> Work:
+) -> WorkerParts:
     """Build what runs handlers, without the receiving half and its secrets.
 
     Args:
@@ -214,9 +214,9 @@ def worker(
     return _work(settings, store, handlers, hooks)
 
 
-def draining(
+def drain_round(
     settings: Settings, *, faults: Sequence[str] = (), hooks: Sequence[Hook] = (log_hook,)
-) -> tuple[Draining, Lifecycle]:
+) -> tuple[DrainRound, Lifecycle]:
     """Build what a schedule runs, as `worker`; and what opens it before, and ends it after.
 
     Raises:
@@ -225,21 +225,23 @@ def draining(
     work = worker(settings, faults=faults, listen=False, hooks=hooks)
     ledger = ledger_of(settings)
     intake = Intake({}, [handler.route for handler in work.handlers], work.store)
-    door = Door(intake, work.store, hooks=(*hooks, work.metrics))
+    door = InboxGateway(intake, work.store, hooks=(*hooks, work.metrics))
     lifecycle = Lifecycle(
         work.store, work.dispatcher, settings.grace, background=False, ledger=ledger
     )
     return _draining(work, ledger, door), lifecycle
 
 
-def door_of(settings: Settings, store: Store, hooks: Sequence[Hook] = (log_hook,)) -> Door:
+def inbox_gateway(
+    settings: Settings, store: Store, hooks: Sequence[Hook] = (log_hook,)
+) -> InboxGateway:
     """The way in for results that are fetched by hand: with the settings' handlers, no sources.
 
     Raises:
         SettingsError: a handler cannot work.
     """
     routes = [handler.route for handler in _install(settings)]
-    return Door(Intake({}, routes, store), store, hooks=hooks)
+    return InboxGateway(Intake({}, routes, store), store, hooks=hooks)
 
 
 def _asks(settings: Settings) -> bool:
@@ -264,15 +266,15 @@ def _halting(settings: Settings) -> Sequence[str]:
     return [fault]
 
 
-def _draining(work: Work, ledger: Ledger, door: Door) -> Draining:
+def _draining(work: WorkerParts, ledger: Ledger, door: InboxGateway) -> DrainRound:
     settings = work.settings
-    return Draining(
+    return DrainRound(
         work.store,
         work.dispatcher,
         [handler.name for handler in work.handlers],
         ledger=ledger,
         door=door,
-        connect=partial(calls_of, settings) if _asks(settings) else None,
+        connect=partial(make_api_client, settings) if _asks(settings) else None,
         overdue=settings.overdue,
     )
 
@@ -299,7 +301,7 @@ def _work(
     store: Store,
     handlers: Sequence[Installed],
     hooks: Sequence[Hook],
-) -> Work:
+) -> WorkerParts:
     metrics = Metrics()
     dispatcher = Dispatcher(
         store,
@@ -308,4 +310,4 @@ def _work(
         hooks=(*hooks, metrics),
         lease=settings.lease,
     )
-    return Work(settings, store, tuple(handlers), dispatcher, metrics)
+    return WorkerParts(settings, store, tuple(handlers), dispatcher, metrics)

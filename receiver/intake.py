@@ -58,7 +58,7 @@ class Owners(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Trusted:
+class TrustedSource:
     """A source with the keys that it accepts."""
 
     source: Source[Any]
@@ -96,7 +96,7 @@ class Intake:
 
     def __init__(
         self,
-        sources: Mapping[str, Trusted],
+        sources: Mapping[str, TrustedSource],
         routes: Sequence[Route],
         store: Store,
         seal: Unsealer | None = None,

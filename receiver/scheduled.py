@@ -11,7 +11,7 @@ import structlog
 
 from receiver import build
 from receiver.config import read
-from receiver.results.drain_round import Draining
+from receiver.results.drain_round import DrainRound
 from receiver.telemetry.log import configure
 from receiver.web.lifecycle import Lifecycle
 
@@ -33,7 +33,7 @@ def drain(
         cwd: instead of the working directory.
 
     Returns:
-        See `Draining.run`.
+        See `DrainRound.run`.
 
     Raises:
         SettingsError: with every fault.
@@ -43,11 +43,11 @@ def drain(
     if not structlog.is_configured():
         configure(level=reading.settings.log_level)
     return asyncio.run(
-        _run(*build.draining(reading.settings, faults=reading.faults), deadline=deadline)
+        _run(*build.drain_round(reading.settings, faults=reading.faults), deadline=deadline)
     )
 
 
-async def _run(draining: Draining, lifecycle: Lifecycle, *, deadline: float) -> Mapping[str, int]:
+async def _run(draining: DrainRound, lifecycle: Lifecycle, *, deadline: float) -> Mapping[str, int]:
     await lifecycle.open()
     try:
         return await draining.run(None, deadline)

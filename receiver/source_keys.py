@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from receiver.api_client import FETCH_LIMIT, fetch_secret
 from receiver.config import Settings
-from receiver.intake import Trusted
+from receiver.intake import TrustedSource
 from receiver.sources.base import WAVESPEED, Source
 from receiver.sources.header_hmac import HeaderHmac
 from receiver.sources.insecure import Insecure
 from receiver.sources.standard import StandardWebhooks
-from receiver.sources.wavespeed import WaveSpeed
+from receiver.sources.wavespeed import WaveSpeedSource
 from submitter.errors import SubmitterError
 
 if TYPE_CHECKING:
     from receiver.config import SourceSettings
 
 
-def sources_of(
+def load_sources(
     settings: Settings, faults: list[str], *, secrets: Sequence[str] = ()
-) -> dict[str, Trusted]:
+) -> dict[str, TrustedSource]:
     """Every source with its keys (F15).
 
     Args:
@@ -30,7 +30,7 @@ def sources_of(
             fetched from the API only where there is none up to then.
         secrets: of WaveSpeedAI, instead of those in the settings.
     """
-    found: dict[str, Trusted] = {}
+    found: dict[str, TrustedSource] = {}
     for name, section in settings.sources.items():
         if name != WAVESPEED:
             source = _source(name, section)
@@ -45,7 +45,7 @@ def sources_of(
         if not given:
             return found
     if given:
-        found[WAVESPEED] = _trusted(WaveSpeed(), label, given, faults)
+        found[WAVESPEED] = _trusted(WaveSpeedSource(), label, given, faults)
     elif (WAVESPEED in settings.sources or not found) and not _told_of_secrets(faults):
         faults.append(
             "WAVEHOOK_WAVESPEED_SECRETS: it is not set, and without a secret nothing can be "
@@ -73,7 +73,7 @@ def _fetched(settings: Settings, faults: list[str]) -> list[str]:
 def _source(name: str, section: SourceSettings) -> Source[Any]:
     match section.use:
         case "wavespeed":
-            return WaveSpeed(name)
+            return WaveSpeedSource(name)
         case "standard":
             return StandardWebhooks(name)
         case "header_hmac":
@@ -86,14 +86,16 @@ def _source(name: str, section: SourceSettings) -> Source[Any]:
             assert_never(unknown)
 
 
-def _trusted(source: Source[Any], label: str, secrets: Sequence[str], faults: list[str]) -> Trusted:
+def _trusted(
+    source: Source[Any], label: str, secrets: Sequence[str], faults: list[str]
+) -> TrustedSource:
     keys = []
     for secret in secrets:
         try:
             keys.append(source.key(secret))
         except ValueError as error:
             faults.append(f"{label} = ***: {error}")
-    return Trusted(source, tuple(keys))
+    return TrustedSource(source, tuple(keys))
 
 
 def _plain(section: SourceSettings) -> list[str]:

@@ -250,7 +250,7 @@ def _look(settings: Settings) -> Iterator[Finding]:
 
 def _sources(settings: Settings) -> Iterator[Finding]:
     from receiver.api_client import fetch_secret
-    from receiver.source_keys import sources_of
+    from receiver.source_keys import load_sources
     from submitter.errors import SubmitterError
 
     fetched: list[str] = []
@@ -272,7 +272,7 @@ def _sources(settings: Settings) -> Iterator[Finding]:
     faults: list[str] = []
     own = [secret.get_secret_value() for secret in settings.wavespeed_secrets]
     offline = replace(settings, api_key=None)
-    found = sources_of(offline, faults, secrets=own or fetched)
+    found = load_sources(offline, faults, secrets=own or fetched)
     for fault in faults:
         if failure and "it is not set" in fault:
             continue  # it would have come from the API

@@ -28,7 +28,7 @@ from submitter.reconcile.schedule import KEPT
 
 if TYPE_CHECKING:
     from receiver.config import Settings
-    from receiver.results.reconcile import Door
+    from receiver.results.reconcile import InboxGateway
     from submitter.ledger.base import Entry, Ledger
     from submitter.reconcile.reconciler import Reconciler
     from submitter.reconcile.report import Report
@@ -144,8 +144,8 @@ def reconcile(
 
 
 async def _run(settings: Settings, *, history: bool, dry_run: bool) -> Counts:
-    from receiver.api_client import calls_of
-    from receiver.build import door_of
+    from receiver.api_client import make_api_client
+    from receiver.build import inbox_gateway
     from receiver.results.reconcile import reconciler
     from submitter.errors import SubmitterError
     from submitter.ledger.base import State
@@ -155,9 +155,9 @@ async def _run(settings: Settings, *, history: bool, dry_run: bool) -> Counts:
         async with (
             existing(settings) as store,
             open_ledger(settings) as ledger,
-            calls_of(settings) as calls,
+            make_api_client(settings) as calls,
         ):
-            door = door_of(settings, store)
+            door = inbox_gateway(settings, store)
             once = reconciler(calls, ledger, door, settings.overdue)
             try:
                 if dry_run:
@@ -200,7 +200,7 @@ def _due(entry: Entry, now: float) -> bool:
     return at is not None and at <= now
 
 
-async def _compare(counts: Counts, once: Reconciler, door: Door, *, dry_run: bool) -> None:
+async def _compare(counts: Counts, once: Reconciler, door: InboxGateway, *, dry_run: bool) -> None:
     report = await once.compare_history(since=time.time() - KEPT, known=door.known, dry_run=dry_run)
     counts.add(report)
 

@@ -18,7 +18,7 @@ from receiver.errors import WavehookError
 from receiver.telemetry.log import logger
 
 if TYPE_CHECKING:
-    from receiver.build import Parts
+    from receiver.build import ReceiverParts
 
 
 class Server(uvicorn.Server):
@@ -29,7 +29,7 @@ class Server(uvicorn.Server):
         listener: where to accept; see `listen`.
     """
 
-    def __init__(self, parts: Parts, listener: socket.socket) -> None:
+    def __init__(self, parts: ReceiverParts, listener: socket.socket) -> None:
         settings = parts.settings
         super().__init__(
             uvicorn.Config(

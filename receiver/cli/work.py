@@ -26,7 +26,7 @@ from receiver.units import seconds
 from submitter.cli.run import json_line
 
 if TYPE_CHECKING:
-    from receiver.build import Work
+    from receiver.build import WorkerParts
 
 
 def worker(
@@ -117,7 +117,7 @@ def drain(
         typer.echo(f"{count} dispatch{'es' * (count != 1)} run")
 
 
-async def _until_signal(work: Work) -> None:
+async def _until_signal(work: WorkerParts) -> None:
     from receiver.cli.startup import captured, opened, patience
     from receiver.telemetry.log import logger
 
@@ -142,7 +142,7 @@ async def _until_signal(work: Work) -> None:
         await work.store.close()
 
 
-async def _drained(work: Work, limit: int | None, deadline: float | None) -> int | None:
+async def _drained(work: WorkerParts, limit: int | None, deadline: float | None) -> int | None:
     """How many were run; None where a signal came before the end."""
     from receiver.cli.startup import captured, opened, patience
 

@@ -18,7 +18,7 @@ from receiver.cli.options import settings
 from receiver.demo.story import KEPT, OWN, Ledger, Place, placed
 
 if TYPE_CHECKING:
-    from receiver.build import Parts
+    from receiver.build import ReceiverParts
     from receiver.config import Settings
     from receiver.demo.story import Summary
     from receiver.demo.view import View
@@ -156,7 +156,7 @@ def _with_guests(settings: Settings, guests: Settings | None) -> Settings:
     return replace(settings, modules=(*own, *guests.modules), handlers=guests.handlers)
 
 
-def _receiver(sim: Simulator, place: Settings, key: str, ledger: Ledger) -> Parts:
+def _receiver(sim: Simulator, place: Settings, key: str, ledger: Ledger) -> ReceiverParts:
     """The receiver as `serve` builds it; its dispatcher is started by hand."""
     from receiver.build import build
     from receiver.config.secret import Secret
@@ -170,7 +170,7 @@ def _receiver(sim: Simulator, place: Settings, key: str, ledger: Ledger) -> Part
     return build(settings, secrets=[sim.secret], hooks=[ledger.hook])
 
 
-async def _submit(sim: Simulator, url: str, key: str, parts: Parts, ledger: Ledger) -> None:
+async def _submit(sim: Simulator, url: str, key: str, parts: ReceiverParts, ledger: Ledger) -> None:
     import httpx
 
     from receiver.demo.story import STUMBLES
@@ -211,7 +211,7 @@ async def _forge(sim: Simulator, url: str) -> None:
         await client.post(f"{url}/webhooks/wavespeed", content=body, headers=headers)
 
 
-async def _kill_a_worker(parts: Parts, ledger: Ledger) -> None:
+async def _kill_a_worker(parts: ReceiverParts, ledger: Ledger) -> None:
     """Leave a lease behind as a worker under SIGKILL does: taken, and never heard of again."""
     # Of the demo's own handler: a guest's work is its user's, and done once.
     claims = await parts.store.claim("a worker that is killed", {OWN: 1}, LEASE, time.time())
@@ -219,7 +219,7 @@ async def _kill_a_worker(parts: Parts, ledger: Ledger) -> None:
         ledger.lost(claim.event.subject or "")
 
 
-async def _until_done(parts: Parts, ledger: Ledger, sim: Simulator, faults: Faults) -> None:
+async def _until_done(parts: ReceiverParts, ledger: Ledger, sim: Simulator, faults: Faults) -> None:
     from receiver.demo.story import settled
 
     # Three sides, of which none tells the others.

@@ -30,7 +30,7 @@ from receiver.handlers.base import Context
 from receiver.handlers.decorator import on
 from receiver.handlers.retry import Backoff
 from receiver.stores.base import Store
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 from submitter.api.transport import tls
 from submitter.prediction import JSON
 
@@ -121,7 +121,7 @@ class Ledger:
         self.failed += 1
         self._note(task_id, "its first worker was killed; another takes over after the lease")
 
-    def hook(self, details: Details) -> None:
+    def hook(self, details: TelemetryEvent) -> None:
         """Told by the receiver."""
         task_id = _task_of(details.event_id)
         guest = self.guests.get(details.handler or "")

@@ -12,7 +12,7 @@ from receiver.event import Claim, Dead, Done, Outcome
 from receiver.handlers.base import Context, Installed
 from submitter.prediction import JSON
 
-MAX_RESULT = 64 * 1024
+MAX_RESULT_BYTES = 64 * 1024
 """Bytes of a handler's result, as compact JSON, that are kept; a longer one is not."""
 
 CANCEL_GRACE = 1.0
@@ -110,13 +110,13 @@ def _as_json(result: object) -> JSON:
     if result is None:
         return None
     try:
-        data = compact(result)
+        data = compact_json(result)
     except (TypeError, ValueError, RecursionError):
         return None
-    return json.loads(data) if len(data) <= MAX_RESULT else None
+    return json.loads(data) if len(data) <= MAX_RESULT_BYTES else None
 
 
-def compact(result: object) -> bytes:
+def compact_json(result: object) -> bytes:
     """A result as it is measured.
 
     Raises:

@@ -16,14 +16,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import assert_never, cast
 
 from receiver.dispatch.attempt import run
-from receiver.dispatch.slots import Lane
+from receiver.dispatch.slots import ConcurrencySlots
 from receiver.errors import Retry, StoreUnavailable
 from receiver.event import Claim, Dead, Dispatch, Done, Outcome, Released, RetryAt
 from receiver.handlers.base import Installed
 from receiver.handlers.retry import describe
 from receiver.stores.base import Store
 from receiver.stores.rate_limit import spare
-from receiver.telemetry import Details, Hook
+from receiver.telemetry import Hook, TelemetryEvent
 
 SETTLE_PAUSE = 0.5
 """Seconds between two tries to record an outcome in a store that is away."""
@@ -70,7 +70,7 @@ class Dispatcher:
         self._random = random
         self._lease = lease
         self._poll = poll
-        self._lanes = {each.name: Lane(each) for each in handlers}
+        self._lanes = {each.name: ConcurrencySlots(each) for each in handlers}
         self._running: dict[asyncio.Task[None], Dispatch] = {}
         self._handling: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
@@ -149,7 +149,7 @@ class Dispatcher:
                     await handler.close()
             except Exception as error:  # noqa: BLE001 - one handler's end is not another's
                 text = handler.masked(describe(error))
-                self._tell(Details("handler.failed", handler=handler.name, error=text))
+                self._tell(TelemetryEvent("handler.failed", handler=handler.name, error=text))
 
     async def _work(self, stops: int) -> None:
         async with self._heartbeat():
@@ -158,10 +158,10 @@ class Dispatcher:
                 try:
                     idle = 0.0 if await self._claim(None) else await self._idle()
                 except StoreUnavailable as error:
-                    self._tell(Details("store.failed", error=str(error)))
+                    self._tell(TelemetryEvent("store.failed", error=str(error)))
                     idle = self._poll
                 except Exception as error:  # noqa: BLE001 - the loop must outlive a fault of ours
-                    self._tell(Details("dispatcher.failed", error=describe(error)))
+                    self._tell(TelemetryEvent("dispatcher.failed", error=describe(error)))
                     idle = self._poll
                 if idle and stops == self._stops:
                     with contextlib.suppress(TimeoutError):
@@ -209,17 +209,19 @@ class Dispatcher:
         task.add_done_callback(lambda done: self._ended(done, lane))
         return task
 
-    def _ended(self, task: asyncio.Task[None], lane: Lane) -> None:
+    def _ended(self, task: asyncio.Task[None], lane: ConcurrencySlots) -> None:
         del self._running[task]
         self._free(task, lane)
         lane.release()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._tell(
-                Details("dispatcher.failed", handler=lane.installed.name, error=describe(error))
+                TelemetryEvent(
+                    "dispatcher.failed", handler=lane.installed.name, error=describe(error)
+                )
             )
         self.wake()
 
-    async def _handle(self, lane: Lane, claim: Claim, stops: int) -> None:
+    async def _handle(self, lane: ConcurrencySlots, claim: Claim, stops: int) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         started = asyncio.get_running_loop().time()
         error: BaseException | None = None
@@ -233,7 +235,7 @@ class Dispatcher:
         self._free(task, lane)
         await self._settle(claim, outcome, seconds, stops)
 
-    def _free(self, task: asyncio.Task[None], lane: Lane) -> None:
+    def _free(self, task: asyncio.Task[None], lane: ConcurrencySlots) -> None:
         if task in self._handling:
             self._handling.discard(task)
             lane.end()
@@ -243,9 +245,9 @@ class Dispatcher:
         try:
             await self._store.pause(handler, until)
         except StoreUnavailable as error:
-            self._tell(Details("store.failed", handler=handler, error=str(error)))
+            self._tell(TelemetryEvent("store.failed", handler=handler, error=str(error)))
         else:
-            self._tell(Details("handler.paused", handler=handler, until=until))
+            self._tell(TelemetryEvent("handler.paused", handler=handler, until=until))
 
     async def _settle(self, claim: Claim, outcome: Outcome, seconds: float, stops: int) -> None:
         dispatch = claim.dispatch
@@ -254,13 +256,15 @@ class Dispatcher:
             try:
                 kept = await self._store.settle(dispatch, self._owner, outcome, self._clock())
             except StoreUnavailable as error:
-                self._tell(Details("store.failed", event_id=dispatch.event_id, error=str(error)))
+                self._tell(
+                    TelemetryEvent("store.failed", event_id=dispatch.event_id, error=str(error))
+                )
                 if stops != self._stops:
                     return
                 await asyncio.sleep(SETTLE_PAUSE)
         word, error_text, until = _words(outcome)
         self._tell(
-            Details(
+            TelemetryEvent(
                 "dispatch.settled" if kept else "dispatch.lost",
                 source=claim.event.source,
                 event_id=dispatch.event_id,
@@ -301,7 +305,7 @@ class Dispatcher:
                     list(self._running.values()), self._owner, self._lease, self._clock()
                 )
             except StoreUnavailable as error:
-                self._tell(Details("store.failed", error=str(error)))
+                self._tell(TelemetryEvent("store.failed", error=str(error)))
                 continue
             for dispatch in lost:
                 # Another owns it by now: what this run would still do is done twice. One that
@@ -309,7 +313,7 @@ class Dispatcher:
                 if (task := held[dispatch.key]) in self._handling:
                     task.cancel()
 
-    def _tell(self, details: Details) -> None:
+    def _tell(self, details: TelemetryEvent) -> None:
         for hook in self._hooks:
             hook(details)
 

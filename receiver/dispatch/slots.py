@@ -6,7 +6,7 @@ from receiver.handlers.base import Installed
 from receiver.stores.rate_limit import NEVER, believed, free, spent
 
 
-class Lane:
+class ConcurrencySlots:
     """Counts what runs, and what this process has started.
 
     A place is free when its handler has ended: what comes next is claimed while the outcome is

@@ -39,8 +39,8 @@ from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.envelope import encode, plain
 from receiver.handlers.settings import SomeTexts, Texts, read
-from receiver.outbound.addresses import Allowed
-from receiver.outbound.client import check_url, client, reach
+from receiver.outbound.addresses import AllowList
+from receiver.outbound.client import check_reachable, check_url, client
 from submitter.api.retry_after import retry_after
 
 _AGAIN = frozenset({408, 409, 425, 429})
@@ -82,7 +82,7 @@ def _secrets(secrets: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _allow(entries: tuple[str, ...]) -> tuple[str, ...]:
-    Allowed.parse(entries)
+    AllowList.parse(entries)
     return entries
 
 
@@ -179,7 +179,7 @@ class Forward:
 
     async def check(self) -> str:
         """Connect, and send nothing."""
-        return await reach(str(self._url), self._allow)
+        return await check_reachable(str(self._url), self._allow)
 
     async def close(self) -> None:
         """Let the connections go; the next event makes new ones."""

@@ -1,4 +1,4 @@
-"""Which addresses are somebody's inside, and which of them may be called all the same; pure."""
+"""Private address ranges, and the allow-list of those that may be called; pure."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
-def inside(address: Address) -> str | None:
+def private_reason(address: Address) -> str | None:
     """Why an address must not be called, or None where it is a public one."""
     address = _plain(address)
     for network, reason in _INSIDE:
@@ -78,7 +78,7 @@ def _plain(address: Address) -> Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
+class AllowList:
     """Private targets that may be called all the same.
 
     Attributes:
@@ -90,7 +90,7 @@ class Allowed:
     networks: tuple[tuple[Network, int | None], ...]
 
     @classmethod
-    def parse(cls, entries: Iterable[str]) -> Allowed:
+    def parse(cls, entries: Iterable[str]) -> AllowList:
         """Read `host`, `host:port`, an address, `[v6]:port` or a network such as `10.1.0.0/16`.
 
         Raises:

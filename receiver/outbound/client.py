@@ -21,13 +21,13 @@ import httpcore
 import httpx
 
 from receiver.errors import Refused
-from receiver.outbound.addresses import Address, Allowed, inside
+from receiver.outbound.addresses import Address, AllowList, private_reason
 from submitter.api.transport import quieten
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Gives the addresses of a host name, for a port; raises OSError where it has none."""
 
-MAX_BODY = 1024 * 1024
+MAX_BODY_BYTES = 1024 * 1024
 """Bytes of an answer's body that are read at most, unless the client says otherwise."""
 
 READ = 256 * 1024
@@ -56,7 +56,7 @@ def client(
     *,
     timeout: float | None = 30.0,
     redirects: int = 0,
-    max_body: int = MAX_BODY,
+    max_body: int = MAX_BODY_BYTES,
     tls: ssl.SSLContext | None = None,
     resolve: Resolver | None = None,
 ) -> httpx.AsyncClient:
@@ -75,7 +75,7 @@ def client(
     Raises:
         ValueError: an entry of `allow` is not understood.
     """
-    guard = _Guard(Allowed.parse(allow), resolve or _lookup)
+    guard = _Guard(AllowList.parse(allow), resolve or _lookup)
     return httpx.AsyncClient(
         transport=_Transport(guard, tls or _tls(), max_body),
         timeout=timeout,
@@ -88,7 +88,7 @@ def client(
     )
 
 
-async def reach(
+async def check_reachable(
     url: str,
     allow: Sequence[str] = (),
     *,
@@ -109,14 +109,14 @@ async def reach(
         One sentence, for a handler's `check`.
 
     Raises:
-        Refused: it leads inside, or must not be called.
+        Refused: it leads to a private address, or must not be called.
         httpx.HTTPError: nothing answers there, or not with the host's certificate.
     """
     target = httpx.URL(url)
     check_url(target)
     encrypted = target.scheme == "https"
     port = target.port or (443 if encrypted else 80)
-    guard = _Guard(Allowed.parse(allow), resolve or _lookup)
+    guard = _Guard(AllowList.parse(allow), resolve or _lookup)
     async with _exchange(asyncio.get_running_loop().time() + timeout):
         stream = await guard.connect_tcp(target.host, port, timeout)
         try:
@@ -147,7 +147,7 @@ def _shown(host: str) -> str:
 class _Guard(httpcore.AsyncNetworkBackend):
     """Resolves, checks, and connects to what was checked."""
 
-    def __init__(self, allowed: Allowed, resolve: Resolver) -> None:
+    def __init__(self, allowed: AllowList, resolve: Resolver) -> None:
         self._allowed = allowed
         self._resolve = resolve
         self._network = httpcore.AnyIOBackend()
@@ -183,7 +183,7 @@ class _Guard(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectError(f"{_shown(host)}: the name does not resolve") from None
         if not self._allowed.name(host, port):
             for address in addresses:
-                reason = inside(address)
+                reason = private_reason(address)
                 if reason is not None and not self._allowed.address(address, port):
                     raise Refused(
                         f"{_shown(host)}: {address} is {reason}; "

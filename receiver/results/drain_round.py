@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from receiver.dispatch.dispatcher import Dispatcher
 from receiver.handlers.retry import describe
-from receiver.results.reconcile import Door, reconciler
+from receiver.results.reconcile import InboxGateway, reconciler
 from receiver.stores.base import Store
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 from submitter.errors import SubmitterError
 from submitter.ledger.base import Ledger, Result
 
@@ -30,7 +30,7 @@ AT_ONCE = 1000
 """Open submissions that are looked for in the inbox, the longest sent first."""
 
 
-class Draining:
+class DrainRound:
     """One round at a time or several at once, in any number of processes: nothing is done twice.
 
     Args:
@@ -51,7 +51,7 @@ class Draining:
         handlers: Sequence[str],
         *,
         ledger: Ledger,
-        door: Door,
+        door: InboxGateway,
         connect: Callable[[], Calls] | None,
         overdue: float,
         clock: Callable[[], float] = time.time,
@@ -116,4 +116,4 @@ class Draining:
         # The text of an error that is not ours may quote an input (F16).
         ours = isinstance(error, SubmitterError)
         text = describe(error) if ours else type(error).__name__
-        self._door.tell(Details("reconcile.failed", error=text))
+        self._door.tell(TelemetryEvent("reconcile.failed", error=text))

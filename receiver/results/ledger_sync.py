@@ -21,7 +21,7 @@ from receiver.handlers.retry import describe
 from receiver.intake import Accepted
 from receiver.sources.base import WAVESPEED, terminal_ids
 from receiver.stores.base import Store
-from receiver.telemetry import Details, Hook
+from receiver.telemetry import Hook, TelemetryEvent
 from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Ledger, Result
 from submitter.prediction import TERMINAL
@@ -75,7 +75,7 @@ class _Noted:
     due_at: float = 0.0
 
 
-class Follower:
+class LedgerSync:
     """An observer of `Intake`: tells the waiting and the ledger of results.
 
     A result whose task the ledger does not know is tried again for a while: its webhook may have
@@ -212,12 +212,12 @@ class Follower:
                 if self._ledger is not None:
                     await self._finish(self._ledger, batch)
             except (StoreError, LedgerUnavailable) as error:
-                self._tell(Details("follower.failed", error=describe(error)))
+                self._tell(TelemetryEvent("follower.failed", error=describe(error)))
                 await asyncio.sleep(wait)
             except Exception as error:  # noqa: BLE001 - a fault of ours must not end the others
                 # Its text may quote a body (F16).
                 name = type(error).__name__
-                self._tell(Details("follower.failed", error=name, number=len(batch)))
+                self._tell(TelemetryEvent("follower.failed", error=name, number=len(batch)))
                 return
             else:
                 return
@@ -240,7 +240,7 @@ class Follower:
             if len(self._told) > MOST:
                 del self._told[next(iter(self._told))]
             self._tell(
-                Details(
+                TelemetryEvent(
                     "prediction.contradicted",
                     event_id=event.id,
                     task_id=event.subject,
@@ -281,9 +281,9 @@ class Follower:
     def _tell_missed(self) -> None:
         if self._missed:
             text = "not told to the ledger in time; a reconcile finds them in the inbox"
-            self._tell(Details("follower.failed", error=text, number=self._missed))
+            self._tell(TelemetryEvent("follower.failed", error=text, number=self._missed))
             self._missed = 0
 
-    def _tell(self, details: Details) -> None:
+    def _tell(self, details: TelemetryEvent) -> None:
         for hook in self._hooks:
             hook(details)

@@ -18,7 +18,7 @@ from receiver.stores.base import Store
 _Told: TypeAlias = "asyncio.Future[Event | None]"
 
 
-class Results:
+class ResultWaiters:
     """Gives out the events that end tasks, and lets callers wait for them.
 
     All of it runs on one event loop.

@@ -13,7 +13,7 @@ from receiver.handlers.retry import describe
 from receiver.intake import Intake
 from receiver.sources.base import WAVESPEED, fetched_event, terminal_ids
 from receiver.stores.base import Store
-from receiver.telemetry import Details, Hook
+from receiver.telemetry import Hook, TelemetryEvent
 from submitter.errors import LedgerUnavailable, SubmitterError
 from submitter.ledger.base import Ledger
 from submitter.prediction import Prediction
@@ -27,7 +27,7 @@ AGAIN = 30.0
 """Seconds until reconciling is begun again where it could not begin, or has ended."""
 
 
-class Door:
+class InboxGateway:
     """The inbox, as a reconciler sees it.
 
     Args:
@@ -64,7 +64,9 @@ class Door:
         new = not accepted.receipt.duplicate
         if new:
             self.tell(
-                Details("reconcile.stored", source=event.source, event_id=event.id, type=event.type)
+                TelemetryEvent(
+                    "reconcile.stored", source=event.source, event_id=event.id, type=event.type
+                )
             )
         return new
 
@@ -86,16 +88,18 @@ class Door:
         """Pass on what a reconciler has done; how much is overdue is asked for at each scrape."""
         if told.name != "reconcile.overdue":
             self.tell(
-                Details(told.name, task_id=told.task_id, submission=told.key, error=told.error)
+                TelemetryEvent(
+                    told.name, task_id=told.task_id, submission=told.key, error=told.error
+                )
             )
 
-    def tell(self, details: Details) -> None:
+    def tell(self, details: TelemetryEvent) -> None:
         """Tell the hooks."""
         for hook in self._hooks:
             hook(details)
 
 
-def reconciler(calls: Calls, ledger: Ledger, door: Door, overdue: float) -> Reconciler:
+def reconciler(calls: Calls, ledger: Ledger, door: InboxGateway, overdue: float) -> Reconciler:
     """A reconciler that brings what it finds to the inbox.
 
     Args:
@@ -118,7 +122,7 @@ def reconciler(calls: Calls, ledger: Ledger, door: Door, overdue: float) -> Reco
     )
 
 
-class Reconciling:
+class BackgroundReconciler:
     """Reconciles beside the requests, from `start` to `stop`; no failure ends it.
 
     Args:
@@ -158,13 +162,13 @@ class Reconciling:
                 # The text of an error that is not ours may quote an input (F16).
                 ours = isinstance(error, SubmitterError)
                 text = describe(error) if ours else type(error).__name__
-                self._tell(Details("reconcile.failed", error=text))
+                self._tell(TelemetryEvent("reconcile.failed", error=text))
             await asyncio.sleep(self._again)
 
 
 def background(
-    connect: Callable[[], Calls], ledger: Ledger, door: Door, overdue: float
-) -> Reconciling:
+    connect: Callable[[], Calls], ledger: Ledger, door: InboxGateway, overdue: float
+) -> BackgroundReconciler:
     """What `serve` runs.
 
     Args:
@@ -180,7 +184,7 @@ def background(
         async with calls:
             await reconciler(calls, ledger, door, overdue).run()
 
-    return Reconciling(run, tell=door.tell)
+    return BackgroundReconciler(run, tell=door.tell)
 
 
 def _prediction(event: Event) -> Prediction:

@@ -16,7 +16,7 @@ from receiver.sources import signing
 from receiver.sources.base import read_event, timely
 
 
-class WaveSpeed:
+class WaveSpeedSource:
     """The source of WaveSpeedAI's webhooks."""
 
     def __init__(self, name: str = "wavespeed") -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 
-class Details(NamedTuple):
+class TelemetryEvent(NamedTuple):
     """One thing that happened.
 
     Attributes:
@@ -59,5 +59,5 @@ class Details(NamedTuple):
     number: int | None = None
 
 
-Hook = Callable[[Details], None]
+Hook = Callable[[TelemetryEvent], None]
 """Takes what happened; must not block and must not raise."""

@@ -18,7 +18,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from receiver.strict_json import encoder
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 
 MAX_TEXT = 2000
 """Characters of one logged text that did not pass through our own bounds (F17)."""
@@ -133,7 +133,7 @@ class RequestLog:
             self._stream.flush()
 
 
-def log_hook(details: Details) -> None:
+def log_hook(details: TelemetryEvent) -> None:
     """Write what happened, save what the line of the delivery's own request says already."""
     level = _LEVELS.get(details.name, logging.INFO)
     if details.name == "dispatch.settled":
@@ -165,7 +165,7 @@ def stack(error: BaseException) -> str:
 
 
 _UNTOLD = -1
-_FIELDS = Details._fields[1:]
+_FIELDS = TelemetryEvent._fields[1:]
 _LEVELS = {
     "delivery.accepted": _UNTOLD,
     "delivery.rejected": _UNTOLD,

@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from receiver.event import PARKED, DispatchState
 from receiver.stores.base import Stats
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 from submitter.prediction import Status
 
 _ACK_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
@@ -77,7 +77,7 @@ class Metrics:
         self._found = self._plain(
             "wavehook_reconcile_found_total", "Results that the API was asked for."
         )
-        self._on: dict[str, Callable[[Details], None]] = {
+        self._on: dict[str, Callable[[TelemetryEvent], None]] = {
             "delivery.accepted": self._accepted,
             "delivery.rejected": self._refused,
             "delivery.failed": self._refused,
@@ -91,7 +91,7 @@ class Metrics:
             "reconcile.found": lambda _: self._found.inc(),
         }
 
-    def __call__(self, details: Details) -> None:
+    def __call__(self, details: TelemetryEvent) -> None:
         """Count what happened."""
         count = self._on.get(details.name)
         if count is not None:
@@ -115,7 +115,7 @@ class Metrics:
     def _counter(self, name: str, text: str, *labels: str) -> _Children[Counter]:
         return _Children(Counter(name, text, labels, registry=self._registry))
 
-    def _accepted(self, details: Details) -> None:
+    def _accepted(self, details: TelemetryEvent) -> None:
         source, result = details.source or "unknown", details.result or "new"
         self._deliveries[source, result].inc()
         if details.seconds is not None:
@@ -123,14 +123,14 @@ class Metrics:
         if result == "new":
             self._stored(details)
 
-    def _stored(self, details: Details) -> None:
+    def _stored(self, details: TelemetryEvent) -> None:
         type = details.type if details.type in _TYPES else "other"
         self._events[details.source or "unknown", type].inc()
 
-    def _refused(self, details: Details) -> None:
+    def _refused(self, details: TelemetryEvent) -> None:
         self._deliveries[details.source or "unknown", details.result or "error"].inc()
 
-    def _settled(self, details: Details) -> None:
+    def _settled(self, details: TelemetryEvent) -> None:
         handler, outcome = details.handler or "unknown", details.outcome or "unknown"
         self._dispatches[handler, outcome].inc()
         if details.seconds is not None:
@@ -140,7 +140,7 @@ class Metrics:
         elif outcome == "dead":
             self._dead[handler,].inc()
 
-    def _lost(self, details: Details) -> None:
+    def _lost(self, details: TelemetryEvent) -> None:
         self._dispatches[details.handler or "unknown", "lost"].inc()
 
 

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from receiver.dispatch.attempt import MAX_RESULT, Exited, TimedOut, compact, run
+from receiver.dispatch.attempt import MAX_RESULT_BYTES, Exited, TimedOut, compact_json, run
 from receiver.errors import SettingsError
 from receiver.event import Claim, Dispatch, Event
 from receiver.handlers.base import Context, Factory, Handler, Installed, mask
@@ -285,11 +285,13 @@ def _fault(outcome: object) -> str | None:
 def _unkept(outcome: object) -> str | None:
     """Why what a run returned is lost."""
     try:
-        if isinstance(outcome, Exception) or len(compact(outcome)) <= MAX_RESULT:
+        if isinstance(outcome, Exception) or len(compact_json(outcome)) <= MAX_RESULT_BYTES:
             return None
     except (TypeError, ValueError, RecursionError):
         pass
-    return f"{type(outcome).__name__} is no JSON of at most {MAX_RESULT} bytes: it is not kept"
+    return (
+        f"{type(outcome).__name__} is no JSON of at most {MAX_RESULT_BYTES} bytes: it is not kept"
+    )
 
 
 def _kind(outcome: object) -> type | None:

@@ -32,11 +32,11 @@ from starlette.types import Receive
 from receiver.errors import StoreError, StoreUnavailable
 from receiver.event import Event
 from receiver.handlers.retry import describe
-from receiver.results.long_poll import Results
+from receiver.results.long_poll import ResultWaiters
 from receiver.sources.base import MAX_ID
-from receiver.telemetry import Details, Hook
+from receiver.telemetry import Hook, TelemetryEvent
 from receiver.web.lifecycle import Lifecycle
-from receiver.web.middleware import LINE
+from receiver.web.middleware import LOG_FIELDS_KEY
 
 
 class Admin:
@@ -120,7 +120,7 @@ _OF_ALL: Mapping[str, Value] = MappingProxyType(
 
 
 def api_routes(
-    results: Results,
+    results: ResultWaiters,
     token: str,
     lifecycle: Lifecycle,
     *,
@@ -151,7 +151,7 @@ class _Get(Route):
 class _Api:
     def __init__(
         self,
-        results: Results,
+        results: ResultWaiters,
         token: str,
         lifecycle: Lifecycle,
         hooks: Sequence[Hook],
@@ -196,7 +196,7 @@ class _Api:
             return await (_unless_left(request, ask()) if wait else ask())
         except StoreError as error:
             for hook in self._hooks:
-                hook(Details("store.failed", error=describe(error)))
+                hook(TelemetryEvent("store.failed", error=describe(error)))
             seconds = error.retry_after if isinstance(error, StoreUnavailable) else RETRY_AFTER
             title = "The results cannot be read now; the receiver's log says why"
             raise HTTPException(503, title, {"retry-after": f"{seconds}"}) from None
@@ -211,7 +211,7 @@ async def _unless_left(request: Request, asked: Awaitable[T]) -> T:
     try:
         await asyncio.wait((asking, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not asking.done():
-            request.scope[LINE]["result"] = "disconnected"
+            request.scope[LOG_FIELDS_KEY]["result"] = "disconnected"
             raise HTTPException(499, "The client has left")
         return asking.result()
     finally:
@@ -288,7 +288,7 @@ def drain_routes(
             done = await drain(limit, deadline)
         except StoreError as error:
             for hook in hooks:
-                hook(Details("store.failed", error=describe(error)))
+                hook(TelemetryEvent("store.failed", error=describe(error)))
             title = "The store does not answer now; the receiver's log says why"
             raise HTTPException(503, title, {"retry-after": f"{RETRY_AFTER}"}) from None
         if follow is not None and not lifecycle.lasts:

@@ -16,7 +16,7 @@ from receiver.errors import StoreError
 from receiver.handlers.retry import describe
 from receiver.intake import Intake
 from receiver.stores.base import Store
-from receiver.telemetry import Details, Hook
+from receiver.telemetry import Hook, TelemetryEvent
 from receiver.telemetry.log import logger
 from receiver.web.health import Health, Overdue
 from receiver.web.ingest import Ingest, SegmentRoute
@@ -112,7 +112,7 @@ def create_app(
             await lifecycle.begin()
         except StoreError as error:
             for hook in hooks:
-                hook(Details("store.failed", error=describe(error)))
+                hook(TelemetryEvent("store.failed", error=describe(error)))
             raise
         except Exception as error:
             logger().error("start.failed", exc_info=error)

@@ -15,7 +15,7 @@ from structlog.typing import FilteringBoundLogger
 
 from receiver.errors import SettingsError
 from receiver.telemetry.log import configure, logger
-from receiver.web.middleware import LINE, send_problem
+from receiver.web.middleware import LOG_FIELDS_KEY, send_problem
 from receiver.web.one_loop import OneLoop
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ TOLD = "The receiver does not run; its own log line says why"
 """For the server's log: the reason stands in ours already, and upstream would send a traceback."""
 
 
-class Lazy:
+class LazyApp:
     """An app that is built when the server first calls it.
 
     Settings that cannot work are logged, and end the start where the server runs lifespan; where
@@ -59,7 +59,7 @@ class Lazy:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": TOLD})
         elif scope["type"] == "http":
-            scope[LINE] = {"request_id": None}
+            scope[LOG_FIELDS_KEY] = {"request_id": None}
             title = "The receiver is not configured; its log says what to do"
             headers = [(b"retry-after", b"%d" % RETRY_AFTER)]
             await send_problem(scope, send, 503, title, headers=headers, close=True)
@@ -95,4 +95,4 @@ def _briefly(send: Send) -> Send:
     return brief
 
 
-app = OneLoop(Lazy)
+app = OneLoop(LazyApp)

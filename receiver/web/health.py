@@ -14,7 +14,7 @@ from starlette.routing import Route
 from receiver.errors import StoreError
 from receiver.handlers.retry import describe
 from receiver.stores.base import Stats, Store
-from receiver.telemetry import Details, Hook
+from receiver.telemetry import Hook, TelemetryEvent
 from receiver.web.lifecycle import Lifecycle
 from submitter.errors import LedgerUnavailable
 
@@ -108,4 +108,4 @@ class Health:
 
     def _tell(self, error: Exception) -> None:
         for hook in self._hooks:
-            hook(Details("store.failed", error=describe(error)))
+            hook(TelemetryEvent("store.failed", error=describe(error)))

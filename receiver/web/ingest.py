@@ -35,10 +35,10 @@ from receiver.errors import (
 from receiver.event import Delivery
 from receiver.handlers.retry import describe
 from receiver.intake import Accepted, Intake
-from receiver.telemetry import Details, Hook
+from receiver.telemetry import Hook, TelemetryEvent
 from receiver.telemetry.log import logger
 from receiver.web.lifecycle import Lifecycle
-from receiver.web.middleware import LINE, send_problem
+from receiver.web.middleware import LOG_FIELDS_KEY, send_problem
 
 
 class Deadline:
@@ -130,7 +130,7 @@ class Ingest:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one delivery in, and answer."""
         started = perf_counter()
-        line: dict[str, Any] = scope[LINE]
+        line: dict[str, Any] = scope[LOG_FIELDS_KEY]
         params = scope["path_params"]
         source = params["source"]
         body = None
@@ -236,7 +236,7 @@ class Ingest:
         self, error: Exception, scope: Scope, send: Send, started: float, *, close: bool
     ) -> None:
         """Answer 503: what is not stored stays with the sender, whoever is to blame."""
-        line: dict[str, Any] = scope[LINE]
+        line: dict[str, Any] = scope[LOG_FIELDS_KEY]
         seconds = RETRY_AFTER
         if isinstance(error, StoreUnavailable | ApiUnavailable):
             seconds = error.retry_after
@@ -265,7 +265,7 @@ class Ingest:
     ) -> None:
         if not self._hooks:
             return
-        details = Details(
+        details = TelemetryEvent(
             name,
             source=line.get("source"),
             event_id=line.get("event_id"),

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from receiver.telemetry.log import RequestLog, logger
 
-LINE = "wavehook.line"
+LOG_FIELDS_KEY = "wavehook.line"
 """Where a request's scope holds the fields of its log line; `request_id` is always there."""
 
 LINGER = 2.0
@@ -64,7 +64,7 @@ async def send_problem(
         unread: gives the rest of the body, to be read and forgotten before the end.
     """
     type = f"urn:wavehook:problem:{_TYPES[status]}" if status in _TYPES else "about:blank"
-    request_id = scope[LINE]["request_id"]
+    request_id = scope[LOG_FIELDS_KEY]["request_id"]
     body = json.dumps(
         {"type": type, "title": title, "status": status, "request_id": request_id}
     ).encode()
@@ -102,8 +102,8 @@ MAX_REQUEST_ID = 64
 class Requests:
     """Pure ASGI around the whole app.
 
-    An endpoint adds to its request's line by putting fields into `scope[LINE]`. The line names the
-    route's template and never the path, which may hold a token, nor the query.
+    An endpoint adds fields to its request's log line through `scope[LOG_FIELDS_KEY]`. The line
+    names the route's template and never the path, which may hold a token, nor the query.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -120,7 +120,7 @@ class Requests:
         request_id = _request_id(scope)
         header = (b"x-request-id", request_id.encode())
         line: dict[str, Any] = {"request_id": request_id}
-        scope[LINE] = line
+        scope[LOG_FIELDS_KEY] = line
         status = size = 0
         gone = False
 

@@ -62,7 +62,7 @@ async def wavehook(url: str, schema: str, count: int, concurrency: int) -> dict[
     from receiver.handlers.base import Context, Installed
     from receiver.handlers.routing import Route
     from receiver.stores.postgres import PostgresStore
-    from receiver.telemetry import Details
+    from receiver.telemetry import TelemetryEvent
 
     store = PostgresStore(url, schema=schema, clock="server")
     await store.open()
@@ -82,7 +82,7 @@ async def wavehook(url: str, schema: str, count: int, concurrency: int) -> dict[
     async def note(event: Event, context: Context) -> None:
         seen.add(event.id)
 
-    def told(details: Details) -> None:
+    def told(details: TelemetryEvent) -> None:
         settled.append(details.outcome)
         if len(settled) == count:
             done.set()

@@ -12,7 +12,7 @@ import pytest
 
 from receiver.event import DispatchState, Done
 from receiver.scheduled import drain
-from receiver.web.asgi import Lazy
+from receiver.web.asgi import LazyApp
 from receiver.web.one_loop import OneLoop
 from tests.deploy.functions import MODEL, PATH, Target, bearer, body
 from tests.web.sending import Answer, Log, post, request
@@ -27,7 +27,7 @@ def app(target: Target, monkeypatch: pytest.MonkeyPatch, log: Log) -> Iterator[O
     monkeypatch.delitem(sys.modules, "my_handlers", raising=False)
     for name, value in target.environ.items():
         monkeypatch.setenv(name, value)
-    app = OneLoop(Lazy)
+    app = OneLoop(LazyApp)
     yield app
     app.close()
 

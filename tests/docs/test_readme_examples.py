@@ -23,7 +23,7 @@ from receiver.cli.application import application
 from receiver.config import read
 from receiver.event import DispatchState, Event
 from receiver.handlers.loading import install
-from receiver.source_keys import sources_of
+from receiver.source_keys import load_sources
 from receiver.stores.sqlite import SQLiteStore
 from submitter.simulator import Simulator
 from submitter.simulator.media import png
@@ -294,7 +294,7 @@ def test_toml_is_a_file_that_serve_takes(
         monkeypatch.setenv(name, value)
     reading = read({**environ, "WAVEHOOK_WAVESPEED_SECRETS": SECRET}, cwd=tmp_path)
     faults = list(reading.faults)
-    sources = sources_of(reading.settings, faults)
+    sources = load_sources(reading.settings, faults)
     installed = install(reading.settings.handlers)
     try:
         assert faults == []

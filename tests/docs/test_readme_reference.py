@@ -36,7 +36,7 @@ from receiver.handlers.settings import Rules
 from receiver.sources.base import WINDOW
 from receiver.stores import postgres_link
 from receiver.stores.base import KEY_DAYS, Stats
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 from receiver.telemetry.metrics import Metrics
 from receiver.web.middleware import _TYPES
 from submitter import errors, prediction
@@ -146,9 +146,9 @@ def test_metrics_are_those_that_are_counted() -> None:
 def test_metrics_have_the_labels_that_are_named() -> None:
     """A query that is written after the table works."""
     metrics = Metrics()
-    metrics(Details("delivery.accepted", source="s", type="t", result="new", seconds=0.1))
-    metrics(Details("dispatch.settled", handler="h", outcome="retry", seconds=0.1))
-    metrics(Details("dispatch.settled", handler="h", outcome="dead", seconds=0.1))
+    metrics(TelemetryEvent("delivery.accepted", source="s", type="t", result="new", seconds=0.1))
+    metrics(TelemetryEvent("dispatch.settled", handler="h", outcome="retry", seconds=0.1))
+    metrics(TelemetryEvent("dispatch.settled", handler="h", outcome="dead", seconds=0.1))
     text = metrics.render(Stats({("h", DispatchState.DEAD): 1}, 0.0), 1.0, overdue=1).decode()
     for name, labels, _ in readme.table("metric | labels | meaning"):
         sample = re.search(rf"^{readme.plain(name)}(?:_count)?(?:{{(.*)}})? ", text, re.MULTILINE)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from cryptography.fernet import Fernet
 
-from receiver.build import Parts, build
+from receiver.build import ReceiverParts, build
 from receiver.config import Settings
 from receiver.config.secret import Secret
 from submitter.errors import (
@@ -63,7 +63,7 @@ def lost(times: int, *, created: bool = False) -> Any:
 
 
 @asynccontextmanager
-async def receiving(world: World, folder: Path) -> AsyncIterator[tuple[Parts, str, Seal]]:
+async def receiving(world: World, folder: Path) -> AsyncIterator[tuple[ReceiverParts, str, Seal]]:
     """A real receiver over HTTP."""
     key = Fernet.generate_key().decode()
     settings = Settings(

@@ -27,7 +27,7 @@ from receiver.event import Delivery
 from receiver.sources.header_hmac import HeaderHmac
 from receiver.sources.insecure import Insecure
 from receiver.sources.standard import StandardWebhooks
-from receiver.sources.wavespeed import WaveSpeed
+from receiver.sources.wavespeed import WaveSpeedSource
 from receiver.stores.memory import MemoryStore
 from receiver.stores.postgres import PostgresStore
 from submitter.ledger.base import Intent, Limits, State
@@ -38,7 +38,7 @@ from tests.web.sending import Connection, Headers, request, scope, serve
 SECRET = "whsec_c2VjcmV0"
 
 
-def made(tmp_path: Path, text: str = "", **environ: str) -> build.Parts:
+def made(tmp_path: Path, text: str = "", **environ: str) -> build.ReceiverParts:
     (tmp_path / "wavehook.toml").write_text(text)
     reading = read(environ, cwd=tmp_path)
     return build.build(reading.settings, faults=reading.faults)
@@ -145,8 +145,8 @@ def test_every_kind_of_source_is_made(tmp_path: Path) -> None:
     )
     kinds = {name: type(each.source) for name, each in parts.intake.sources.items()}
     assert kinds == {
-        "wavespeed": WaveSpeed,
-        "second": WaveSpeed,
+        "wavespeed": WaveSpeedSource,
+        "second": WaveSpeedSource,
         "std": StandardWebhooks,
         "gh": HeaderHmac,
         "plain": HeaderHmac,
@@ -384,7 +384,7 @@ async def status(app: Starlette, headers: Headers) -> int:
 def test_a_broken_handler_stops_a_reconcile_by_hand(tmp_path: Path) -> None:
     """F15: dispatches are made by the same settings as in `serve`."""
     with pytest.raises(SettingsError, match=r"handlers\.x"):
-        build.door_of(Settings(directory=tmp_path, handlers={"x": {}}), MemoryStore())
+        build.inbox_gateway(Settings(directory=tmp_path, handlers={"x": {}}), MemoryStore())
 
 
 KINDS = {

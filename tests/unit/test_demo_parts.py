@@ -14,15 +14,15 @@ from receiver.demo.view import Lines, closing, picture
 from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.decorator import marked
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 from submitter.simulator import Simulator
 
 ONE, TWO = "1" * 32, "2" * 32
 SUMMARY = Summary(10, 13, 3, 1, 2, 10, exactly_once=True, seconds=4.25)
 
 
-def told(name: str, task: str | None = None, **more: object) -> Details:
-    details = Details(name, event_id=f"wavespeed:{task}:completed" if task else None)
+def told(name: str, task: str | None = None, **more: object) -> TelemetryEvent:
+    details = TelemetryEvent(name, event_id=f"wavespeed:{task}:completed" if task else None)
     return details._replace(**more)  # type: ignore[arg-type]
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from receiver.dispatch.dispatcher import Dispatcher
-from receiver.dispatch.slots import Lane
+from receiver.dispatch.slots import ConcurrencySlots
 from receiver.errors import GiveUp, Retry, StoreUnavailable
 from receiver.event import Dispatch, DispatchState, Event, Outcome
 from receiver.handlers.base import Context, Handler, Installed
 from receiver.handlers.retry import Backoff
 from receiver.handlers.routing import Route, match
 from receiver.stores.memory import MemoryStore
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 
 
 class Clock:
@@ -37,7 +37,7 @@ class Bench:
     def __init__(self) -> None:
         self.store = MemoryStore()
         self.clock = Clock()
-        self.told: list[Details] = []
+        self.told: list[TelemetryEvent] = []
 
     def dispatcher(self, *handlers: Installed, owner: str = "one", **more: Any) -> Dispatcher:
         return Dispatcher(
@@ -393,7 +393,7 @@ async def test_the_rate_holds_after_an_outage(bench: Bench) -> None:
 
 def test_a_clock_that_steps_back_neither_gives_nor_takes_places() -> None:
     """F6: the rate survives a step of the clock."""
-    lane = Lane(handler(scripted()[0], rate=1.0))
+    lane = ConcurrencySlots(handler(scripted()[0], rate=1.0))
     lane.start(1000)
     assert (lane.free(1000), lane.wait(1000)) == (0, 1.0)
     assert (lane.free(500), lane.wait(500)) == (0, 1.0)

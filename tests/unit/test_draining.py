@@ -20,12 +20,12 @@ from receiver.event import DispatchState, Event
 from receiver.handlers.base import Context, Installed
 from receiver.handlers.routing import Route
 from receiver.intake import Intake
-from receiver.results.drain_round import Draining
-from receiver.results.reconcile import Door
+from receiver.results.drain_round import DrainRound
+from receiver.results.reconcile import InboxGateway
 from receiver.scheduled import drain
 from receiver.stores.memory import MemoryStore
 from receiver.stores.sqlite import SQLiteStore
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 from submitter.api.client import Calls
 from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Entry, Intent, Limits, State
@@ -53,15 +53,15 @@ class Round:
     def __init__(self, connect: Any = None) -> None:
         self.store = MemoryStore()
         self.ledger = Ledger()
-        self.told: list[Details] = []
+        self.told: list[TelemetryEvent] = []
         self.handled: list[str | None] = []
         self.act: Any = None
         installed = Installed(Route("keep"), self.keep)
         dispatcher = Dispatcher(self.store, [installed], owner="o", hooks=[self.told.append])
-        self.door = Door(
+        self.door = InboxGateway(
             Intake({}, [installed.route], self.store), self.store, hooks=[self.told.append]
         )
-        self.draining = Draining(
+        self.draining = DrainRound(
             self.store,
             dispatcher,
             ["keep"],

@@ -12,9 +12,9 @@ import pytest
 from receiver.errors import StoreUnavailable
 from receiver.event import Event, Receipt
 from receiver.intake import Accepted
-from receiver.results.ledger_sync import Follower
+from receiver.results.ledger_sync import LedgerSync
 from receiver.stores.memory import MemoryStore
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 from receiver.telemetry.metrics import Metrics
 from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Entry, Intent, Limits, Result, State
@@ -87,7 +87,7 @@ async def store() -> Inbox:
 
 
 @pytest.fixture
-def told() -> list[Details]:
+def told() -> list[TelemetryEvent]:
     return []
 
 
@@ -98,9 +98,9 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 async def follower(
-    store: Inbox, ledger: Ledger, told: list[Details], metrics: Metrics
-) -> AsyncIterator[Follower]:
-    follower = Follower(
+    store: Inbox, ledger: Ledger, told: list[TelemetryEvent], metrics: Metrics
+) -> AsyncIterator[LedgerSync]:
+    follower = LedgerSync(
         store, ledger, hooks=[told.append, metrics], clock=lambda: NOW + 7, waits=SOON
     )
     yield follower
@@ -143,7 +143,7 @@ async def finished(ledger: Ledger, key: str) -> Entry:
             await asyncio.sleep(0.005)
 
 
-async def until(told: list[Details], name: str, number: int = 1) -> list[Details]:
+async def until(told: list[TelemetryEvent], name: str, number: int = 1) -> list[TelemetryEvent]:
     async with asyncio.timeout(20):
         while True:
             found = [details for details in told if details.name == name]
@@ -153,7 +153,7 @@ async def until(told: list[Details], name: str, number: int = 1) -> list[Details
 
 
 async def test_the_key_in_the_token_finds_the_submission_before_its_answer(
-    ledger: Ledger, follower: Follower
+    ledger: Ledger, follower: LedgerSync
 ) -> None:
     """F28, F32: also where the answer to the submit never came."""
     await intend(ledger, "k")
@@ -168,7 +168,7 @@ async def test_the_key_in_the_token_finds_the_submission_before_its_answer(
 
 
 async def test_a_task_without_a_token_is_found_by_its_id(
-    ledger: Ledger, follower: Follower
+    ledger: Ledger, follower: LedgerSync
 ) -> None:
     """A webhook URL of one's own brings no key."""
     await intend(ledger, "k")
@@ -180,7 +180,7 @@ async def test_a_task_without_a_token_is_found_by_its_id(
 
 
 async def test_a_webhook_without_a_token_waits_for_the_answer_to_its_submit(
-    ledger: Ledger, follower: Follower
+    ledger: Ledger, follower: LedgerSync
 ) -> None:
     """F28: it is tried again while a submission is on its way."""
     await intend(ledger, "k")
@@ -195,7 +195,7 @@ async def test_a_webhook_without_a_token_waits_for_the_answer_to_its_submit(
 
 
 async def test_what_nobody_submitted_here_is_looked_for_once(
-    ledger: Ledger, follower: Follower
+    ledger: Ledger, follower: LedgerSync
 ) -> None:
     """A receiver whose tasks are submitted elsewhere spends nothing on them."""
     follower.stored(accepted(event("t1")))
@@ -208,7 +208,7 @@ async def test_what_nobody_submitted_here_is_looked_for_once(
 async def test_looking_ends_after_the_last_wait(store: Inbox, ledger: Ledger) -> None:
     """A reconcile finds it in the inbox anyway."""
     await intend(ledger, "another")
-    follower = Follower(store, ledger, waits=(0.001, 0.001))
+    follower = LedgerSync(store, ledger, waits=(0.001, 0.001))
     follower.stored(accepted(event()))
     async with asyncio.timeout(20):
         while ledger.asked < 3:
@@ -230,7 +230,7 @@ async def test_looking_ends_after_the_last_wait(store: Inbox, ledger: Ledger) ->
 async def test_what_ends_no_task_is_passed_over(store: Inbox, ledger: Ledger, other: Event) -> None:
     """Nobody is woken and nothing is asked."""
     waiting = Waiting()
-    follower = Follower(store, ledger, waiting)
+    follower = LedgerSync(store, ledger, waiting)
 
     follower.stored(accepted(other, "k"))
     await follower.stop()
@@ -241,7 +241,7 @@ async def test_what_ends_no_task_is_passed_over(store: Inbox, ledger: Ledger, ot
 async def test_the_waiting_are_woken_at_once(store: Inbox) -> None:
     """Before the event loop turns again; without a ledger too."""
     waiting = Waiting()
-    follower = Follower(store, None, waiting)
+    follower = LedgerSync(store, None, waiting)
 
     follower.stored(accepted(event()))
 
@@ -252,7 +252,7 @@ async def test_the_waiting_are_woken_at_once(store: Inbox) -> None:
 async def test_others_may_wait_from_start_to_stop(store: Inbox) -> None:
     """F40: a stop ends their waits."""
     waiting = Waiting()
-    follower = Follower(store, None, waiting)
+    follower = LedgerSync(store, None, waiting)
 
     await follower.start()
     opened = waiting.opened
@@ -262,7 +262,7 @@ async def test_others_may_wait_from_start_to_stop(store: Inbox) -> None:
 
 
 async def test_a_contradiction_is_told_and_counted_once(
-    store: Inbox, ledger: Ledger, follower: Follower, told: list[Details], metrics: Metrics
+    store: Inbox, ledger: Ledger, follower: LedgerSync, told: list[TelemetryEvent], metrics: Metrics
 ) -> None:
     """F31: both events are kept, the ledger keeps the first, and a person hears of it."""
     await intend(ledger, "k")
@@ -282,7 +282,7 @@ async def test_a_contradiction_is_told_and_counted_once(
 
 
 async def test_a_ledger_that_is_away_is_told_later(
-    ledger: Ledger, follower: Follower, told: list[Details], metrics: Metrics
+    ledger: Ledger, follower: LedgerSync, told: list[TelemetryEvent], metrics: Metrics
 ) -> None:
     """F20: a failure is told and counted, and nothing is lost over it."""
     await intend(ledger, "k")
@@ -297,7 +297,7 @@ async def test_a_ledger_that_is_away_is_told_later(
 
 
 async def test_a_store_that_is_away_is_asked_later(
-    store: Inbox, ledger: Ledger, follower: Follower, told: list[Details]
+    store: Inbox, ledger: Ledger, follower: LedgerSync, told: list[TelemetryEvent]
 ) -> None:
     """F20: as with the ledger."""
     await intend(ledger, "k")
@@ -310,7 +310,7 @@ async def test_a_store_that_is_away_is_asked_later(
 
 
 async def test_a_fault_of_ours_ends_neither_the_others_nor_the_process(
-    ledger: Ledger, follower: Follower, told: list[Details]
+    ledger: Ledger, follower: LedgerSync, told: list[TelemetryEvent]
 ) -> None:
     """F16: its class is told, and never its text."""
     for key in ("k", "l"):
@@ -327,7 +327,7 @@ async def test_a_fault_of_ours_ends_neither_the_others_nor_the_process(
 
 async def test_a_stop_finishes_what_is_known_of(store: Inbox, ledger: Ledger) -> None:
     """F40: also what had been put off is tried once more; afterwards it may go on."""
-    follower = Follower(store, ledger, waits=(60.0,))
+    follower = LedgerSync(store, ledger, waits=(60.0,))
     await intend(ledger, "k")
     await intend(ledger, "l")
     follower.stored(accepted(event("t1")))
@@ -347,11 +347,11 @@ async def test_a_stop_finishes_what_is_known_of(store: Inbox, ledger: Ledger) ->
 
 
 async def test_what_a_stop_leaves_behind_is_told(
-    store: Inbox, ledger: Ledger, told: list[Details]
+    store: Inbox, ledger: Ledger, told: list[TelemetryEvent]
 ) -> None:
     """A stop takes no longer than it may; a reconcile makes it good."""
     ledger.failure = LedgerUnavailable("locked")
-    follower = Follower(store, ledger, hooks=[told.append], waits=(60.0,))
+    follower = LedgerSync(store, ledger, hooks=[told.append], waits=(60.0,))
     for number in range(3):
         follower.stored(accepted(event(f"t{number}"), "k"))
     await until(told, "follower.failed")
@@ -364,11 +364,11 @@ async def test_what_a_stop_leaves_behind_is_told(
 
 
 async def test_what_is_too_much_is_told(
-    store: Inbox, ledger: Ledger, told: list[Details], monkeypatch: pytest.MonkeyPatch
+    store: Inbox, ledger: Ledger, told: list[TelemetryEvent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F26: memory stays bounded, and what is passed over is a line in the log."""
     monkeypatch.setattr("receiver.results.ledger_sync.MOST", 2)
-    follower = Follower(store, ledger, hooks=[told.append], waits=(60.0,))
+    follower = LedgerSync(store, ledger, hooks=[told.append], waits=(60.0,))
     await intend(ledger, "another")
     for number in range(5):
         follower.stored(accepted(event(f"t{number}")))
@@ -386,11 +386,11 @@ async def test_what_is_too_much_is_told(
 
 
 async def test_old_pairs_of_contradictions_are_forgotten(
-    store: Inbox, told: list[Details], monkeypatch: pytest.MonkeyPatch
+    store: Inbox, told: list[TelemetryEvent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is remembered of them is bounded."""
     monkeypatch.setattr("receiver.results.ledger_sync.MOST", 1)
-    follower = Follower(store, None, hooks=[told.append])
+    follower = LedgerSync(store, None, hooks=[told.append])
     for task in ("t1", "t2", "t1"):
         for status in ("completed", "failed"):
             await store.add(event(task, status), {})
@@ -400,10 +400,10 @@ async def test_old_pairs_of_contradictions_are_forgotten(
     assert [details.task_id for details in told] == ["t1", "t2", "t1"]
 
 
-def test_a_request_with_an_event_loop_of_its_own_is_followed(told: list[Details]) -> None:
+def test_a_request_with_an_event_loop_of_its_own_is_followed(told: list[TelemetryEvent]) -> None:
     """F41: on some platforms each request has one, and the one before is dead."""
     store, waiting = Inbox(), Waiting()
-    follower = Follower(store, None, waiting, hooks=[told.append])
+    follower = LedgerSync(store, None, waiting, hooks=[told.append])
 
     async def one(status: str, *, stop: bool) -> None:
         await store.open()
@@ -419,7 +419,7 @@ def test_a_request_with_an_event_loop_of_its_own_is_followed(told: list[Details]
     assert [details.name for details in told] == ["prediction.contradicted"]
 
 
-async def test_a_reply_can_wait_for_what_follows(ledger: Ledger, follower: Follower) -> None:
+async def test_a_reply_can_wait_for_what_follows(ledger: Ledger, follower: LedgerSync) -> None:
     """F41: after it the process may be frozen, and the ledger knows already."""
     await intend(ledger, "k")
     await accept(ledger, "k", "t1")
@@ -434,7 +434,7 @@ async def test_a_reply_can_wait_for_what_follows(ledger: Ledger, follower: Follo
 
 
 async def test_a_reply_does_not_wait_for_a_task_that_is_not_known_yet(
-    ledger: Ledger, follower: Follower
+    ledger: Ledger, follower: LedgerSync
 ) -> None:
     """F28, F41: it may take as long as a submit takes."""
     await intend(ledger, "k")
@@ -449,7 +449,7 @@ async def test_a_reply_does_not_wait_for_a_task_that_is_not_known_yet(
 
 
 async def test_a_reply_waits_for_a_ledger_that_is_away_no_longer_than_it_may(
-    ledger: Ledger, follower: Follower
+    ledger: Ledger, follower: LedgerSync
 ) -> None:
     """F20, F41: the sender has its answer; a later round tells the ledger."""
     await intend(ledger, "k")

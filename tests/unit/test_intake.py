@@ -10,7 +10,7 @@ import pytest
 from receiver.errors import ApiUnavailable, Stale, StoreUnavailable, UnknownSource, Unverified
 from receiver.event import PARKED, Delivery, Dispatch, DispatchState, Event, Origin
 from receiver.handlers.routing import Route
-from receiver.intake import Accepted, Fetch, Intake, Trusted
+from receiver.intake import Accepted, Fetch, Intake, TrustedSource
 from receiver.sources.base import fetched_event
 from receiver.stores.memory import MemoryStore
 from submitter.errors import LedgerUnavailable
@@ -86,7 +86,7 @@ ROUTES = [
 
 
 def intake(store: MemoryStore, source: Says | None = None, seal: Tokens | None = None) -> Intake:
-    return Intake({"mine": Trusted(source or Says(), [b"key"])}, ROUTES, store, seal)
+    return Intake({"mine": TrustedSource(source or Says(), [b"key"])}, ROUTES, store, seal)
 
 
 async def test_a_verified_delivery_is_stored_for_the_handlers_that_want_it(
@@ -252,7 +252,7 @@ def entry(task_id: str | None, *, guessed: bool = False, tries: int = 1) -> Entr
 
 
 def keyed(store: MemoryStore, owners: Known, end: Event | Exception = EVENT) -> Intake:
-    sources = {"mine": Trusted(Says(end), [])}
+    sources = {"mine": TrustedSource(Says(end), [])}
     return Intake(sources, ROUTES, store, Tokens(t=Held(1, None, "k")), owners=owners)
 
 
@@ -309,7 +309,7 @@ async def test_a_ledger_that_is_away_leaves_the_event_with_its_sender() -> None:
 async def test_a_token_without_a_key_does_not_ask_the_ledger(store: MemoryStore) -> None:
     """A token of an older version, or of a submitter without a ledger, is as good."""
     owners = Known()
-    sources = {"mine": Trusted(Says(), [])}
+    sources = {"mine": TrustedSource(Says(), [])}
     taken = Intake(sources, ROUTES, store, Tokens(t=Held(1)), owners=owners)
 
     assert (await taken.accept(replace(DELIVERY, token="t"))).submission is None
@@ -321,7 +321,7 @@ async def test_observers_are_told_of_new_events_once_they_are_stored(store: Memo
     first: list[Accepted] = []
     second: list[Accepted] = []
     taken = Intake(
-        {"mine": Trusted(Says(), [])}, ROUTES, store, stored=[first.append, second.append]
+        {"mine": TrustedSource(Says(), [])}, ROUTES, store, stored=[first.append, second.append]
     )
 
     accepted = await taken.accept(DELIVERY)
@@ -338,7 +338,7 @@ async def test_observers_hear_nothing_of_what_is_not_stored() -> None:
 
     with pytest.raises(StoreUnavailable):
         await Intake(
-            {"mine": Trusted(Says(), [])}, ROUTES, MemoryStore(), stored=[told.append]
+            {"mine": TrustedSource(Says(), [])}, ROUTES, MemoryStore(), stored=[told.append]
         ).accept(DELIVERY)
 
     assert told == []
@@ -372,7 +372,7 @@ def late(
     skew: float = 400.0,
     source: str = "wavespeed",
 ) -> Intake:
-    sources = {source: Trusted(Says(Stale(skew, subject)), [])}
+    sources = {source: TrustedSource(Says(Stale(skew, subject)), [])}
     return Intake(sources, ROUTES, store, seal, owners=owners, fetch=fetch)
 
 
@@ -505,7 +505,7 @@ async def test_a_late_delivery_that_cannot_be_asked_about_is_refused(
 async def test_webhook_retry_reconcile_and_replay_are_one_event(store: MemoryStore) -> None:
     """F30: one event, each handler once."""
     event = replace(EVENT, id="wavespeed:task-1:completed", source="wavespeed")
-    taken = Intake({"wavespeed": Trusted(Says(event), [])}, ROUTES, store)
+    taken = Intake({"wavespeed": TrustedSource(Says(event), [])}, ROUTES, store)
     asked = Prediction.parse(RAW | {"outputs": []})
     assert asked is not None
 

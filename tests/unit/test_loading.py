@@ -20,7 +20,7 @@ from receiver.handlers.log import Log
 from receiver.handlers.retry import Backoff
 from receiver.handlers.routing import Route
 from receiver.stores.memory import MemoryStore
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 
 Project = Callable[..., None]
 
@@ -317,7 +317,7 @@ async def test_what_came_from_the_environment_is_in_no_error(
     section = {"use": "leaky", "a": "env:TOKEN", "b": "env:BOTH", "c": "env:SHORT", "d": "open"}
     installed = load_section("x", section)
     assert "s3cret" not in repr(installed)
-    event, told = Event("s:1:x", "s", "t"), list[Details]()
+    event, told = Event("s:1:x", "s", "t"), list[TelemetryEvent]()
     store = MemoryStore()
     await store.open()
     await store.add(event, {"x": ()})

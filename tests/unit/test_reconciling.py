@@ -17,10 +17,10 @@ from receiver.errors import StoreUnavailable
 from receiver.event import Event, Origin, Receipt
 from receiver.handlers.routing import Route
 from receiver.intake import Accepted, Intake
-from receiver.results.reconcile import Door, Reconciling, background, reconciler
+from receiver.results.reconcile import BackgroundReconciler, InboxGateway, background, reconciler
 from receiver.stores.base import Plan
 from receiver.stores.memory import MemoryStore
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 from submitter.api.client import Calls
 from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Intent, Limits, State
@@ -49,12 +49,12 @@ class Around:
     """A door, the store behind it, and what was told."""
 
     store: Inbox
-    told: list[Details] = field(default_factory=list)
+    told: list[TelemetryEvent] = field(default_factory=list)
     new: list[Accepted] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         intake = Intake({}, [Route("keep")], self.store, stored=[self.new.append])
-        self.door = Door(intake, self.store, hooks=[self.told.append], clock=lambda: NOW)
+        self.door = InboxGateway(intake, self.store, hooks=[self.told.append], clock=lambda: NOW)
 
     @property
     def names(self) -> list[str]:
@@ -112,7 +112,7 @@ async def test_what_is_found_goes_the_way_of_every_event(around: Around) -> None
     assert (accepted.event.received_at, accepted.submission) == (NOW, "k")
     assert [each.handler for each in await around.store.dispatches(accepted.event.id)] == ["keep"]
     assert around.told == [
-        Details(
+        TelemetryEvent(
             "reconcile.stored",
             source="wavespeed",
             event_id="wavespeed:t1:completed",
@@ -163,8 +163,8 @@ async def test_what_a_reconciler_does_is_told(around: Around) -> None:
     around.door.told(Told("reconcile.failed", error="away"))
 
     assert around.told == [
-        Details("reconcile.asked", task_id="t1", submission="k"),
-        Details("reconcile.failed", error="away"),
+        TelemetryEvent("reconcile.asked", task_id="t1", submission="k"),
+        TelemetryEvent("reconcile.failed", error="away"),
     ]
 
 
@@ -216,7 +216,7 @@ async def test_it_runs_beside_the_requests_until_it_is_stopped(
 
 async def test_no_failure_ends_it() -> None:
     """F20: it begins again, and says why; the text of a fault of ours is not told (F16)."""
-    told: list[Details] = []
+    told: list[TelemetryEvent] = []
     runs = 0
 
     async def run() -> None:
@@ -224,7 +224,7 @@ async def test_no_failure_ends_it() -> None:
         runs += 1
         raise LedgerUnavailable("locked") if runs % 2 else RuntimeError("a prompt")
 
-    service = Reconciling(run, tell=told.append, again=0.001)
+    service = BackgroundReconciler(run, tell=told.append, again=0.001)
     await service.start()
     await until(lambda: runs > 2)
     await service.stop()

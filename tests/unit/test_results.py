@@ -1,4 +1,4 @@
-"""Results: who waits is told, whoever stored it and whenever it came."""
+"""ResultWaiters: who waits is told, whoever stored it and whenever it came."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from receiver.errors import StoreUnavailable
 from receiver.event import Event
-from receiver.results.long_poll import Results
+from receiver.results.long_poll import ResultWaiters
 from receiver.stores.base import Store
 from receiver.stores.memory import MemoryStore
 from receiver.stores.sqlite import SQLiteStore
@@ -62,9 +62,9 @@ async def store() -> Counting:
 
 
 @pytest.fixture
-def results(store: Counting) -> Results:
+def results(store: Counting) -> ResultWaiters:
     """Looks by itself in an hour: what a test sees was told."""
-    return Results(store, poll=LONG)
+    return ResultWaiters(store, poll=LONG)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -73,15 +73,17 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
-def result(results: Results, task: str = "t1") -> asyncio.Task[Event | None]:
+def result(results: ResultWaiters, task: str = "t1") -> asyncio.Task[Event | None]:
     return asyncio.create_task(results.result(task, LONG))
 
 
-def news(results: Results, seq: int = 0, limit: int = 100) -> asyncio.Task[tuple[int, list[Event]]]:
+def news(
+    results: ResultWaiters, seq: int = 0, limit: int = 100
+) -> asyncio.Task[tuple[int, list[Event]]]:
     return asyncio.create_task(results.after(seq, LONG, limit))
 
 
-async def accept(store: Store, results: Results, *events: Event) -> None:
+async def accept(store: Store, results: ResultWaiters, *events: Event) -> None:
     """What the receiver does with what is new."""
     for each in events:
         assert not (await store.add(each, {})).duplicate
@@ -90,7 +92,7 @@ async def accept(store: Store, results: Results, *events: Event) -> None:
 
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "timeout"])
 async def test_a_result_that_came_before_the_wait_is_found(
-    store: Counting, results: Results, status: str
+    store: Counting, results: ResultWaiters, status: str
 ) -> None:
     """F28: every status that ends a task is its result, and is given at once."""
     await accept(store, results, event(status=status))
@@ -99,7 +101,7 @@ async def test_a_result_that_came_before_the_wait_is_found(
     assert await results.result("t1", 0) == event(status=status)
 
 
-async def test_who_waits_is_told_at_once(store: Counting, results: Results) -> None:
+async def test_who_waits_is_told_at_once(store: Counting, results: ResultWaiters) -> None:
     """Each caller of each task hears of its own result."""
     waits = [result(results, task) for task in ("t1", "t2", "t1")]
     await until(lambda: store.finds == 3)
@@ -113,7 +115,7 @@ async def test_who_waits_is_told_at_once(store: Counting, results: Results) -> N
 
 
 async def test_what_is_stored_during_the_look_is_not_missed(
-    store: Counting, results: Results
+    store: Counting, results: ResultWaiters
 ) -> None:
     """F28: a wait registers before it looks."""
     store.meanwhile = lambda: results.stored(event())
@@ -122,7 +124,7 @@ async def test_what_is_stored_during_the_look_is_not_missed(
     assert await results.result("t1", 0) == event()
 
 
-async def test_the_first_of_a_contradiction_counts(store: Counting, results: Results) -> None:
+async def test_the_first_of_a_contradiction_counts(store: Counting, results: ResultWaiters) -> None:
     """F31: a task that completed and then failed has completed, whenever one asks."""
     await accept(store, results, event(status="failed", received_at=NOW + 1))
     await accept(store, results, event(status="completed", received_at=NOW))
@@ -141,7 +143,7 @@ async def test_the_first_of_a_contradiction_counts(store: Counting, results: Res
     ids=["running", "deleted", "source", "parked"],
 )
 async def test_what_ends_no_task_is_no_result(
-    store: Counting, results: Results, other: Event
+    store: Counting, results: ResultWaiters, other: Event
 ) -> None:
     """Events of other states and sources are passed over, and so is their number."""
     waiting = result(results)
@@ -155,7 +157,7 @@ async def test_what_ends_no_task_is_no_result(
     assert await reading == (2, [event()])
 
 
-async def test_a_wait_ends_with_nothing(results: Results) -> None:
+async def test_a_wait_ends_with_nothing(results: ResultWaiters) -> None:
     """No result within the time is no error."""
     assert await results.result("t1", 0) is None
     assert await results.result("t1", 0.001) is None
@@ -164,7 +166,7 @@ async def test_a_wait_ends_with_nothing(results: Results) -> None:
 
 
 async def test_a_reader_begins_with_what_comes_from_now_on(
-    store: Counting, results: Results
+    store: Counting, results: ResultWaiters
 ) -> None:
     """Without a number there is one to begin with, at once."""
     await accept(store, results, event("old"))
@@ -178,7 +180,7 @@ async def test_a_reader_begins_with_what_comes_from_now_on(
     assert await reading == (cursor + 1, [event("new")])
 
 
-async def test_a_reader_goes_on_where_it_was(store: Counting, results: Results) -> None:
+async def test_a_reader_goes_on_where_it_was(store: Counting, results: ResultWaiters) -> None:
     """Page by page, nothing twice and nothing left out, over stretches that do not concern it."""
     tasks = [event(f"t{n}", "processing" if n % 4 else "completed") for n in range(20)]
     await accept(store, results, *tasks)
@@ -197,7 +199,7 @@ async def test_a_reader_goes_on_where_it_was(store: Counting, results: Results) 
 
 
 async def test_a_number_of_another_database_begins_at_the_first(
-    store: Counting, results: Results
+    store: Counting, results: ResultWaiters
 ) -> None:
     """A reader's number hides nothing, also where the file was replaced meanwhile."""
     await accept(store, results, event())
@@ -221,7 +223,7 @@ async def test_what_another_process_stores_is_found(
 ) -> None:
     """F22: a wait ends too where the webhook went to another process."""
     ours, theirs = pair
-    results = Results(ours, poll=0.01)
+    results = ResultWaiters(ours, poll=0.01)
     waiting, reading = result(results), news(results)
     await until(lambda: results._tasks and results._readers)
 
@@ -234,7 +236,7 @@ async def test_what_another_process_stores_is_found(
 
 async def test_one_look_for_all_who_wait(store: Counting) -> None:
     """A hundred callers cost the database as many looks as one, and none where nothing is new."""
-    results = Results(store, poll=0.001)
+    results = ResultWaiters(store, poll=0.001)
     waits = [result(results, f"t{n}") for n in range(100)]
     await until(lambda: store.lasts > 20)
     assert store.finds == 101
@@ -248,7 +250,7 @@ async def test_one_look_for_all_who_wait(store: Counting) -> None:
 
 async def test_nobody_looks_where_nobody_waits(store: Counting) -> None:
     """Without callers the database is left in peace."""
-    results = Results(store, poll=0.001)
+    results = ResultWaiters(store, poll=0.001)
     await results.result("t1", 0.01)
     await asyncio.sleep(0)
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "wavehook-results"]
@@ -261,7 +263,7 @@ async def test_nobody_looks_where_nobody_waits(store: Counting) -> None:
 
 
 async def test_a_caller_that_leaves_leaves_nothing_behind(
-    store: Counting, results: Results
+    store: Counting, results: ResultWaiters
 ) -> None:
     """Cancelled waits are forgotten, and others go on."""
     leaving, staying, reading = result(results), result(results), news(results)
@@ -278,7 +280,7 @@ async def test_a_caller_that_leaves_leaves_nothing_behind(
     assert results._looking is None
 
 
-async def test_a_stop_ends_every_wait(store: Counting, results: Results) -> None:
+async def test_a_stop_ends_every_wait(store: Counting, results: ResultWaiters) -> None:
     """F40: with nothing yet, at once; who asks later is told what is there and does not wait."""
     waits, reading = [result(results, f"t{n}") for n in range(3)], news(results)
     await until(lambda: store.finds == 3 and results._readers)
@@ -293,7 +295,7 @@ async def test_a_stop_ends_every_wait(store: Counting, results: Results) -> None
     assert await results.result("t1", LONG) == event()
 
 
-async def test_after_a_stop_it_can_be_opened_again(store: Counting, results: Results) -> None:
+async def test_after_a_stop_it_can_be_opened_again(store: Counting, results: ResultWaiters) -> None:
     """F41: what was closed waits again, as after a restart inside one process."""
     results.close()
     results.open()
@@ -308,7 +310,7 @@ async def test_after_a_stop_it_can_be_opened_again(store: Counting, results: Res
 def test_it_serves_one_event_loop_after_another() -> None:
     """F41: where every invocation has a loop of its own."""
     store = MemoryStore()
-    results = Results(store, poll=0.001)
+    results = ResultWaiters(store, poll=0.001)
 
     async def invocation(task: str) -> Event | None:
         await store.open()
@@ -321,7 +323,7 @@ def test_it_serves_one_event_loop_after_another() -> None:
 
 
 async def test_a_store_that_is_away_is_said_to_the_caller(
-    store: Counting, results: Results
+    store: Counting, results: ResultWaiters
 ) -> None:
     """F20: whoever asks hears it."""
     await store.close()
@@ -336,7 +338,7 @@ async def test_a_store_that_fails_meanwhile_is_said_to_all(
     store: Counting, failure: Exception
 ) -> None:
     """F20: a look that fails ends the waits; nobody waits for what cannot be seen."""
-    results = Results(store, poll=0.01)
+    results = ResultWaiters(store, poll=0.01)
     waits: list[asyncio.Task[Any]] = [result(results), result(results, "t2"), news(results)]
     await until(lambda: store.finds == 2 and results._readers)
 

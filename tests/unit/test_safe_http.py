@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from receiver.errors import Refused
-from receiver.outbound.client import client, reach
+from receiver.outbound.client import check_reachable, client
 
 Answer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
@@ -415,18 +415,18 @@ async def test_reaching_is_connecting_and_no_more(tmp_path: Path) -> None:
     theirs, ours = certificate(tmp_path, "good.example")
     resolve = names(good_example="127.0.0.1", evil_example="127.0.0.1")
     async with serving(OK) as plain, serving(OK, theirs) as server:
-        assert await reach(f"http://127.0.0.1:{plain.port}/a?b", ["127.0.0.1"]) == (
+        assert await check_reachable(f"http://127.0.0.1:{plain.port}/a?b", ["127.0.0.1"]) == (
             f"127.0.0.1: port {plain.port} takes connections"
         )
         allow = ["good.example", "evil.example"]
         url = f"https://good.example:{server.port}/"
-        assert await reach(url, allow, tls=ours, resolve=resolve) == (
+        assert await check_reachable(url, allow, tls=ours, resolve=resolve) == (
             f"good.example: port {server.port} takes connections with TLS"
         )
         with pytest.raises(httpx.ConnectError, match="certificate"):
-            await reach(url, allow, resolve=resolve)
+            await check_reachable(url, allow, resolve=resolve)
         with pytest.raises(httpx.ConnectError, match="evil"):
-            await reach(url.replace("good", "evil"), allow, tls=ours, resolve=resolve)
+            await check_reachable(url.replace("good", "evil"), allow, tls=ours, resolve=resolve)
     assert (plain.heads, server.heads) == ([], [])
 
 
@@ -441,7 +441,9 @@ async def test_reaching_is_connecting_and_no_more(tmp_path: Path) -> None:
 async def test_what_is_not_called_is_not_reached(url: str, why: str) -> None:
     """F34: the guard is the client's."""
     with pytest.raises(Refused, match=why):
-        await reach(url, resolve=names(in_example="10.0.0.1", **{"127_0_0_1": "127.0.0.1"}))
+        await check_reachable(
+            url, resolve=names(in_example="10.0.0.1", **{"127_0_0_1": "127.0.0.1"})
+        )
 
 
 async def test_reaching_has_a_time_limit() -> None:
@@ -452,4 +454,4 @@ async def test_reaching_has_a_time_limit() -> None:
         return []
 
     with pytest.raises(httpx.ReadTimeout):
-        await reach("https://slow.example", timeout=0.01, resolve=resolve)
+        await check_reachable("https://slow.example", timeout=0.01, resolve=resolve)

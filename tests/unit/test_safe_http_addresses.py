@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.outbound.addresses import Allowed, inside
+from receiver.outbound.addresses import AllowList, private_reason
 
 NAT64 = ip_network("64:ff9b::/96")
 
@@ -65,7 +65,7 @@ INSIDE = [
 @pytest.mark.parametrize(("address", "why"), INSIDE)
 def test_an_inside_address_is_named_as_what_it_is(address: str, why: str) -> None:
     """F34: every class of inside address is refused, also inside another notation."""
-    assert why in (inside(ip_address(address)) or "public")
+    assert why in (private_reason(ip_address(address)) or "public")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_an_inside_address_is_named_as_what_it_is(address: str, why: str) -> Non
 )
 def test_a_public_address_is_public(address: str) -> None:
     """What stands just outside the reserved blocks may be called."""
-    assert inside(ip_address(address)) is None
+    assert private_reason(ip_address(address)) is None
 
 
 @given(st.ip_addresses())
@@ -97,14 +97,14 @@ def test_nothing_that_python_calls_inside_is_public(address: IPv4Address | IPv6A
         translated = isinstance(address, IPv6Address) and (
             address.ipv4_mapped is not None or address in NAT64
         )
-        assert translated or inside(address) is not None
+        assert translated or private_reason(address) is not None
 
 
 @given(st.ip_addresses(v=4))
 def test_another_notation_changes_nothing(address: IPv4Address) -> None:
     """F34: an IPv4 address in an IPv6 one is judged as itself."""
     for start in ("::ffff:", "64:ff9b::"):
-        assert inside(IPv6Address(f"{start}{address}")) == inside(address)
+        assert private_reason(IPv6Address(f"{start}{address}")) == private_reason(address)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_another_notation_changes_nothing(address: IPv4Address) -> None:
 )
 def test_a_name_is_allowed_as_it_stands(entry: str, host: str, port: int, allowed: bool) -> None:
     """F34: a named host is allowed on its port, and no other host that looks like it."""
-    assert Allowed.parse([entry]).name(host, port) is allowed
+    assert AllowList.parse([entry]).name(host, port) is allowed
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_network_is_allowed_as_it_stands(
     entry: str, address: str, port: int, allowed: bool
 ) -> None:
     """F34: a named network is allowed on its port, and nothing beside it."""
-    assert Allowed.parse([entry]).address(ip_address(address), port) is allowed
+    assert AllowList.parse([entry]).address(ip_address(address), port) is allowed
 
 
 @pytest.mark.parametrize(
@@ -172,4 +172,4 @@ def test_a_network_is_allowed_as_it_stands(
 def test_what_is_no_target_is_refused_at_once(entry: str) -> None:
     """F34: an entry that would never match, or match too much, is an error and not silence."""
     with pytest.raises(ValueError, match=r"host:port, an address"):
-        Allowed.parse([entry])
+        AllowList.parse([entry])

@@ -21,7 +21,7 @@ from receiver.sources.header_hmac import HeaderHmac
 from receiver.sources.insecure import Insecure
 from receiver.sources.signing import hmac_fits
 from receiver.sources.standard import StandardWebhooks
-from receiver.sources.wavespeed import WaveSpeed
+from receiver.sources.wavespeed import WaveSpeedSource
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "wavespeed.json").read_text("utf-8"))
 NOW = 1_772_356_400.0
@@ -46,14 +46,14 @@ def signed(body: bytes = BODY, *, id: bytes = b"m1", at: bytes = b"1772356400") 
 
 
 def verify(given: Delivery, *secrets: str) -> Event:
-    source = WaveSpeed()
+    source = WaveSpeedSource()
     return source.verify(given, [source.key(secret) for secret in secrets or (SECRET,)], NOW)
 
 
 @pytest.mark.parametrize("vector", VECTORS["valid"], ids=lambda vector: str(vector["name"]))
 def test_every_valid_vector_verifies(vector: dict[str, str]) -> None:
     """A signature that OpenSSL made after the documented recipe is believed."""
-    source = WaveSpeed()
+    source = WaveSpeedSource()
     given = delivery(
         base64.b64decode(vector["body_base64"]),
         webhook_id=vector["webhook_id"].encode(),
@@ -224,7 +224,7 @@ def test_old_and_new_secret_both_pass() -> None:
 def test_a_secret_of_another_form_is_refused(secret: str) -> None:
     """F15: a secret that cannot be one says so at the start, without repeating itself."""
     with pytest.raises(ValueError, match="expected"):
-        WaveSpeed().key(secret)
+        WaveSpeedSource().key(secret)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_any_delivery_gives_an_event_or_a_rejected(
     """F13: whatever bytes arrive, each source answers with an Event or an Unverified."""
     given = Delivery("x", tuple(headers), body, None, NOW)
     sources: list[tuple[Any, list[Any]]] = [
-        (WaveSpeed("x"), [KEY]),
+        (WaveSpeedSource("x"), [KEY]),
         (
             StandardWebhooks("x"),
             [b"key", Ed25519PrivateKey.from_private_bytes(KEY[:32].ljust(32)).public_key()],
@@ -474,7 +474,7 @@ def test_insecure_takes_no_secret_and_believes_all() -> None:
 
 def test_one_source_s_secret_does_not_open_another() -> None:
     """F19: a body signed for one source is refused by another, and ids carry the source."""
-    source = WaveSpeed("second")
+    source = WaveSpeedSource("second")
     with pytest.raises(Unverified):
         source.verify(signed(), [source.key("whsec_another")], NOW)
 

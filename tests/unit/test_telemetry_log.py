@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 from receiver.telemetry.log import configure, log_hook, logger, stack
 
 EVIL = "a\r\nb\x1b[31m\x00\u2028\x85\ud800c"
@@ -210,22 +210,24 @@ def test_a_stack_is_bounded_and_follows_causes() -> None:
 @pytest.mark.parametrize(
     ("details", "level"),
     [
-        (Details("dispatch.started", handler="keep"), "debug"),
-        (Details("dispatch.settled", outcome="done", seconds=0.12345678), "info"),
-        (Details("dispatch.settled", outcome="released"), "info"),
-        (Details("dispatch.settled", outcome="retry", error="TimeoutError"), "warning"),
-        (Details("dispatch.settled", outcome="dead"), "error"),
-        (Details("dispatch.settled"), "info"),
-        (Details("dispatch.lost"), "warning"),
-        (Details("handler.paused", until=1.0), "warning"),
-        (Details("store.failed", error="disk full"), "error"),
-        (Details("store.recovered"), "info"),
-        (Details("something.new"), "info"),
-        (Details("delivery.rejected", skew=400.0, result="stale"), "warning"),
+        (TelemetryEvent("dispatch.started", handler="keep"), "debug"),
+        (TelemetryEvent("dispatch.settled", outcome="done", seconds=0.12345678), "info"),
+        (TelemetryEvent("dispatch.settled", outcome="released"), "info"),
+        (TelemetryEvent("dispatch.settled", outcome="retry", error="TimeoutError"), "warning"),
+        (TelemetryEvent("dispatch.settled", outcome="dead"), "error"),
+        (TelemetryEvent("dispatch.settled"), "info"),
+        (TelemetryEvent("dispatch.lost"), "warning"),
+        (TelemetryEvent("handler.paused", until=1.0), "warning"),
+        (TelemetryEvent("store.failed", error="disk full"), "error"),
+        (TelemetryEvent("store.recovered"), "info"),
+        (TelemetryEvent("something.new"), "info"),
+        (TelemetryEvent("delivery.rejected", skew=400.0, result="stale"), "warning"),
     ],
-    ids=lambda value: value.name if isinstance(value, Details) else value,
+    ids=lambda value: value.name if isinstance(value, TelemetryEvent) else value,
 )
-def test_a_hook_writes_what_happened(stream: io.StringIO, details: Details, level: str) -> None:
+def test_a_hook_writes_what_happened(
+    stream: io.StringIO, details: TelemetryEvent, level: str
+) -> None:
     """Rule 23, F6: each thing that happens in the background is a line with a fitting level."""
     configure(stream, "debug")
 
@@ -245,6 +247,6 @@ def test_a_delivery_is_left_to_its_requests_line(stream: io.StringIO, name: str)
     """One line a request."""
     configure(stream, "debug")
 
-    log_hook(Details(name, source="wavespeed", result="new"))
+    log_hook(TelemetryEvent(name, source="wavespeed", result="new"))
 
     assert stream.getvalue() == ""

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from receiver.event import DispatchState
 from receiver.stores.base import Stats
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 from receiver.telemetry.metrics import Metrics
 
 EMPTY = Stats({}, None)
@@ -47,10 +47,10 @@ def test_what_a_reconcile_did() -> None:
     """F29, F31: questions, finds and contradictions count; what it stored counts as events."""
     metrics = Metrics()
     for name in ("asked", "asked", "found", "failed"):
-        metrics(Details(f"reconcile.{name}", task_id="t"))
-    metrics(Details("reconcile.stored", source="wavespeed", type="prediction.failed"))
-    metrics(Details("prediction.contradicted", type="prediction.failed"))
-    metrics(Details("follower.failed"))
+        metrics(TelemetryEvent(f"reconcile.{name}", task_id="t"))
+    metrics(TelemetryEvent("reconcile.stored", source="wavespeed", type="prediction.failed"))
+    metrics(TelemetryEvent("prediction.contradicted", type="prediction.failed"))
+    metrics(TelemetryEvent("follower.failed"))
 
     found = samples(metrics)
 
@@ -74,9 +74,13 @@ def test_deliveries_and_events() -> None:
     metrics = Metrics()
     accepted = {"source": "wavespeed", "type": "prediction.completed", "seconds": 0.5}
     for result in ("new", "duplicate", "duplicate"):
-        metrics(Details("delivery.accepted", result=result, **accepted))  # type: ignore[arg-type]
-    metrics(Details("delivery.rejected", source="wavespeed", result="signature", seconds=9.0))
-    metrics(Details("delivery.failed", source="wavespeed", result="unavailable", seconds=9.0))
+        metrics(TelemetryEvent("delivery.accepted", result=result, **accepted))  # type: ignore[arg-type]
+    metrics(
+        TelemetryEvent("delivery.rejected", source="wavespeed", result="signature", seconds=9.0)
+    )
+    metrics(
+        TelemetryEvent("delivery.failed", source="wavespeed", result="unavailable", seconds=9.0)
+    )
 
     found = samples(metrics)
 
@@ -93,10 +97,10 @@ def test_a_stranger_cannot_multiply_labels() -> None:
     """F17: an unknown source is `unknown`, an unknown type is `other`."""
     metrics = Metrics()
     for number in range(100):
-        metrics(Details("delivery.rejected", result="unknown_source"))
+        metrics(TelemetryEvent("delivery.rejected", result="unknown_source"))
         kind = f"prediction.{number}"
-        metrics(Details("delivery.accepted", source="wavespeed", type=kind, result="new"))
-    metrics(Details("delivery.accepted", source="wavespeed", type="parked", result="new"))
+        metrics(TelemetryEvent("delivery.accepted", source="wavespeed", type=kind, result="new"))
+    metrics(TelemetryEvent("delivery.accepted", source="wavespeed", type="parked", result="new"))
 
     found = samples(metrics)
 
@@ -117,7 +121,7 @@ def test_details_that_say_little_are_counted_all_the_same() -> None:
         "dispatch.started",
         "something.new",
     ):
-        metrics(Details(name))
+        metrics(TelemetryEvent(name))
 
     found = samples(metrics)
 
@@ -130,8 +134,8 @@ def test_dispatches() -> None:
     """Runs count by handler and outcome; retries and the dead have counters of their own."""
     metrics = Metrics()
     for outcome in ("done", "retry", "retry", "dead", "released"):
-        metrics(Details("dispatch.settled", handler="keep", outcome=outcome, seconds=2.0))
-    metrics(Details("dispatch.lost", handler="keep"))
+        metrics(TelemetryEvent("dispatch.settled", handler="keep", outcome=outcome, seconds=2.0))
+    metrics(TelemetryEvent("dispatch.lost", handler="keep"))
 
     found = samples(metrics)
 
@@ -146,7 +150,7 @@ def test_the_store_s_failures_are_counted() -> None:
     """F20: an outage shows as a counter that rises."""
     metrics = Metrics()
     for _ in range(3):
-        metrics(Details("store.failed", error="disk full"))
+        metrics(TelemetryEvent("store.failed", error="disk full"))
 
     assert samples(metrics)["wavehook_store_errors_total"] == 3
 
@@ -192,7 +196,7 @@ def test_what_the_store_did_not_say_is_left_out() -> None:
 def test_two_apps_count_apart() -> None:
     """F45: a registry of its own: nothing is global, and fifty starts leave nothing behind."""
     first, second = Metrics(), Metrics()
-    first(Details("store.failed"))
+    first(TelemetryEvent("store.failed"))
 
     assert samples(second)["wavehook_store_errors_total"] == 0
     assert not [f for f in REGISTRY.collect() if f.name.startswith("wavehook")]

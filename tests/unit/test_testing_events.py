@@ -16,7 +16,7 @@ from receiver.event import Delivery, Origin
 from receiver.sources.base import Source
 from receiver.sources.header_hmac import HeaderHmac
 from receiver.sources.standard import StandardWebhooks
-from receiver.sources.wavespeed import WaveSpeed
+from receiver.sources.wavespeed import WaveSpeedSource
 from receiver.testing import context, deliveries, event
 
 NOW = 1_800_000_000.0
@@ -27,7 +27,7 @@ def test_an_event_as_the_sources_make_it() -> None:
     """A delivery of its body, verified, is the same event."""
     made = event(id="abc", at=NOW)
     delivery = deliveries.wavespeed(made.body, SECRET, at=NOW)
-    source = WaveSpeed()
+    source = WaveSpeedSource()
     assert source.verify(delivery, [source.key(SECRET)], NOW) == made
     assert (made.id, made.type) == ("wavespeed:abc:completed", "prediction.completed")
     assert (made.model, made.origin) == ("kwaivgi/kling-v2.1-i2v-standard", Origin.WEBHOOK)
@@ -86,7 +86,7 @@ def coded(prefix: str, key: bytes) -> str:
 
 
 DIALECTS: list[tuple[Source[Any], Any, str, str, dict[str, Any]]] = [
-    (WaveSpeed(), deliveries.wavespeed, SECRET, SECRET, {}),
+    (WaveSpeedSource(), deliveries.wavespeed, SECRET, SECRET, {}),
     (StandardWebhooks("standard"), deliveries.standard, SECRET, SECRET, {}),
     (
         StandardWebhooks("standard"),

@@ -10,10 +10,10 @@ from cryptography.fernet import Fernet
 from starlette.applications import Starlette
 
 from receiver.handlers.routing import Route
-from receiver.intake import Intake, Trusted
+from receiver.intake import Intake, TrustedSource
 from receiver.sources.insecure import Insecure
-from receiver.sources.wavespeed import WaveSpeed
-from receiver.telemetry import Details
+from receiver.sources.wavespeed import WaveSpeedSource
+from receiver.telemetry import TelemetryEvent
 from receiver.telemetry.log import configure
 from receiver.web.app import create_app
 from submitter.submit.context_token import Seal
@@ -31,7 +31,7 @@ def log() -> Log:
 
 
 @pytest.fixture
-def told() -> list[Details]:
+def told() -> list[TelemetryEvent]:
     """What the hooks were told."""
     return []
 
@@ -51,17 +51,21 @@ def inbox() -> Inbox:
 @pytest.fixture
 def intake(inbox: Inbox, seal: Seal) -> Intake:
     """Three sources and one handler."""
-    wavespeed, other, open_to_all = WaveSpeed(), WaveSpeed("other"), Insecure("insecure")
+    wavespeed, other, open_to_all = (
+        WaveSpeedSource(),
+        WaveSpeedSource("other"),
+        Insecure("insecure"),
+    )
     sources = {
-        "wavespeed": Trusted(wavespeed, [wavespeed.key(SECRET), wavespeed.key(OLD_SECRET)]),
-        "other": Trusted(other, [other.key(OTHER_SECRET)]),
-        "insecure": Trusted(open_to_all, []),
+        "wavespeed": TrustedSource(wavespeed, [wavespeed.key(SECRET), wavespeed.key(OLD_SECRET)]),
+        "other": TrustedSource(other, [other.key(OTHER_SECRET)]),
+        "insecure": TrustedSource(open_to_all, []),
     }
     return Intake(sources, [Route("keep")], inbox, seal)
 
 
 @pytest.fixture
-def build(log: Log, told: list[Details], inbox: Inbox, intake: Intake) -> Build:
+def build(log: Log, told: list[TelemetryEvent], inbox: Inbox, intake: Intake) -> Build:
     """Makes an app; keywords go to `create_app`."""
 
     def make(**changes: Any) -> Starlette:

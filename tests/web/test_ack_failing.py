@@ -13,7 +13,7 @@ from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import DispatchState, Event
 from receiver.handlers.base import Context, Installed
 from receiver.handlers.routing import Route
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 from tests.web.sending import BODY, EVENT_ID, NOW, PATH, Inbox, Log, post, request
 
 Build = Callable[..., Starlette]
@@ -34,7 +34,7 @@ async def test_nothing_is_asked_of_the_store_before_verification(
 
 
 async def test_a_store_that_is_down_is_503_and_recovers(
-    app: Starlette, inbox: Inbox, told: list[Details], log: Log
+    app: Starlette, inbox: Inbox, told: list[TelemetryEvent], log: Log
 ) -> None:
     """F20: the sender is told when to come again, and is taken in as soon as the store is back."""
     inbox.failure = StoreUnavailable("disk full", retry_after=7)
@@ -82,7 +82,7 @@ async def test_a_store_that_was_opened_is_asked_once(build: Build, inbox: Inbox)
 
 
 async def test_a_fault_of_ours_is_503_and_keeps_its_text_to_itself(
-    app: Starlette, inbox: Inbox, told: list[Details], log: Log
+    app: Starlette, inbox: Inbox, told: list[TelemetryEvent], log: Log
 ) -> None:
     """F16: the sender keeps what we could not store; the log says where, not what was in it."""
     inbox.failure = KeyError("a prompt from the body")

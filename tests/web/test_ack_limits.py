@@ -9,7 +9,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.types import Message
 
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 from receiver.web import middleware
 from tests.web.sending import (
     BODY,
@@ -107,7 +107,7 @@ async def test_a_sender_that_still_writes_sees_its_413(
 
 @pytest.mark.parametrize("chunks", [[None], [b"x", None], [b"x"] * 5 + [None]])
 async def test_a_slow_body_is_408(
-    small: Starlette, inbox: Inbox, told: list[Details], chunks: list[bytes | None]
+    small: Starlette, inbox: Inbox, told: list[TelemetryEvent], chunks: list[bytes | None]
 ) -> None:
     """F9: a sender that stops in the middle is told so after the deadline."""
     answer = await request(small, headers=signed(), chunks=chunks)
@@ -141,7 +141,7 @@ async def test_identity_is_no_compression(small: Starlette, value: bytes) -> Non
 
 @pytest.mark.parametrize("chunks", [[], [BODY[:10]]])
 async def test_a_sender_that_leaves_gets_no_answer(
-    small: Starlette, inbox: Inbox, told: list[Details], log: Log, chunks: list[bytes | None]
+    small: Starlette, inbox: Inbox, told: list[TelemetryEvent], log: Log, chunks: list[bytes | None]
 ) -> None:
     """A body that was cut off is not verified, stored or answered, but counted and logged."""
     connection = Connection(chunks, complete=False)

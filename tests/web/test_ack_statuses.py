@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet
 from starlette.applications import Starlette
 
 from receiver.event import PARKED
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 from submitter.submit.context_token import Seal
 from tests.web.sending import (
     BODY,
@@ -93,7 +93,7 @@ async def test_the_same_event_again_is_answered_200(app: Starlette) -> None:
 
 @pytest.mark.parametrize("skew", [-301, 301, -(10**8), 10**8])
 async def test_outside_the_window_is_401(
-    app: Starlette, inbox: Inbox, told: list[Details], skew: int
+    app: Starlette, inbox: Inbox, told: list[TelemetryEvent], skew: int
 ) -> None:
     """F5, F6: a captured event is refused later, and a clock that runs ahead is no way around."""
     answer = await post(app, at=NOW - skew)
@@ -334,7 +334,7 @@ async def test_http_2_gets_no_connection_header(app: Starlette) -> None:
 
 
 async def test_a_deliverys_hook_names_its_source_only_where_it_is_ours(
-    app: Starlette, told: list[Details]
+    app: Starlette, told: list[TelemetryEvent]
 ) -> None:
     """F17: a stranger's path is no label."""
     await post(app, path="/webhooks/whatever")

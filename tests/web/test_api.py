@@ -10,8 +10,8 @@ from starlette.applications import Starlette
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import Event
-from receiver.results.long_poll import Results
-from receiver.telemetry import Details
+from receiver.results.long_poll import ResultWaiters
+from receiver.telemetry import TelemetryEvent
 from receiver.web.api import api_routes
 from tests.web.conftest import Build
 from tests.web.sending import NOW, Answer, Inbox, Log, request
@@ -37,10 +37,10 @@ def event(task: str = "t1", **changes: Any) -> Event:
 
 
 @pytest.fixture
-def api(build: Build, inbox: Inbox, told: list[Details]) -> Starlette:
+def api(build: Build, inbox: Inbox, told: list[TelemetryEvent]) -> Starlette:
     """A receiver with the routes; its store is not open yet."""
     app = build()
-    results = Results(inbox)
+    results = ResultWaiters(inbox)
     app.router.routes += api_routes(results, TOKEN, app.state.lifecycle, hooks=[told.append])
     return app
 
@@ -171,7 +171,7 @@ async def test_the_scheme_is_told_in_any_case(api: Starlette) -> None:
 @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
 @pytest.mark.parametrize("path", ["/api/predictions", "/api/predictions/t1"])
 async def test_other_methods_are_405(api: Starlette, inbox: Inbox, path: str, method: str) -> None:
-    """Results can be read, and nothing else; a HEAD would wait for nothing."""
+    """ResultWaiters can be read, and nothing else; a HEAD would wait for nothing."""
     answer = await get(api, path, method=method)
 
     assert (answer.status, answer.header(b"allow")) == (405, b"GET")
@@ -250,7 +250,7 @@ async def test_any_other_task_id_is_looked_for(api: Starlette, inbox: Inbox, tas
 async def test_a_store_that_fails_is_503(
     api: Starlette,
     inbox: Inbox,
-    told: list[Details],
+    told: list[TelemetryEvent],
     path: str,
     failure: Exception,
     seconds: bytes,
@@ -262,7 +262,7 @@ async def test_a_store_that_fails_is_503(
 
     assert (answer.status, answer.header(b"retry-after")) == (503, seconds)
     assert str(failure).encode() not in answer.body
-    assert told == [Details("store.failed", error=f"{type(failure).__name__}: {failure}")]
+    assert told == [TelemetryEvent("store.failed", error=f"{type(failure).__name__}: {failure}")]
 
 
 async def test_a_receiver_that_shuts_down_opens_nothing(api: Starlette) -> None:
@@ -291,4 +291,4 @@ async def test_the_log_holds_neither_task_nor_token_nor_result(
 def test_an_empty_token_lets_nobody_start(build: Build, inbox: Inbox) -> None:
     """Without a token there are no routes, rather than routes for everybody."""
     with pytest.raises(ValueError, match="token"):
-        api_routes(Results(inbox), "", build().state.lifecycle)
+        api_routes(ResultWaiters(inbox), "", build().state.lifecycle)

@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 
 from receiver.errors import StoreUnavailable
 from receiver.intake import Intake
-from receiver.results.long_poll import Results
+from receiver.results.long_poll import ResultWaiters
 from receiver.stores.base import Store
 from receiver.stores.sqlite import SQLiteStore
 from receiver.web.api import api_routes
@@ -31,7 +31,7 @@ class Receiver:
     """A receiver with the API on a store."""
 
     def __init__(self, like: Intake, store: Store, *, poll: float, waiting: int = 1000) -> None:
-        self.results = Results(store, poll=poll)
+        self.results = ResultWaiters(store, poll=poll)
         stored = [lambda accepted: self.results.stored(accepted.event)]
         intake = Intake(like.sources, [], store, stored=stored)
         self.app: Starlette = create_app(intake=intake, store=store, clock=lambda: NOW)

@@ -21,8 +21,8 @@ from starlette.types import ASGIApp
 
 import receiver
 from receiver.errors import SchemaMismatch, SettingsError
-from receiver.telemetry import Details
-from receiver.web.asgi import TOLD, Lazy
+from receiver.telemetry import TelemetryEvent
+from receiver.web.asgi import TOLD, LazyApp
 from tests.web.sending import SECRET, Connection, Inbox, Log, post, request, scope
 from tests.web.test_lifespan import running
 
@@ -58,7 +58,7 @@ async def test_the_app_is_built_once_at_the_first_scope(
         return built[-1]
 
     install(make)
-    app = Lazy()
+    app = LazyApp()
     async with running(app):
         answers = [await post(app), await post(app)]
 
@@ -70,7 +70,7 @@ async def test_bad_settings_fail_the_start(log: Log, install: Install) -> None:
     """F15: a server that runs lifespan ends, and its log names every fault; no traceback."""
     install(_refused)
 
-    async with running(Lazy()) as sent:
+    async with running(LazyApp()) as sent:
         pass
 
     assert sent == [{"type": "lifespan.startup.failed", "message": TOLD}]
@@ -79,13 +79,13 @@ async def test_bad_settings_fail_the_start(log: Log, install: Install) -> None:
 
 
 async def test_a_store_that_does_not_open_is_told_once(
-    build: Callable[..., Starlette], install: Install, inbox: Inbox, told: list[Details]
+    build: Callable[..., Starlette], install: Install, inbox: Inbox, told: list[TelemetryEvent]
 ) -> None:
     """F43: the reason stands in our own line; the server's log gets no traceback with it."""
     install(build)
     inbox.failure = SchemaMismatch("made by version 9", 9, 1)
 
-    lifespan = running(Lazy())
+    lifespan = running(LazyApp())
     sent = await lifespan.__aenter__()
     with pytest.raises(SchemaMismatch):
         await lifespan.__aexit__(None, None, None)
@@ -97,7 +97,7 @@ async def test_a_store_that_does_not_open_is_told_once(
 async def test_bad_settings_answer_503_without_lifespan(log: Log, install: Install) -> None:
     """F15, F41: where lifespan never runs, senders keep their events, and the log says why once."""
     install(_refused)
-    app = Lazy()
+    app = LazyApp()
 
     answers = [await post(app), await request(app, "/livez", method="GET")]
 
@@ -115,7 +115,7 @@ async def test_another_try_is_made_after_a_while(
 ) -> None:
     """F20, F41: a webhook secret that could not be fetched may be there a minute later."""
     now = 0.0
-    app = Lazy(clock=lambda: now)
+    app = LazyApp(clock=lambda: now)
     install(_refused)
     statuses = [(await post(app)).status]
     install(build)
@@ -136,7 +136,7 @@ async def test_a_fault_of_ours_in_the_building_is_503(log: Log, install: Install
 
     install(broken)
 
-    assert (await post(Lazy())).status == 503
+    assert (await post(LazyApp())).status == 503
     assert log.line("build.failed")["error"] == "ValueError"
 
 
@@ -145,7 +145,7 @@ async def test_bad_settings_refuse_websockets(log: Log, install: Install) -> Non
     install(_refused)
     connection = Connection([])
 
-    await Lazy()(scope(type="websocket"), connection.receive, connection.send)
+    await LazyApp()(scope(type="websocket"), connection.receive, connection.send)
 
     assert connection.sent == [{"type": "websocket.close", "code": 1013}]
 
@@ -157,7 +157,7 @@ async def test_the_log_is_set_up_where_nobody_did(
     install(_refused)
     structlog.reset_defaults()
 
-    async with running(Lazy()) as sent:
+    async with running(LazyApp()) as sent:
         pass
 
     assert sent[0]["type"] == "lifespan.startup.failed"
@@ -169,7 +169,7 @@ async def test_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WAVEHOOK_DATABASE", f"sqlite:///{tmp_path}/inbox.db")
     monkeypatch.setenv("WAVEHOOK_WAVESPEED_SECRETS", f"whsec_new,{SECRET}")
-    app = Lazy()
+    app = LazyApp()
 
     async with running(app):
         answers = [await post(app, at=time.time()) for _ in range(2)]
@@ -188,7 +188,7 @@ async def test_from_an_environment_without_secrets(
     for name in ("WAVEHOOK_WAVESPEED_SECRETS", "WAVESPEED_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 
-    async with running(Lazy()) as sent:
+    async with running(LazyApp()) as sent:
         pass
 
     assert sent[0]["type"] == "lifespan.startup.failed"
@@ -226,7 +226,7 @@ async def test_a_secret_that_comes_late(
 ) -> None:
     """F20, F41: an API that is away at the first request costs a minute, not the process."""
     now = 0.0
-    app = Lazy(clock=lambda: now)
+    app = LazyApp(clock=lambda: now)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WAVEHOOK_WAVESPEED_SECRETS", raising=False)
     monkeypatch.setenv("WAVESPEED_API_KEY", "key")
@@ -249,7 +249,7 @@ async def test_the_log_level_of_the_environment(
     monkeypatch.setenv("WAVEHOOK_WAVESPEED_SECRETS", SECRET)
     monkeypatch.setenv("WAVEHOOK_LOG_LEVEL", "warning")
     structlog.reset_defaults()
-    app = Lazy()
+    app = LazyApp()
 
     async with running(app):
         await post(app, at=time.time())
@@ -265,7 +265,7 @@ async def test_a_log_of_ones_own_stays(
     """Who has set structlog up before keeps what was chosen."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WAVEHOOK_WAVESPEED_SECRETS", SECRET)
-    app = Lazy()
+    app = LazyApp()
 
     async with running(app):
         await post(app, at=time.time())

@@ -8,7 +8,7 @@ import pytest
 from starlette.applications import Starlette
 
 from receiver.errors import StoreUnavailable
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 from receiver.web.api import drain_routes
 from tests.web.conftest import Build
 from tests.web.sending import Answer, Inbox, request
@@ -40,7 +40,7 @@ def drain() -> Drain:
 
 
 @pytest.fixture
-def api(build: Build, drain: Drain, told: list[Details]) -> Starlette:
+def api(build: Build, drain: Drain, told: list[TelemetryEvent]) -> Starlette:
     """A receiver with the route, which is in no process that lasts; its store is not open yet."""
     app = build(dispatch="external")
     lifecycle = app.state.lifecycle
@@ -115,7 +115,9 @@ async def test_other_methods(api: Starlette, drain: Drain, method: str) -> None:
     assert ((await ask(api, method=method)).status, drain.asked) == (405, [])
 
 
-async def test_a_store_that_is_away(api: Starlette, drain: Drain, told: list[Details]) -> None:
+async def test_a_store_that_is_away(
+    api: Starlette, drain: Drain, told: list[TelemetryEvent]
+) -> None:
     """F20: the schedule is told to come again."""
     drain.failure = StoreUnavailable("away")
 

@@ -8,7 +8,7 @@ import pytest
 from starlette.applications import Starlette
 
 from receiver.errors import StoreUnavailable
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 from receiver.telemetry.metrics import Metrics
 from tests.web.sending import NOW, Answer, Inbox, post, request
 
@@ -37,7 +37,7 @@ async def test_readyz_opens_and_asks_the_store(build: Build, inbox: Inbox) -> No
 
 
 async def test_readyz_is_503_while_the_store_is_down(
-    build: Build, inbox: Inbox, told: list[Details]
+    build: Build, inbox: Inbox, told: list[TelemetryEvent]
 ) -> None:
     """F20: no deliveries are wanted where they cannot be stored; later they are again."""
     app = build()
@@ -50,11 +50,11 @@ async def test_readyz_is_503_while_the_store_is_down(
     assert down.header(b"content-type") == b"application/problem+json"
     assert down.header(b"retry-after") == b"5"
     assert b"disk" not in down.body
-    assert told == [Details("store.failed", error="StoreUnavailable: disk full")]
+    assert told == [TelemetryEvent("store.failed", error="StoreUnavailable: disk full")]
 
 
 async def test_readyz_does_not_wait_for_a_store_that_hangs(
-    build: Build, inbox: Inbox, told: list[Details]
+    build: Build, inbox: Inbox, told: list[TelemetryEvent]
 ) -> None:
     """F20: no answer within the limit is the answer no."""
     inbox.hangs = True

@@ -16,7 +16,7 @@ from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import DispatchState, Event
 from receiver.handlers.base import Context, Installed
 from receiver.handlers.routing import Route
-from receiver.telemetry import Details
+from receiver.telemetry import TelemetryEvent
 from receiver.web.lifecycle import Lifecycle
 from submitter.errors import LedgerUnavailable
 from tests.web.sending import BODY, EVENT_ID, NOW, Inbox, Log, post
@@ -216,7 +216,7 @@ async def test_a_delivery_after_the_shutdown_is_not_stored(build: Build, inbox: 
     "failure", [StoreUnavailable("read-only"), SchemaMismatch("made by version 9", 9, 1)]
 )
 async def test_a_start_without_a_store_fails(
-    build: Build, inbox: Inbox, told: list[Details], failure: Exception
+    build: Build, inbox: Inbox, told: list[TelemetryEvent], failure: Exception
 ) -> None:
     """F43: a server that runs lifespan is told at its start what is wrong."""
     inbox.failure = failure
@@ -396,7 +396,7 @@ async def test_a_store_that_is_lost_before_the_reply_does_not_keep_it(
 
 
 async def test_a_ledger_that_does_not_open_fails_the_start(
-    build: Build, inbox: Inbox, log: Log, told: list[Details]
+    build: Build, inbox: Inbox, log: Log, told: list[TelemetryEvent]
 ) -> None:
     """F43: as with the store; what was opened before is closed."""
     ledger = Part("ledger", inbox.calls, LedgerUnavailable("a newer version made it"))

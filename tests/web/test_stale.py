@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from receiver import build
-from receiver.api_client import Asking
+from receiver.api_client import ResultFetcher
 from receiver.config import Settings
 from receiver.config.secret import Secret
 from receiver.database import seal_of
@@ -39,7 +39,7 @@ class Around:
     """A receiver, and the API that it asks."""
 
     sim: Simulator
-    parts: build.Parts
+    parts: build.ReceiverParts
     calls: Calls
 
     async def task(self, *, ended: bool = True) -> str:
@@ -64,7 +64,7 @@ class Around:
         return self.sim.calls["result"]
 
 
-def receiver(sim: Simulator, folder: Path, *, key: bool = True) -> build.Parts:
+def receiver(sim: Simulator, folder: Path, *, key: bool = True) -> build.ReceiverParts:
     settings = Settings(
         directory=folder,
         api_key=Secret("k") if key else None,
@@ -169,11 +169,14 @@ async def test_an_api_that_is_away_leaves_the_webhook_with_its_sender(
 ) -> None:
     """F7: 503 with Retry-After, within the time limit; a signed event is never lost."""
     task_id = await around.task()
-    asking = Asking(lambda: Calls("k", address), limit=0.05)
+    asking = ResultFetcher(lambda: Calls("k", address), limit=0.05)
     intake = Intake(around.parts.intake.sources, [], around.parts.store, fetch=asking.fetch)
-    around.parts = build.Parts(
+    around.parts = build.ReceiverParts(
         **{
-            **{name: getattr(around.parts, name) for name in build.Parts.__dataclass_fields__},
+            **{
+                name: getattr(around.parts, name)
+                for name in build.ReceiverParts.__dataclass_fields__
+            },
             "app": create_app(intake=intake, store=around.parts.store),
         }
     )
@@ -188,7 +191,7 @@ async def test_an_api_that_is_away_leaves_the_webhook_with_its_sender(
 async def test_a_sender_that_leaves_takes_the_answer_from_no_other(around: Around) -> None:
     """F7: the question belongs to all who wait for it."""
     task_id = await around.task()
-    asking = Asking(lambda: Calls("k", around.sim.url))
+    asking = ResultFetcher(lambda: Calls("k", around.sim.url))
     first = asyncio.ensure_future(asking.fetch(task_id))
     second = asyncio.ensure_future(asking.fetch(task_id))
     await asyncio.sleep(0)
@@ -204,7 +207,7 @@ async def test_a_sender_that_leaves_takes_the_answer_from_no_other(around: Aroun
 async def test_a_key_that_the_api_refuses_leaves_the_webhook_with_its_sender() -> None:
     """F7: what a person has to put right is no reason to drop a signed event."""
     async with Simulator(api_key="right") as sim:
-        asking = Asking(lambda: Calls("wrong", sim.url))
+        asking = ResultFetcher(lambda: Calls("wrong", sim.url))
         with pytest.raises(ApiUnavailable, match="WAVESPEED_API_KEY"):
             await asking.fetch("0" * 32)
         await asking.stop()
@@ -220,7 +223,7 @@ async def test_the_api_says_when_the_sender_is_to_come_again(
         async def result(self, task_id: str) -> Prediction:
             raise RateLimited(retry_after=asked)
 
-    asking = Asking(lambda: Busy("k"))
+    asking = ResultFetcher(lambda: Busy("k"))
     with pytest.raises(ApiUnavailable) as raised:
         await asking.fetch("t")
     await asking.stop()
@@ -230,7 +233,7 @@ async def test_the_api_says_when_the_sender_is_to_come_again(
 
 def test_each_event_loop_has_a_connection_of_its_own() -> None:
     """F41: on some platforms every request has an event loop, and dies with it."""
-    asking = Asking(lambda: Calls("k", "http://127.0.0.1:9"), limit=0.05)
+    asking = ResultFetcher(lambda: Calls("k", "http://127.0.0.1:9"), limit=0.05)
 
     for _ in range(2):
         with pytest.raises(ApiUnavailable):
@@ -242,7 +245,7 @@ def test_each_event_loop_has_a_connection_of_its_own() -> None:
 async def test_a_stop_ends_the_questions_under_way(around: Around) -> None:
     """F40: who still waits is told to come again; the next question connects anew."""
     task_id = await around.task()
-    asking = Asking(lambda: Calls("k", around.sim.url))
+    asking = ResultFetcher(lambda: Calls("k", around.sim.url))
     asked = asyncio.ensure_future(asking.fetch(task_id))
     await asyncio.sleep(0)
 

@@ -51,7 +51,7 @@ from receiver.handlers.base import Context
 from receiver.handlers.envelope import moment
 from receiver.handlers.retry import describe
 from receiver.handlers.settings import Limit, SomeTexts, Texts, read
-from receiver.outbound.addresses import Allowed
+from receiver.outbound.addresses import AllowList
 from receiver.outbound.client import check_url, client
 from receiver.units import size
 from submitter.prediction import JSON, Status
@@ -347,7 +347,7 @@ def _manifest(text: str) -> str:
 
 
 def _allow(entries: tuple[str, ...]) -> tuple[str, ...]:
-    Allowed.parse(entries)
+    AllowList.parse(entries)
     return entries
 
 

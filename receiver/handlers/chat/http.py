@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from receiver.errors import GiveUp, Refused, Retry
-from receiver.outbound.client import client, reach
+from receiver.outbound.client import check_reachable, client
 from receiver.strict_json import Unreadable, parse
 from submitter.api.retry_after import LONGEST, retry_after
 from submitter.prediction import JSON
@@ -104,7 +104,7 @@ async def reachable(urls: Sequence[str], allow: Sequence[str]) -> str:
         Refused: one of them leads inside.
         httpx.HTTPError: nothing answers.
     """
-    found = {await reach(url, allow): None for url in urls}
+    found = {await check_reachable(url, allow): None for url in urls}
     return "; ".join((*found, "whether messages are taken, only a message shows"))
 
 

@@ -16,13 +16,13 @@ from pydantic import (
 
 from receiver.errors import Refused
 from receiver.handlers.settings import Texts
-from receiver.outbound.addresses import Allowed
+from receiver.outbound.addresses import AllowList
 from receiver.outbound.client import check_url
 from receiver.units import size
 
 
 def _allow(entries: tuple[str, ...]) -> tuple[str, ...]:
-    Allowed.parse(entries)
+    AllowList.parse(entries)
     return entries
 
 
