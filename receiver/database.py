@@ -11,8 +11,8 @@ from receiver.config import Settings
 from receiver.errors import SettingsError
 from receiver.stores.base import Store
 from submitter.errors import BadSettings
+from submitter.ledger import open_ledger
 from submitter.ledger.base import Ledger
-from submitter.ledger.choosing import ledger_in
 from submitter.postgres import EXPECTED
 from submitter.submit.context_token import Seal, load_or_create_key
 
@@ -74,7 +74,7 @@ def ledger_of(settings: Settings) -> Ledger:
     Raises:
         SettingsError: the database would not last.
     """
-    return ledger_in(
+    return open_ledger(
         _lasting(settings),
         settings.database,
         schema=settings.database_schema,

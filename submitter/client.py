@@ -20,8 +20,8 @@ from submitter.api.client import Calls
 from submitter.catalogue.kling import TypedInput
 from submitter.catalogue.live import Catalogue
 from submitter.errors import Fault, SubmissionUnknown
+from submitter.ledger import open_ledger
 from submitter.ledger.base import Entry, Ledger, Limits
-from submitter.ledger.choosing import ledger_in
 from submitter.postgres import is_postgres
 from submitter.prediction import JSON, Prediction
 from submitter.reconcile.reconciler import Reconciler
@@ -93,7 +93,7 @@ class WaveSpeed(Calls):
         url = given.public_url if webhook_url is None else webhook_url
         public_url = urls.public_base(url) if url else None
         self._owned = ledger is None
-        self._ledger = ledger or ledger_in(
+        self._ledger = ledger or open_ledger(
             given.database_path,
             given.database,
             schema=given.database_schema,

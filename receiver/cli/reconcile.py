@@ -23,7 +23,7 @@ from receiver.cli.options import (
 )
 from receiver.errors import SettingsError, WavehookError
 from submitter.cli.run import json_line, plain, tell_retries
-from submitter.ledger.base import ALL
+from submitter.ledger.base import MAX_OPEN_ENTRIES
 from submitter.reconcile.schedule import KEPT
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ async def _run(settings: Settings, *, history: bool, dry_run: bool) -> Counts:
                 if history and counts.error is None:
                     await _compare(counts, once, door, dry_run=dry_run)
             finally:
-                left = await ledger.open_entries(limit=ALL)
+                left = await ledger.open_entries(limit=MAX_OPEN_ENTRIES)
                 counts.open = len(left)
                 counts.lost = [entry.key for entry in left if entry.state is State.UNKNOWN]
     except SubmitterError as error:
@@ -181,14 +181,14 @@ async def _look(counts: Counts, ledger: Ledger) -> None:
     from submitter.ledger.base import State
 
     now = time.time()
-    for entry in await ledger.open_entries(limit=ALL):
+    for entry in await ledger.open_entries(limit=MAX_OPEN_ENTRIES):
         if not _due(entry, now):
             continue
         if entry.state is State.ACCEPTED:
             counts.asked += 1
         else:
             counts.settled += 1
-    handed_over = await ledger.undelivered(now, limit=ALL)
+    handed_over = await ledger.undelivered(now, limit=MAX_OPEN_ENTRIES)
     counts.found += len(handed_over)
     counts.tasks += [entry.task_id for entry in handed_over if entry.task_id]
 

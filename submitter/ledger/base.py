@@ -27,13 +27,13 @@ from dataclasses import dataclass, field
 
 from submitter.prediction import JSON, Prediction
 
-MINUTE = 60.0
+RATE_WINDOW_S = 60.0
 """Seconds of the window that `Limits.rate` counts in."""
 
-PAUSE = 86400.0
+MAX_PAUSE_S = 86400.0
 """Seconds of the longest pause; what ends later was written before a clock's step."""
 
-ALL = 1_000_000
+MAX_OPEN_ENTRIES = 1_000_000
 """A limit that is none: more submissions than are ever open at once."""
 
 
@@ -149,7 +149,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Intended:
+class IntentWritten:
     """The answer to `Ledger.intend`.
 
     Attributes:
@@ -163,7 +163,7 @@ class Intended:
 
 
 @dataclass(frozen=True, slots=True)
-class Full:
+class LimitReached:
     """There is no room now; nothing was written.
 
     Attributes:
@@ -213,13 +213,15 @@ class Ledger(ABC):
         """
 
     @abstractmethod
-    async def intend(self, intent: Intent, limits: Limits, now: float) -> Intended | Full:
+    async def intend(
+        self, intent: Intent, limits: Limits, now: float
+    ) -> IntentWritten | LimitReached:
         """Write an intent before its request goes out.
 
         A key that is there and not REJECTED is left alone, whatever the limits say. One that is
         REJECTED is intended again, with all fields of `intent`. `Limits.rate` counts entries by
-        `sent_at`, whatever came of them. `Full.until` is None where as many tasks are open as may
-        be; else it is when the rate allows the next, or the pause ends.
+        `sent_at`, whatever became of them. `LimitReached.until` is None while as many tasks are
+        open as may be; else it is when the rate allows the next, or the pause ends.
         """
 
     @abstractmethod
@@ -243,7 +245,7 @@ class Ledger(ABC):
         """
 
     @abstractmethod
-    async def adopt(
+    async def import_task(
         self, prediction: Prediction, now: float, *, expected_at: float, webhook: bool = False
     ) -> Entry:
         """Take in a task that something else submitted, under the key `task:<task id>`.
@@ -254,7 +256,7 @@ class Ledger(ABC):
         """
 
     @abstractmethod
-    async def doubt(self, key: str, reason: str, now: float, *, ask_at: float) -> None:
+    async def mark_unknown(self, key: str, reason: str, now: float, *, ask_at: float) -> None:
         """INTENDED becomes UNKNOWN, to be looked for in the history at `ask_at`."""
 
     @abstractmethod
@@ -320,7 +322,7 @@ class Ledger(ABC):
 
     @abstractmethod
     async def pause(self, until: float) -> None:
-        """Let nobody intend before `until`, at most `PAUSE` ahead; a pause is not made shorter."""
+        """Write no intents before `until`, at most `MAX_PAUSE_S` ahead; never shortens a pause."""
 
     @abstractmethod
     async def durations(self, model: str, *, limit: int = 200) -> list[float]:

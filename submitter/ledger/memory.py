@@ -7,15 +7,15 @@ from copy import deepcopy
 from dataclasses import replace
 
 from submitter.errors import LedgerUnavailable
-from submitter.ledger import changes
+from submitter.ledger import transitions
 from submitter.ledger.base import (
-    MINUTE,
     OPEN,
+    RATE_WINDOW_S,
     Entry,
-    Full,
-    Intended,
     Intent,
+    IntentWritten,
     Ledger,
+    LimitReached,
     Limits,
     Result,
     State,
@@ -57,16 +57,18 @@ class MemoryLedger(Ledger):
         self._subscriptions.append(end)
         return end
 
-    async def intend(self, intent: Intent, limits: Limits, now: float) -> Intended | Full:
+    async def intend(
+        self, intent: Intent, limits: Limits, now: float
+    ) -> IntentWritten | LimitReached:
         """Write an intent, where there is room."""
         self._check()
         entry = self._entries.get(intent.key)
         if entry and entry.state is not State.REJECTED:
-            return Intended(deepcopy(entry), fresh=False)
+            return IntentWritten(deepcopy(entry), fresh=False)
         full = self._full(limits, now)
         if full:
             return full
-        return Intended(self._put(changes.intend(entry, intent, now)), fresh=True)
+        return IntentWritten(self._put(transitions.intend(entry, intent, now)), fresh=True)
 
     async def accept(
         self,
@@ -79,7 +81,7 @@ class MemoryLedger(Ledger):
     ) -> Entry:
         """Record the task that the API named."""
         self._check()
-        for changed in changes.accept(
+        for changed in transitions.accept(
             self._entries[key],
             self._holders(prediction.id, but=key),
             prediction,
@@ -90,28 +92,28 @@ class MemoryLedger(Ledger):
             self._put(changed)
         return deepcopy(self._entries[key])
 
-    async def adopt(
+    async def import_task(
         self, prediction: Prediction, now: float, *, expected_at: float, webhook: bool = False
     ) -> Entry:
         """Take in a task that something else submitted."""
         self._check()
-        adopted = changes.adopt(prediction, now, expected_at=expected_at, webhook=webhook)
+        adopted = transitions.import_task(prediction, now, expected_at=expected_at, webhook=webhook)
         known = await self.find_tasks([prediction.id]) or await self.find([adopted.key])
         for entry in known.values():
             return entry
         return self._put(adopted)
 
-    async def doubt(self, key: str, reason: str, now: float, *, ask_at: float) -> None:  # noqa: ARG002 - the port's
+    async def mark_unknown(self, key: str, reason: str, now: float, *, ask_at: float) -> None:  # noqa: ARG002 - the port's
         """INTENDED becomes UNKNOWN."""
         self._check()
         if key in self._entries:
-            self._put(changes.doubt(self._entries[key], reason, ask_at))
+            self._put(transitions.mark_unknown(self._entries[key], reason, ask_at))
 
     async def reject(self, key: str, reason: str, now: float) -> bool:
         """INTENDED or UNKNOWN becomes REJECTED."""
         self._check()
         entry = self._entries.get(key)
-        if entry is None or (rejected := changes.reject(entry, reason)) is entry:
+        if entry is None or (rejected := transitions.reject(entry, reason)) is entry:
             return False
         self._rejected_at[key] = now
         self._put(rejected)
@@ -124,7 +126,7 @@ class MemoryLedger(Ledger):
         for result in results:
             named = self._entries.get(result.key) if result.key is not None else None
             holders = self._holders(result.prediction.id, but=result.key)
-            for changed in changes.finish(named, holders, result, now):
+            for changed in transitions.finish(named, holders, result, now):
                 if changed.state is State.FINISHED and not changed.place:
                     self._place += 1
                     finished.append(self._put(replace(changed, place=self._place)))
@@ -198,7 +200,7 @@ class MemoryLedger(Ledger):
     async def pause(self, until: float) -> None:
         """Let nobody intend before `until`."""
         self._check()
-        self._paused = max(changes.paused(self._paused, until), until)
+        self._paused = max(transitions.paused(self._paused, until), until)
 
     async def durations(self, model: str, *, limit: int = 200) -> list[float]:
         """Seconds from accepted to finished, the latest first."""
@@ -248,16 +250,16 @@ class MemoryLedger(Ledger):
         if not self._opened:
             raise LedgerUnavailable("the ledger is not open")
 
-    def _full(self, limits: Limits, now: float) -> Full | None:
+    def _full(self, limits: Limits, now: float) -> LimitReached | None:
         if limits.in_flight is not None and len(list(self._open())) >= limits.in_flight:
-            return Full(None)
-        until = changes.paused(self._paused, now)
+            return LimitReached(None)
+        until = transitions.paused(self._paused, now)
         if limits.rate is not None:
             sent = (entry.sent_at for entry in self._entries.values())
-            window = sorted(at for at in sent if now - MINUTE < at <= now + MINUTE)
+            window = sorted(at for at in sent if now - RATE_WINDOW_S < at <= now + RATE_WINDOW_S)
             if window and len(window) >= limits.rate:
-                until = max(until, window[-max(limits.rate, 1)] + MINUTE)
-        return Full(until) if until > now else None
+                until = max(until, window[-max(limits.rate, 1)] + RATE_WINDOW_S)
+        return LimitReached(until) if until > now else None
 
     def _open(self) -> Iterable[Entry]:
         return (entry for entry in self._entries.values() if entry.state in OPEN)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from submitter.errors import LedgerMismatch, LedgerUnavailable
 from submitter.ledger import postgres_words as words
 from submitter.ledger import rows
-from submitter.ledger.base import Entry, Full, Intended, Intent, Ledger, Limits, Result
+from submitter.ledger.base import Entry, Intent, IntentWritten, Ledger, LimitReached, Limits, Result
 from submitter.ledger.postgres_books import Books
 from submitter.ledger.postgres_errors import Refused, driver
 from submitter.ledger.postgres_line import Connection, Line
@@ -88,7 +88,9 @@ class PostgresLedger(Ledger):
         self._check()
         return self._watch.add(wake)
 
-    async def intend(self, intent: Intent, limits: Limits, now: float) -> Intended | Full:
+    async def intend(
+        self, intent: Intent, limits: Limits, now: float
+    ) -> IntentWritten | LimitReached:
         """See `Ledger.intend`."""
         return await self._write(
             lambda books: words.intend(books, intent, limits, now), keys=[intent.key]
@@ -112,21 +114,21 @@ class PostgresLedger(Ledger):
             tasks=[prediction.id],
         )
 
-    async def adopt(
+    async def import_task(
         self, prediction: Prediction, now: float, *, expected_at: float, webhook: bool = False
     ) -> Entry:
         """See `Ledger.adopt`."""
         return await self._write(
-            lambda books: words.adopt(
+            lambda books: words.import_task(
                 books, prediction, now, expected_at=expected_at, webhook=webhook
             ),
             keys=[f"task:{prediction.id}"],
             tasks=[prediction.id],
         )
 
-    async def doubt(self, key: str, reason: str, now: float, *, ask_at: float) -> None:  # noqa: ARG002 - the port's
+    async def mark_unknown(self, key: str, reason: str, now: float, *, ask_at: float) -> None:  # noqa: ARG002 - the port's
         """See `Ledger.doubt`."""
-        await self._write(lambda books: words.doubt(books, key, reason, ask_at), keys=[key])
+        await self._write(lambda books: words.mark_unknown(books, key, reason, ask_at), keys=[key])
 
     async def reject(self, key: str, reason: str, now: float) -> bool:
         """See `Ledger.reject`."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from submitter.ledger import changes
+from submitter.ledger import transitions
 from submitter.ledger.base import (
-    MINUTE,
     OPEN,
+    RATE_WINDOW_S,
     Entry,
-    Full,
-    Intended,
     Intent,
+    IntentWritten,
+    LimitReached,
     Limits,
     Result,
     State,
@@ -22,32 +22,34 @@ from submitter.ledger.postgres_rows import text
 from submitter.prediction import Prediction
 
 
-async def intend(books: Books, intent: Intent, limits: Limits, now: float) -> Intended | Full:
+async def intend(
+    books: Books, intent: Intent, limits: Limits, now: float
+) -> IntentWritten | LimitReached:
     """Write an intent, where there is room."""
     entry = books.find(intent.key)
     if entry and entry.state is not State.REJECTED:
-        return Intended(entry, fresh=False)
+        return IntentWritten(entry, fresh=False)
     full = await _full(books, limits, now)
     if full:
         return full
-    return Intended(books.write(changes.intend(entry, intent, now)), fresh=True)
+    return IntentWritten(books.write(transitions.intend(entry, intent, now)), fresh=True)
 
 
-async def _full(books: Books, limits: Limits, now: float) -> Full | None:
-    until = changes.paused(books.paused, now)
+async def _full(books: Books, limits: Limits, now: float) -> LimitReached | None:
+    until = transitions.paused(books.paused, now)
     if limits != Limits():
         ((count, sent_at),) = await books.fetch(
             "room",
             limits.in_flight or 0,
             max(limits.rate or 1, 1) - 1,
-            now - MINUTE,
-            now + MINUTE,
+            now - RATE_WINDOW_S,
+            now + RATE_WINDOW_S,
         )
         if limits.in_flight is not None and count >= limits.in_flight:
-            return Full(None)
+            return LimitReached(None)
         if limits.rate is not None and sent_at is not None:
-            until = max(until, sent_at + MINUTE)
-    return Full(until) if until > now else None
+            until = max(until, sent_at + RATE_WINDOW_S)
+    return LimitReached(until) if until > now else None
 
 
 async def accept(
@@ -63,7 +65,7 @@ async def accept(
     entry = books.find(key)
     if entry is None:
         raise KeyError(key)
-    changed = changes.accept(
+    changed = transitions.accept(
         entry,
         books.holders(prediction.id, but=entry.key),
         prediction,
@@ -76,26 +78,26 @@ async def accept(
     return changed[0] if changed else entry
 
 
-async def adopt(
+async def import_task(
     books: Books, prediction: Prediction, now: float, *, expected_at: float, webhook: bool
 ) -> Entry:
     """Take in a task that something else submitted."""
-    adopted = changes.adopt(prediction, now, expected_at=expected_at, webhook=webhook)
+    adopted = transitions.import_task(prediction, now, expected_at=expected_at, webhook=webhook)
     known = min(books.holders(prediction.id), key=lambda entry: entry.guessed, default=None)
     return known or books.find(adopted.key) or books.write(adopted)
 
 
-async def doubt(books: Books, key: str, reason: str, ask_at: float) -> None:
+async def mark_unknown(books: Books, key: str, reason: str, ask_at: float) -> None:
     """INTENDED becomes UNKNOWN."""
     entry = books.find(key)
-    if entry and (doubted := changes.doubt(entry, reason, ask_at)) is not entry:
+    if entry and (doubted := transitions.mark_unknown(entry, reason, ask_at)) is not entry:
         books.change(doubted)
 
 
 async def reject(books: Books, key: str, reason: str, now: float) -> bool:
     """INTENDED or UNKNOWN becomes REJECTED."""
     entry = books.find(key)
-    if entry is None or (rejected := changes.reject(entry, reason)) is entry:
+    if entry is None or (rejected := transitions.reject(entry, reason)) is entry:
         return False
     books.change(rejected, now)
     return True
@@ -107,7 +109,7 @@ async def finish(books: Books, results: Sequence[Result], now: float) -> list[En
     for result in results:
         named = books.find(result.key) if result.key is not None else None
         holders = books.holders(result.prediction.id, but=named.key if named else None)
-        for changed in changes.finish(named, holders, result, now):
+        for changed in transitions.finish(named, holders, result, now):
             if changed.state is State.FINISHED and not changed.place:
                 books.place += 1
                 finished.append(replace(changed, place=books.place))
@@ -140,7 +142,7 @@ async def postpone(books: Books, key: str, ask_at: float) -> None:
 
 async def pause(books: Books, until: float) -> None:
     """Let nobody intend before a time."""
-    books.paused = max(changes.paused(books.paused, until), until)
+    books.paused = max(transitions.paused(books.paused, until), until)
 
 
 async def upload(books: Books, digest: str, url: str, now: float) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from submitter.errors import LedgerMismatch, LedgerUnavailable
 from submitter.ledger import rows
 from submitter.ledger import sqlite_books as books
-from submitter.ledger.base import Entry, Full, Intended, Intent, Ledger, Limits, Result
+from submitter.ledger.base import Entry, Intent, IntentWritten, Ledger, LimitReached, Limits, Result
 from submitter.ledger.reader import Reader
 from submitter.ledger.schema import connect, prepare
 from submitter.ledger.watch import watch
@@ -87,7 +87,9 @@ class SQLiteLedger(Ledger):
 
         return end
 
-    async def intend(self, intent: Intent, limits: Limits, now: float) -> Intended | Full:
+    async def intend(
+        self, intent: Intent, limits: Limits, now: float
+    ) -> IntentWritten | LimitReached:
         """See `Ledger.intend`."""
         return await self._write(lambda to: books.intend(to, intent, limits, now))
 
@@ -107,17 +109,19 @@ class SQLiteLedger(Ledger):
             )
         )
 
-    async def adopt(
+    async def import_task(
         self, prediction: Prediction, now: float, *, expected_at: float, webhook: bool = False
     ) -> Entry:
         """See `Ledger.adopt`."""
         return await self._write(
-            lambda to: books.adopt(to, prediction, now, expected_at=expected_at, webhook=webhook)
+            lambda to: books.import_task(
+                to, prediction, now, expected_at=expected_at, webhook=webhook
+            )
         )
 
-    async def doubt(self, key: str, reason: str, now: float, *, ask_at: float) -> None:  # noqa: ARG002 - the port's
+    async def mark_unknown(self, key: str, reason: str, now: float, *, ask_at: float) -> None:  # noqa: ARG002 - the port's
         """See `Ledger.doubt`."""
-        await self._write(lambda to: books.doubt(to, key, reason, ask_at))
+        await self._write(lambda to: books.mark_unknown(to, key, reason, ask_at))
 
     async def reject(self, key: str, reason: str, now: float) -> bool:
         """See `Ledger.reject`."""

@@ -6,13 +6,13 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 
-from submitter.ledger import changes, rows
+from submitter.ledger import rows, transitions
 from submitter.ledger.base import (
-    MINUTE,
+    RATE_WINDOW_S,
     Entry,
-    Full,
-    Intended,
     Intent,
+    IntentWritten,
+    LimitReached,
     Limits,
     Result,
     State,
@@ -25,31 +25,31 @@ SQL = statements()
 
 def intend(
     connection: sqlite3.Connection, intent: Intent, limits: Limits, now: float
-) -> Intended | Full:
+) -> IntentWritten | LimitReached:
     """Write an intent, where there is room."""
     entry = _find(connection, intent.key)
     if entry and entry.state is not State.REJECTED:
-        return Intended(entry, fresh=False)
+        return IntentWritten(entry, fresh=False)
     full = _full(connection, limits, now)
     if full:
         return full
-    return Intended(_write(connection, changes.intend(entry, intent, now)), fresh=True)
+    return IntentWritten(_write(connection, transitions.intend(entry, intent, now)), fresh=True)
 
 
-def _full(connection: sqlite3.Connection, limits: Limits, now: float) -> Full | None:
+def _full(connection: sqlite3.Connection, limits: Limits, now: float) -> LimitReached | None:
     if limits.in_flight is not None:
         values = {"limit": limits.in_flight}
         (count,) = connection.execute(SQL["count_open"], values).fetchone()
         if count >= limits.in_flight:
-            return Full(None)
-    until = changes.paused(_paused(connection), now)
+            return LimitReached(None)
+    until = transitions.paused(_paused(connection), now)
     if limits.rate is not None:
         found = connection.execute(
-            SQL["sent"], {"now": now, "window": MINUTE, "nth": limits.rate}
+            SQL["sent"], {"now": now, "window": RATE_WINDOW_S, "nth": limits.rate}
         ).fetchone()
         if found:
-            until = max(until, found[0] + MINUTE)
-    return Full(until) if until > now else None
+            until = max(until, found[0] + RATE_WINDOW_S)
+    return LimitReached(until) if until > now else None
 
 
 def accept(
@@ -65,7 +65,7 @@ def accept(
     entry = _find(connection, key)
     if entry is None:
         raise KeyError(key)
-    changed = changes.accept(
+    changed = transitions.accept(
         entry,
         _holders(connection, prediction.id, but=entry.key),
         prediction,
@@ -78,7 +78,7 @@ def accept(
     return changed[0] if changed else entry
 
 
-def adopt(
+def import_task(
     connection: sqlite3.Connection,
     prediction: Prediction,
     now: float,
@@ -87,23 +87,23 @@ def adopt(
     webhook: bool,
 ) -> Entry:
     """Take in a task that something else submitted."""
-    adopted = changes.adopt(prediction, now, expected_at=expected_at, webhook=webhook)
+    adopted = transitions.import_task(prediction, now, expected_at=expected_at, webhook=webhook)
     holders = _holders(connection, prediction.id)
     known = min(holders, key=lambda entry: entry.guessed, default=None)
     return known or _find(connection, adopted.key) or _write(connection, adopted)
 
 
-def doubt(connection: sqlite3.Connection, key: str, reason: str, ask_at: float) -> None:
+def mark_unknown(connection: sqlite3.Connection, key: str, reason: str, ask_at: float) -> None:
     """INTENDED becomes UNKNOWN."""
     entry = _find(connection, key)
-    if entry and (doubted := changes.doubt(entry, reason, ask_at)) is not entry:
+    if entry and (doubted := transitions.mark_unknown(entry, reason, ask_at)) is not entry:
         _change(connection, doubted)
 
 
 def reject(connection: sqlite3.Connection, key: str, reason: str, now: float) -> bool:
     """INTENDED or UNKNOWN becomes REJECTED."""
     entry = _find(connection, key)
-    if entry is None or (rejected := changes.reject(entry, reason)) is entry:
+    if entry is None or (rejected := transitions.reject(entry, reason)) is entry:
         return False
     _change(connection, rejected, now)
     return True
@@ -115,7 +115,7 @@ def finish(connection: sqlite3.Connection, results: Sequence[Result], now: float
     for result in results:
         named = _find(connection, result.key) if result.key is not None else None
         holders = _holders(connection, result.prediction.id, but=named.key if named else None)
-        for changed in changes.finish(named, holders, result, now):
+        for changed in transitions.finish(named, holders, result, now):
             if changed.state is State.FINISHED and not changed.place:
                 connection.execute(SQL["take_place"])
                 _, place, _ = connection.execute(SQL["head"]).fetchone()
@@ -141,7 +141,7 @@ def due(
 
 def pause(connection: sqlite3.Connection, until: float) -> None:
     """Let nobody intend before a time."""
-    before = changes.paused(_paused(connection), until)
+    before = transitions.paused(_paused(connection), until)
     connection.execute(SQL["pause"], {"until": max(before, until)})
 
 

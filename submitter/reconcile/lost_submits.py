@@ -13,7 +13,7 @@ from submitter.errors import (
     SubmitterError,
     Unavailable,
 )
-from submitter.ledger.base import ALL, Entry, Ledger, State
+from submitter.ledger.base import MAX_OPEN_ENTRIES, Entry, Ledger, State
 from submitter.prediction import Prediction
 from submitter.reconcile.deliver import Delivering, ended
 from submitter.reconcile.history_match import clusters, match
@@ -67,7 +67,9 @@ class Settling:
         if not due:
             return
         keys = {entry.key for entry in due}
-        others = [e for e in await self._ledger.open_entries(limit=ALL) if e.key not in keys]
+        others = [
+            e for e in await self._ledger.open_entries(limit=MAX_OPEN_ENTRIES) if e.key not in keys
+        ]
         rivals = [entry for entry in others if entry.state is State.INTENDED]
         # Those that are not due yet may be found too, and a task may be theirs.
         lost = [*due, *(entry for entry in others if entry.state is State.UNKNOWN)]
@@ -133,7 +135,7 @@ class Settling:
         # What the history no longer reaches cannot be looked for any longer.
         gone = now - entry.until > KEPT
         if entry.state is State.INTENDED:
-            await self._ledger.doubt(
+            await self._ledger.mark_unknown(
                 entry.key, "nobody recorded its answer", now, ask_at=now + self._schedule.soon
             )
         if gone or (wait is None and clear):

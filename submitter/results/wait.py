@@ -108,7 +108,7 @@ class Ending:
             return prediction
         now = self._clock()
         expected_at = now + self._schedule.expected((), webhook=False)
-        entry = await self._ledger.adopt(prediction, now, expected_at=expected_at)
+        entry = await self._ledger.import_task(prediction, now, expected_at=expected_at)
         return await self.result(entry.key, until and max(until - loop.time(), 0.0))
 
     async def _ask_once(self, task_id: str, key: str, status: str | None) -> Prediction:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from submitter.errors import LedgerUnavailable, Unavailable
-from submitter.ledger.base import Full, Intended, Intent, Ledger, Limits
+from submitter.ledger.base import Intent, IntentWritten, Ledger, LimitReached, Limits
 from submitter.reconcile.schedule import Schedule
 
 
@@ -58,7 +58,7 @@ class Flow:
         self._refused_until = 0.0
         self._closed = False
 
-    async def place(self, make: Callable[[float], Intent]) -> Intended:
+    async def place(self, make: Callable[[float], Intent]) -> IntentWritten:
         """Write an intent as soon as there is room for it; first come, first served.
 
         Where it is fresh, its caller sends it, and then calls `done`. Whoever cancels this leaves
@@ -78,11 +78,11 @@ class Flow:
                     self._woken.clear()
                     if self._closed:
                         raise Unavailable("the client was closed", advice="nothing was sent")
-                    answer: Intended | Full = Full(None)
+                    answer: IntentWritten | LimitReached = LimitReached(None)
                     if self._sending < self._window:
                         now = self._clock()
                         answer = await self._intend(make(now), now)
-                    if isinstance(answer, Intended):
+                    if isinstance(answer, IntentWritten):
                         self._sending += answer.fresh
                         return answer
                     if end is None:
@@ -140,7 +140,7 @@ class Flow:
         if self._undoing:
             await asyncio.wait(self._undoing)
 
-    async def _intend(self, intent: Intent, now: float) -> Intended | Full:
+    async def _intend(self, intent: Intent, now: float) -> IntentWritten | LimitReached:
         writing = asyncio.ensure_future(self._ledger.intend(intent, self._limits, now))
         try:
             return await asyncio.shield(writing)
@@ -153,16 +153,16 @@ class Flow:
                 await asyncio.shield(undoing)
             raise
 
-    async def _undo(self, key: str, writing: asyncio.Future[Intended | Full]) -> None:
+    async def _undo(self, key: str, writing: asyncio.Future[IntentWritten | LimitReached]) -> None:
         try:
             answer = await writing
-            if isinstance(answer, Intended) and answer.fresh:
+            if isinstance(answer, IntentWritten) and answer.fresh:
                 await self._ledger.reject(key, "cancelled before it was sent", self._clock())
         except LedgerUnavailable:
             # It is doubted when its time is over, looked for, and not found.
             return
 
-    async def _wait(self, full: Full) -> None:
+    async def _wait(self, full: LimitReached) -> None:
         left = self._schedule.tick
         if full.until is not None:
             left = max(full.until - self._clock(), 0.001)

@@ -241,7 +241,7 @@ class Submitting:
     async def _doubt(self, key: str, reason: str) -> None:
         now = self._clock()
         ask_at = now + (self._schedule.look(0) or 0.0)
-        await self._written(key, self._ledger.doubt(key, reason, now, ask_at=ask_at))
+        await self._written(key, self._ledger.mark_unknown(key, reason, now, ask_at=ask_at))
 
     async def _written(self, key: str, writing: Awaitable[object]) -> None:
         try:

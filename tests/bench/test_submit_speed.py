@@ -22,7 +22,7 @@ from receiver.build import build
 from receiver.config import read
 from receiver.telemetry.log import configure
 from submitter import Limits, WaveSpeed
-from submitter.ledger.base import Intended, Intent, Ledger
+from submitter.ledger.base import Intent, IntentWritten, Ledger
 from submitter.ledger.sqlite import SQLiteLedger
 from submitter.prediction import Prediction
 from submitter.settings import SubmitSettings
@@ -150,7 +150,7 @@ async def accepted(ledger: Ledger, name: str) -> list[str]:
     for key in keys:
         now = time.time()
         intent = Intent(key=key, model=MODEL, input={}, digest="", until=now + 60)
-        assert isinstance(await ledger.intend(intent, Limits(), now), Intended)
+        assert isinstance(await ledger.intend(intent, Limits(), now), IntentWritten)
         created = Prediction.parse({"id": key, "status": "created", "model": MODEL})
         assert created is not None
         await ledger.accept(key, created, now, expected_at=now + 3600)

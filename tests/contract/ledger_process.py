@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from receiver.stores.sqlite import SQLiteStore
-from submitter.ledger.base import Intended, Ledger, Limits
+from submitter.ledger.base import IntentWritten, Ledger, Limits
 from submitter.ledger.postgres import PostgresLedger
 from submitter.ledger.sqlite import SQLiteLedger
 from tests.contract.ledger_samples import NOW, intent, result
@@ -85,7 +85,7 @@ async def finish_when_told(path: str, key: str, _: str) -> str:
 
 def is_fresh(answer: object) -> bool:
     """Whether an intent was written."""
-    return isinstance(answer, Intended) and answer.fresh
+    return isinstance(answer, IntentWritten) and answer.fresh
 
 
 JOBS = {job.__name__: job for job in (intend, crowd, take, beside_a_store, finish_when_told)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from submitter.ledger.base import Entry, Intended, Intent, Ledger, Limits, Result
+from submitter.ledger.base import Entry, Intent, IntentWritten, Ledger, Limits, Result
 from submitter.prediction import JSON, Prediction
 
 NOW = 1_800_000_000.0
@@ -44,7 +44,7 @@ def result(task_id: str = "t1", key: str | None = None, *, delivered: bool = Fal
 async def intended(ledger: Ledger, key: str = "k1", now: float = NOW, **changes: Any) -> Entry:
     """A fresh entry."""
     answer = await ledger.intend(intent(key, **changes), UNLIMITED, now)
-    assert isinstance(answer, Intended)
+    assert isinstance(answer, IntentWritten)
     assert answer.fresh
     return answer.entry
 

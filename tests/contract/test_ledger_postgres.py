@@ -111,7 +111,7 @@ async def test_everything_is_there_after_a_restart(
     await accepted(ledger, "k2", "t2")
     await ledger.finish([result("t2", delivered=True)], NOW + 5)
     await intended(ledger, "k3")
-    await ledger.doubt("k3", "lost", NOW, ask_at=NOW + 1)
+    await ledger.mark_unknown("k3", "lost", NOW, ask_at=NOW + 1)
     await intended(ledger, "k4")
     await ledger.reject("k4", "no", NOW)
     await ledger.pause(NOW + 60)
@@ -265,7 +265,7 @@ async def test_a_group_sees_what_was_done_before_in_it(ledger: PostgresLedger) -
         ledger.accept("k1", task, NOW, expected_at=NOW + 9),
         ledger.due(NOW + 9, hold=5, keys=["k1"]),
         ledger.postpone("k1", NOW + 20),
-        ledger.adopt(task, NOW, expected_at=NOW),
+        ledger.import_task(task, NOW, expected_at=NOW),
         ledger.reject("k1", "no", NOW),
         ledger.pause(NOW + 60),
         ledger.intend(intent("k2"), UNLIMITED, NOW),
@@ -332,10 +332,10 @@ async def test_tables_that_are_gone(ledger: PostgresLedger, place: tuple[str, st
         with pytest.raises(LedgerUnavailable, match="ledger_entry"):
             await ledger.find(["k1"])
         with pytest.raises(LedgerUnavailable, match="ledger_entry"):
-            await ledger.doubt("k1", "lost", NOW, ask_at=NOW)
+            await ledger.mark_unknown("k1", "lost", NOW, ask_at=NOW)
         await other.execute(f'ALTER TABLE "{schema}".ledger_gone RENAME TO ledger_entry')
 
-    await ledger.doubt("k1", "lost", NOW, ask_at=NOW)
+    await ledger.mark_unknown("k1", "lost", NOW, ask_at=NOW)
     assert (await only(ledger)).state is State.UNKNOWN
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from submitter.errors import LedgerUnavailable
 from submitter.ledger import postgres_schema
-from submitter.ledger.base import Full, Limits
+from submitter.ledger.base import LimitReached, Limits
 from submitter.ledger.postgres import PostgresLedger
 from submitter.ledger.postgres_rows import CHANGING, COLUMNS
 from tests.contract.ledger_samples import (
@@ -122,11 +122,11 @@ async def test_two_ledgers_on_one_schema_see_each_other(place: tuple[str, str]) 
     async with opened(*place) as one, opened(*place) as two:
         await accepted(one)
 
-        assert await two.intend(intent("k2"), Limits(in_flight=1), NOW) == Full(None)
+        assert await two.intend(intent("k2"), Limits(in_flight=1), NOW) == LimitReached(None)
         assert [entry.key for entry in await two.finish([result()], NOW)] == ["k1"]
         assert await one.last_place() == 1
         await two.pause(NOW + 9)
-        assert await one.intend(intent("k2"), UNLIMITED, NOW) == Full(NOW + 9)
+        assert await one.intend(intent("k2"), UNLIMITED, NOW) == LimitReached(NOW + 9)
 
 
 async def test_two_schemas_know_nothing_of_each_other(place: tuple[str, str]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from receiver.stores.sqlite import SQLiteStore
-from submitter.ledger.base import Full, Limits
+from submitter.ledger.base import LimitReached, Limits
 from submitter.ledger.sqlite import SQLiteLedger
 from tests.contract.ledger_samples import NOW, UNLIMITED, accepted, intended, intent, only, result
 from tests.contract.samples import PLAN, event
@@ -167,10 +167,10 @@ async def test_two_ledgers_on_one_file_see_each_other(tmp_path: Path) -> None:
     one, two = await opened(tmp_path / "ledger.db"), await opened(tmp_path / "ledger.db")
     await accepted(one)
 
-    assert await two.intend(intent("k2"), Limits(in_flight=1), NOW) == Full(None)
+    assert await two.intend(intent("k2"), Limits(in_flight=1), NOW) == LimitReached(None)
     assert [entry.key for entry in await two.finish([result()], NOW)] == ["k1"]
     assert await one.last_place() == 1
     await two.pause(NOW + 9)
-    assert await one.intend(intent("k2"), UNLIMITED, NOW) == Full(NOW + 9)
+    assert await one.intend(intent("k2"), UNLIMITED, NOW) == LimitReached(NOW + 9)
     await one.close()
     await two.close()

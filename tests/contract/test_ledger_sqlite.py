@@ -58,7 +58,7 @@ async def test_everything_is_there_after_a_restart(ledger: SQLiteLedger) -> None
     await accepted(ledger, "k2", "t2")
     await ledger.finish([result("t2", delivered=True)], NOW + 5)
     await intended(ledger, "k3")
-    await ledger.doubt("k3", "lost", NOW, ask_at=NOW + 1)
+    await ledger.mark_unknown("k3", "lost", NOW, ask_at=NOW + 1)
     await intended(ledger, "k4")
     await ledger.reject("k4", "no", NOW)
     await ledger.pause(NOW + 60)
@@ -110,7 +110,7 @@ async def test_a_bad_neighbour_fails_alone(ledger: SQLiteLedger) -> None:
     """F20: what cannot be written leaves nothing behind, whoever commits with it."""
     answers = await asyncio.gather(
         intended(ledger, "k1"),
-        ledger.adopt(prediction("t1"), 2**70, expected_at=NOW),
+        ledger.import_task(prediction("t1"), 2**70, expected_at=NOW),
         intended(ledger, "k2", input={"x": object()}),
         ledger.reject("k1", "no", NOW),
         intended(ledger, "k3"),
@@ -177,10 +177,10 @@ async def test_a_file_that_was_damaged_meanwhile(ledger: SQLiteLedger) -> None:
         with pytest.raises(LedgerUnavailable, match="ledger_entry"):
             await ledger.find(["k1"])
         with pytest.raises(LedgerUnavailable, match="ledger_entry"):
-            await ledger.doubt("k1", "lost", NOW, ask_at=NOW)
+            await ledger.mark_unknown("k1", "lost", NOW, ask_at=NOW)
         other.execute("ALTER TABLE ledger_gone RENAME TO ledger_entry")
 
-    await ledger.doubt("k1", "lost", NOW, ask_at=NOW)
+    await ledger.mark_unknown("k1", "lost", NOW, ask_at=NOW)
     assert (await only(ledger)).state is State.UNKNOWN
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from submitter.ledger.base import Entry, Intended, Ledger, Result, State
+from submitter.ledger.base import Entry, IntentWritten, Ledger, Result, State
 from submitter.prediction import JSON, Prediction
 from tests.contract.ledger_samples import (
     MODEL,
@@ -41,7 +41,7 @@ async def test_an_intent_is_kept_as_it_was_given(ledger: Ledger) -> None:
         cost=0.28,
         ask_at=NOW + 60,
     )
-    assert answer == Intended(expected, fresh=True)
+    assert answer == IntentWritten(expected, fresh=True)
     assert await ledger.find(["k1", "other"]) == {"k1": expected}
 
 
@@ -51,7 +51,7 @@ async def test_a_key_that_is_there_is_left_alone(ledger: Ledger) -> None:
 
     answer = await ledger.intend(intent(model="other/model", digest="d2"), UNLIMITED, NOW + 9)
 
-    assert answer == Intended(first, fresh=False)
+    assert answer == IntentWritten(first, fresh=False)
     assert await only(ledger) == first
 
 
@@ -61,7 +61,7 @@ async def test_of_parallel_intents_one_is_fresh(ledger: Ledger) -> None:
         *(ledger.intend(intent(digest=f"d{n}"), UNLIMITED, NOW) for n in range(10))
     )
 
-    found = [answer for answer in answers if isinstance(answer, Intended)]
+    found = [answer for answer in answers if isinstance(answer, IntentWritten)]
     assert sorted(answer.fresh for answer in found) == [False] * 9 + [True]
     assert {answer.entry.digest for answer in found} == {(await only(ledger)).digest}
 
@@ -69,7 +69,7 @@ async def test_of_parallel_intents_one_is_fresh(ledger: Ledger) -> None:
 async def test_a_rejected_key_is_intended_anew(ledger: Ledger) -> None:
     """REJECTED to INTENDED: with all fields of the new intent, and one try more."""
     await intended(ledger)
-    await ledger.doubt("k1", "lost", NOW + 1, ask_at=NOW + 2)
+    await ledger.mark_unknown("k1", "lost", NOW + 1, ask_at=NOW + 2)
     await ledger.postpone("k1", NOW + 3)
     await ledger.reject("k1", "nothing was created", NOW + 4)
 
@@ -90,7 +90,7 @@ async def test_a_rejected_key_is_intended_anew(ledger: Ledger) -> None:
         webhook=False,
         ask_at=NOW + 70,
     )
-    assert answer == Intended(expected, fresh=True)
+    assert answer == IntentWritten(expected, fresh=True)
     assert await only(ledger) == expected
 
 
@@ -99,7 +99,7 @@ async def test_accept_goes_over_all_that_is_less(ledger: Ledger, before: str) ->
     """INTENDED, UNKNOWN, REJECTED to ACCEPTED: word of a task goes over the belief in none."""
     entry = await intended(ledger)
     if before == "unknown":
-        await ledger.doubt("k1", "lost", NOW, ask_at=NOW + 5)
+        await ledger.mark_unknown("k1", "lost", NOW, ask_at=NOW + 5)
     if before == "rejected":
         await ledger.reject("k1", "refused", NOW)
 
@@ -202,14 +202,14 @@ async def test_finished_is_for_good(ledger: Ledger, late: str) -> None:
         case "guess":
             assert await ledger.accept("k1", task, NOW, expected_at=NOW, guessed=True) == done
         case "doubt":
-            await ledger.doubt("k1", "lost", NOW + 9, ask_at=NOW)
+            await ledger.mark_unknown("k1", "lost", NOW + 9, ask_at=NOW)
         case "reject":
             assert not await ledger.reject("k1", "no", NOW + 9)
         case "postpone":
             await ledger.postpone("k1", NOW + 9)
         case "intend":
             answer = await ledger.intend(intent(digest="d2"), UNLIMITED, NOW + 9)
-            assert answer == Intended(done, fresh=False)
+            assert answer == IntentWritten(done, fresh=False)
 
     assert await only(ledger) == done
 
@@ -220,7 +220,7 @@ async def test_a_late_doubt_does_not_take_the_task_away(ledger: Ledger, late: st
     entry = await accepted(ledger)
 
     if late == "doubt":
-        await ledger.doubt("k1", "lost", NOW + 9, ask_at=NOW)
+        await ledger.mark_unknown("k1", "lost", NOW + 9, ask_at=NOW)
     else:
         assert not await ledger.reject("k1", "no", NOW + 9)
 
@@ -230,15 +230,15 @@ async def test_a_late_doubt_does_not_take_the_task_away(ledger: Ledger, late: st
 async def test_doubt(ledger: Ledger) -> None:
     """INTENDED to UNKNOWN, once; a rejected one and one that is not there are left alone."""
     entry = await intended(ledger)
-    await ledger.doubt("k1", "HTTP 502", NOW + 1, ask_at=NOW + 31)
-    await ledger.doubt("k1", "later", NOW + 2, ask_at=NOW + 99)
-    await ledger.doubt("no", "HTTP 502", NOW, ask_at=NOW)
+    await ledger.mark_unknown("k1", "HTTP 502", NOW + 1, ask_at=NOW + 31)
+    await ledger.mark_unknown("k1", "later", NOW + 2, ask_at=NOW + 99)
+    await ledger.mark_unknown("no", "HTTP 502", NOW, ask_at=NOW)
 
     expected = replace(entry, state=State.UNKNOWN, reason="HTTP 502", ask_at=NOW + 31)
     assert await ledger.find(["k1", "no"]) == {"k1": expected}
 
     await ledger.reject("k1", "nothing", NOW + 3)
-    await ledger.doubt("k1", "later", NOW + 4, ask_at=NOW)
+    await ledger.mark_unknown("k1", "later", NOW + 4, ask_at=NOW)
     assert (await only(ledger)).state is State.REJECTED
 
 
@@ -284,7 +284,7 @@ async def test_finish_by_key_sets_the_task_id(ledger: Ledger, before: str) -> No
     else:
         await intended(ledger)
     if before == "unknown":
-        await ledger.doubt("k1", "lost", NOW, ask_at=NOW)
+        await ledger.mark_unknown("k1", "lost", NOW, ask_at=NOW)
     if before == "rejected":
         await ledger.reject("k1", "nothing was created", NOW)
 
@@ -360,7 +360,7 @@ async def test_adopt(ledger: Ledger) -> None:
     """A task of another tool is watched from then on like one of ours."""
     task = prediction("t1", "processing", created_at="2027-01-15T07:59:00Z", input={"prompt": "x"})
 
-    entry = await ledger.adopt(task, NOW, expected_at=NOW + 30, webhook=True)
+    entry = await ledger.import_task(task, NOW, expected_at=NOW + 30, webhook=True)
 
     assert entry == Entry(
         key="task:t1",
@@ -387,7 +387,7 @@ async def test_adopt_of_a_task_that_says_little(ledger: Ledger) -> None:
     bare = Prediction.parse({"id": "t1", "status": "created"})
     assert bare is not None
 
-    entry = await ledger.adopt(bare, NOW, expected_at=NOW + 30)
+    entry = await ledger.import_task(bare, NOW, expected_at=NOW + 30)
 
     assert (entry.model, entry.input, entry.sent_at, entry.webhook) == ("", {}, NOW, False)
 
@@ -397,17 +397,17 @@ async def test_adopt_leaves_what_is_there_alone(ledger: Ledger) -> None:
     sure = await accepted(ledger, "k1", "t1")
     chosen = await intended(ledger, "task:t2")
 
-    assert await ledger.adopt(prediction("t1"), NOW, expected_at=NOW) == sure
-    assert await ledger.adopt(prediction("t2"), NOW, expected_at=NOW) == chosen
+    assert await ledger.import_task(prediction("t1"), NOW, expected_at=NOW) == sure
+    assert await ledger.import_task(prediction("t2"), NOW, expected_at=NOW) == chosen
     (done,) = await ledger.finish([result("t1")], NOW)
-    assert await ledger.adopt(prediction("t1"), NOW, expected_at=NOW) == done
+    assert await ledger.import_task(prediction("t1"), NOW, expected_at=NOW) == done
     assert len(await ledger.find(["k1", "task:t1", "task:t2"])) == 2
 
 
 async def test_a_task_that_was_adopted_before_its_answer_came(ledger: Ledger) -> None:
     """Nobody waits for ever: the result ends both, and the id leads to the one that sent it."""
     await intended(ledger, "k1")
-    await ledger.adopt(prediction("t1", "created"), NOW, expected_at=NOW + 30)
+    await ledger.import_task(prediction("t1", "created"), NOW, expected_at=NOW + 30)
     await ledger.accept("k1", prediction("t1", "created"), NOW, expected_at=NOW + 30)
 
     done = await ledger.finish([result("t1", "k1")], NOW + 5)

@@ -30,7 +30,7 @@ async def test_due_comes_in_order_of_its_time(ledger: Ledger) -> None:
     await accepted(ledger, "k1", "t1")
     await intended(ledger, "k2", until=NOW + 60)
     await intended(ledger, "k3")
-    await ledger.doubt("k3", "lost", NOW, ask_at=NOW + 31)
+    await ledger.mark_unknown("k3", "lost", NOW, ask_at=NOW + 31)
     await intended(ledger, "k4", until=NOW + 9999)
 
     assert await ledger.due(NOW + 30, hold=10) == []
@@ -109,7 +109,7 @@ async def test_open_entries(ledger: Ledger) -> None:
     await intended(ledger, "k1", NOW + 2)
     await accepted(ledger, "k2", "t2", now=NOW + 1)
     await intended(ledger, "k3", NOW + 1)
-    await ledger.doubt("k3", "lost", NOW, ask_at=NOW)
+    await ledger.mark_unknown("k3", "lost", NOW, ask_at=NOW)
     await accepted(ledger, "k4", "t4", now=NOW)
     await ledger.finish([result("t4")], NOW)
     await intended(ledger, "k5", NOW)

@@ -64,10 +64,10 @@ async def test_every_change_of_a_state_wakes(ledger: Ledger) -> None:
     ear, end = await listening(ledger)
     for change in (
         intended(ledger, "k1"),
-        ledger.doubt("k1", "lost", NOW, ask_at=NOW),
+        ledger.mark_unknown("k1", "lost", NOW, ask_at=NOW),
         ledger.reject("k1", "no", NOW),
         ledger.accept("k1", prediction(), NOW, expected_at=NOW),
-        ledger.adopt(prediction("t2"), NOW, expected_at=NOW),
+        ledger.import_task(prediction("t2"), NOW, expected_at=NOW),
         ledger.finish([result()], NOW),
     ):
         await change

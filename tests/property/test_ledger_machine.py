@@ -145,18 +145,20 @@ class LedgerMachine(RuleBasedStateMachine):
         self.same(accept)
 
     @rule(task=tasks, after=seconds, webhook=st.booleans(), dated=st.booleans())
-    def adopt(self, task: str, after: float, webhook: bool, dated: bool) -> None:
+    def import_task(self, task: str, after: float, webhook: bool, dated: bool) -> None:
         fields: dict[str, JSON] = {"created_at": "2027-01-15T08:00:00.5Z"} if dated else {}
         found = prediction(task, "processing", model="m1", **fields)
         self.same(
-            lambda ledger: ledger.adopt(
+            lambda ledger: ledger.import_task(
                 found, self.now, expected_at=self.now + after, webhook=webhook
             )
         )
 
     @rule(key=keys, after=seconds, reason=st.text(max_size=3))
-    def doubt(self, key: str, after: float, reason: str) -> None:
-        self.same(lambda ledger: ledger.doubt(key, reason, self.now, ask_at=self.now + after))
+    def mark_unknown(self, key: str, after: float, reason: str) -> None:
+        self.same(
+            lambda ledger: ledger.mark_unknown(key, reason, self.now, ask_at=self.now + after)
+        )
 
     @rule(key=keys)
     def reject(self, key: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from submitter.errors import LedgerUnavailable, Unavailable
-from submitter.ledger.base import Full, Intended, Intent, Ledger, Limits, Result, State
+from submitter.ledger.base import Intent, IntentWritten, Ledger, LimitReached, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.ledger.sqlite import SQLiteLedger
 from submitter.prediction import Prediction
@@ -45,12 +45,12 @@ class Places:
             random=lambda: 0.5,
         )
         self.placed: list[str] = []
-        self.tasks: list[asyncio.Task[Intended]] = []
+        self.tasks: list[asyncio.Task[IntentWritten]] = []
 
     def ask(self, *keys: str) -> None:
         self.tasks += [asyncio.create_task(self.place(key)) for key in keys]
 
-    async def place(self, key: str) -> Intended:
+    async def place(self, key: str) -> IntentWritten:
         """A place that is held until `finish`, unless the test does otherwise."""
         answer = await self.flow.place(lambda now: intent(key, now))
         self.placed.append(key)
@@ -209,7 +209,7 @@ async def test_a_429_pauses_all(placing: Making, retry_after: float | None) -> N
     await asyncio.sleep(0.05)
     assert other.placed == []
     answer = await places.ledger.intend(intent("x", NOW), Limits(), NOW)
-    assert answer == Full(NOW + (5.0 if retry_after is None else 90.0))
+    assert answer == LimitReached(NOW + (5.0 if retry_after is None else 90.0))
     other.clock.now += 91
     await places.finish("a")
     await until(lambda: other.placed == ["b"])
@@ -225,7 +225,7 @@ async def test_pauses_grow_and_a_burst_is_one_refusal(placing: Making) -> None:
         for _ in range(3):
             await places.flow.refused(None)
         full = await places.ledger.intend(intent("x", places.clock()), Limits(), places.clock())
-        assert isinstance(full, Full)
+        assert isinstance(full, LimitReached)
         assert full.until is not None
         waits.append(full.until - places.clock())
         places.clock.now = full.until
@@ -233,7 +233,7 @@ async def test_pauses_grow_and_a_burst_is_one_refusal(placing: Making) -> None:
     places.flow.accepted()
     await places.flow.refused(None)
     full = await places.ledger.intend(intent("x", places.clock()), Limits(), places.clock())
-    assert full == Full(places.clock() + 5.0)
+    assert full == LimitReached(places.clock() + 5.0)
 
 
 async def test_a_longer_wait_that_the_api_names_is_kept(placing: Making) -> None:
@@ -244,7 +244,7 @@ async def test_a_longer_wait_that_the_api_names_is_kept(placing: Making) -> None
     await places.flow.refused(60.0)
     await places.flow.refused(20.0)
     full = await places.ledger.intend(intent("x", NOW), Limits(), NOW)
-    assert full == Full(NOW + 60.0)
+    assert full == LimitReached(NOW + 60.0)
 
 
 async def test_after_a_burst_of_429_few_are_on_their_way(placing: Making) -> None:
@@ -276,7 +276,9 @@ class Halting(MemoryLedger):
         self.writing = asyncio.Event()
         self.go_on = asyncio.Event()
 
-    async def intend(self, intent: Intent, limits: Limits, now: float) -> Intended | Full:
+    async def intend(
+        self, intent: Intent, limits: Limits, now: float
+    ) -> IntentWritten | LimitReached:
         answer = await super().intend(intent, limits, now)
         self.writing.set()
         await self.go_on.wait()

@@ -104,7 +104,7 @@ class World:
         await intended(self.ledger, one, self.clock())
         task = await self.calls.post(one.model, one.input, None, timeout=60) if created else None
         look = SCHEDULE.look(0) or 0.0
-        await self.ledger.doubt(key, "ReadError", self.clock(), ask_at=self.clock() + look)
+        await self.ledger.mark_unknown(key, "ReadError", self.clock(), ask_at=self.clock() + look)
         return task.id if task else None
 
     async def posted(self, prompt: str) -> str:

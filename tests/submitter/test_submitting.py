@@ -29,7 +29,7 @@ from submitter.errors import (
     SubmitterError,
     Unavailable,
 )
-from submitter.ledger.base import Entry, Full, Intended, Ledger, Limits, Result, State
+from submitter.ledger.base import Entry, IntentWritten, Ledger, LimitReached, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
 from submitter.simulator import Simulator
@@ -532,7 +532,7 @@ class Failing(MemoryLedger):
         super().__init__()
         self.intends = self.accepts = self.doubts = self.rejects = 0
 
-    async def intend(self, *given: Any) -> Intended | Full:
+    async def intend(self, *given: Any) -> IntentWritten | LimitReached:
         self.intends = fail(self.intends)
         return await super().intend(*given)
 
@@ -540,9 +540,9 @@ class Failing(MemoryLedger):
         self.accepts = fail(self.accepts)
         return await super().accept(*given, **more)
 
-    async def doubt(self, *given: Any, **more: Any) -> None:
+    async def mark_unknown(self, *given: Any, **more: Any) -> None:
         self.doubts = fail(self.doubts)
-        await super().doubt(*given, **more)
+        await super().mark_unknown(*given, **more)
 
     async def reject(self, *given: Any) -> bool:
         self.rejects = fail(self.rejects)
@@ -570,7 +570,7 @@ async def test_a_ledger_that_takes_too_long() -> None:
     clock = Clock()
 
     class Slow(MemoryLedger):
-        async def intend(self, *given: Any) -> Intended | Full:
+        async def intend(self, *given: Any) -> IntentWritten | LimitReached:
             answer = await super().intend(*given)
             clock.now += 65.0
             return answer

@@ -152,7 +152,7 @@ async def test_a_submission_that_created_nothing(tale: Tale) -> None:
     assert (await tale.wait("before")).state is State.REJECTED
     wait = asyncio.create_task(tale.wait("later"))
     await asyncio.sleep(0.02)
-    await tale.ledger.doubt("later", "lost", NOW, ask_at=NOW)
+    await tale.ledger.mark_unknown("later", "lost", NOW, ask_at=NOW)
     await tale.ledger.reject("later", "no", NOW)
     assert (await wait).reason == "no"
 
@@ -161,7 +161,7 @@ async def test_a_submission_that_created_nothing(tale: Tale) -> None:
 async def test_a_guess_that_is_taken_back(tale: Tale) -> None:
     """F32: its task proves to be another's, and it created nothing: the wait ends all the same."""
     await tale.submitted("a", "b")
-    await tale.ledger.doubt("a", "lost", NOW, ask_at=NOW)
+    await tale.ledger.mark_unknown("a", "lost", NOW, ask_at=NOW)
     task = Prediction("task-b", "created")
     await tale.ledger.accept("a", task, NOW, expected_at=NOW + 300, guessed=True)
     wait = asyncio.create_task(tale.wait("a"))

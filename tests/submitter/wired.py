@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from submitter.ledger.base import Entry, Intended, Intent, Ledger, Limits
+from submitter.ledger.base import Entry, Intent, IntentWritten, Ledger, Limits
 from submitter.prediction import JSON
 
 KLING = "kwaivgi/kling-v2.1-i2v-standard"
@@ -83,7 +83,7 @@ def intent(key: str, now: float, input: dict[str, JSON] | None = None, **more: A
 
 async def intended(ledger: Ledger, one: Intent, now: float) -> Entry:
     answer = await ledger.intend(one, Limits(), now)
-    assert isinstance(answer, Intended)
+    assert isinstance(answer, IntentWritten)
     assert answer.fresh
     return answer.entry
 

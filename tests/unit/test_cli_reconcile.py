@@ -106,7 +106,7 @@ def submitted(key: str, task_id: str | None, *, webhook: bool = True) -> None:
         )
         await ledger.intend(intent, Limits(), at)
         if task_id is None:
-            await ledger.doubt(key, "lost", at + 60, ask_at=at + 65)
+            await ledger.mark_unknown(key, "lost", at + 60, ask_at=at + 65)
         else:
             task = Prediction(task_id, "created", raw={"id": task_id, "status": "created"})
             await ledger.accept(key, task, at, expected_at=at + 300)

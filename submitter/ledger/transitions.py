@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from submitter.ledger.base import OPEN, PAUSE, Entry, Intent, Result, State
+from submitter.ledger.base import MAX_PAUSE_S, OPEN, Entry, Intent, Result, State
 from submitter.prediction import Prediction
 
 _NOT_ITS_TASK = "the task that it was taken for is another submission's"
@@ -13,7 +13,7 @@ _NOT_ITS_TASK = "the task that it was taken for is another submission's"
 
 def paused(until: float, now: float) -> float:
     """The end of the pause that holds; 0 for one from before a clock's step (F6)."""
-    return until if until <= now + PAUSE else 0.0
+    return until if until <= now + MAX_PAUSE_S else 0.0
 
 
 def intend(entry: Entry | None, intent: Intent, now: float) -> Entry:
@@ -72,7 +72,7 @@ def accept(
     return [accepted, *(_lose_guess(one, now) for one in holders if _only_guessed(one))]
 
 
-def adopt(prediction: Prediction, now: float, *, expected_at: float, webhook: bool) -> Entry:
+def import_task(prediction: Prediction, now: float, *, expected_at: float, webhook: bool) -> Entry:
     """An entry for a task of somebody else; sent when the API says that it was created."""
     created = prediction.created_at
     sent_at = min(created.timestamp(), now) if created else now
@@ -94,7 +94,7 @@ def adopt(prediction: Prediction, now: float, *, expected_at: float, webhook: bo
     )
 
 
-def doubt(entry: Entry, reason: str, ask_at: float) -> Entry:
+def mark_unknown(entry: Entry, reason: str, ask_at: float) -> Entry:
     """INTENDED to UNKNOWN; anything else as it was."""
     if entry.state is not State.INTENDED:
         return entry
