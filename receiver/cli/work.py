@@ -22,8 +22,8 @@ from receiver.cli.options import (
 )
 from receiver.cli.startup import collect_rarely, run
 from receiver.errors import WavehookError
-from receiver.units import seconds
 from submitter.cli.run import json_line
+from submitter.units import seconds
 
 if TYPE_CHECKING:
     from receiver.build import WorkerParts

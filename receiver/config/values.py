@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from receiver import units
 from receiver.config.secret import Secret
+from submitter import units
 from submitter.postgres import is_postgres, name_fault, url_fault
 
 Number = TypeVar("Number", int, float)

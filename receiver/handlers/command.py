@@ -45,8 +45,8 @@ from receiver.handlers.base import Context
 from receiver.handlers.envelope import encode, plain
 from receiver.handlers.settings import read
 from receiver.strict_json import Unreadable, parse
-from receiver.units import seconds
 from submitter.prediction import JSON
+from submitter.units import seconds
 
 MAX_OUTPUT = 64 * 1024
 """Bytes of standard output that are read; the rest is thrown away."""

@@ -38,8 +38,7 @@ from receiver.errors import GiveUp, Refused, Retry
 from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.envelope import encode, plain
-from receiver.handlers.settings import SomeTexts, Texts, read
-from receiver.outbound.addresses import AllowList
+from receiver.handlers.settings import AllowedTargets, SomeTexts, read
 from receiver.outbound.client import check_reachable, check_url, client
 from submitter.api.retry_after import retry_after
 
@@ -81,11 +80,6 @@ def _secrets(secrets: tuple[str, ...]) -> tuple[str, ...]:
     return secrets
 
 
-def _allow(entries: tuple[str, ...]) -> tuple[str, ...]:
-    AllowList.parse(entries)
-    return entries
-
-
 def _headers(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if name.lower() in _OURS:
@@ -106,7 +100,7 @@ class Settings(BaseModel):
     secret: Annotated[SomeTexts, AfterValidator(_secrets)] = Field(
         repr=False, description="whsec_ and 24 to 64 bytes in base64; the receiver has it too"
     )
-    allow: Annotated[Texts, AfterValidator(_allow)] = ()
+    allow: AllowedTargets = ()
     headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(
         default_factory=dict, repr=False
     )

@@ -27,9 +27,10 @@ from receiver.errors import SettingsError
 from receiver.handlers.base import Handler, Installed
 from receiver.handlers.retry import Backoff
 from receiver.handlers.routing import Route
+from receiver.outbound.addresses import AllowList
 from receiver.secret_refs import fetch
-from receiver.units import per_second, seconds
 from submitter.suggest import suggest
+from submitter.units import per_second, seconds, size
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """A handler's name: it stands in keys, headers, metrics and links."""
@@ -57,6 +58,9 @@ Limit = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
 PerSecond = Annotated[float, BeforeValidator(per_second)]
 """A rate in a settings model."""
 
+Bytes = Annotated[int, BeforeValidator(size)]
+"""A size in a settings model."""
+
 Text = Annotated[str, Field(min_length=1)]
 
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
@@ -64,6 +68,15 @@ Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
 
 SomeTexts = Annotated[Texts, AfterValidator(_some)]
 """One text or a list of at least one."""
+
+
+def _allowed_targets(entries: tuple[str, ...]) -> tuple[str, ...]:
+    AllowList.parse(entries)
+    return entries
+
+
+AllowedTargets = Annotated[Texts, AfterValidator(_allowed_targets)]
+"""Private targets that a handler may call although the SSRF guard would refuse them."""
 
 
 class RetryRules(BaseModel):

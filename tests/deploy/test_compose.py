@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from receiver.config import Settings, read
-from receiver.units import seconds
 from submitter.simulator import Simulator
+from submitter.units import seconds
 from tests import needed
 from tests.deploy.targets import BIN, DEPLOY, block, documents, program
 from tests.docs.program import check

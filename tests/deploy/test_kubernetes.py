@@ -15,7 +15,7 @@ from starlette.routing import Match
 from receiver import build
 from receiver.config import Settings, read
 from receiver.config.secret import Secret
-from receiver.units import seconds
+from submitter.units import seconds
 from tests import needed
 from tests.deploy.targets import DEPLOY, block, documents
 from tests.deploy.test_docker import last

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from receiver.config import Settings
-from receiver.units import seconds
+from submitter.units import seconds
 from tests import needed
 from tests.deploy.targets import BIN, DEPLOY, block
 from tests.docs.program import check

@@ -38,7 +38,7 @@ from typing import Annotated, Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit
 
 import httpx
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from receiver.errors import GiveUp, Refused, Retry, SettingsError
 from receiver.event import Event
@@ -50,10 +50,8 @@ from receiver.handlers.archive.storage import OURS, Root, Taken
 from receiver.handlers.base import Context
 from receiver.handlers.envelope import moment
 from receiver.handlers.retry import describe
-from receiver.handlers.settings import Limit, SomeTexts, Texts, read
-from receiver.outbound.addresses import AllowList
+from receiver.handlers.settings import AllowedTargets, Bytes, Limit, SomeTexts, read
 from receiver.outbound.client import check_url, client
-from receiver.units import size
 from submitter.prediction import JSON, Status
 from submitter.reconcile.schedule import KEPT
 
@@ -346,11 +344,6 @@ def _manifest(text: str) -> str:
     return text
 
 
-def _allow(entries: tuple[str, ...]) -> tuple[str, ...]:
-    AllowList.parse(entries)
-    return entries
-
-
 def _public_url(text: str) -> str:
     try:
         url = httpx.URL(text)
@@ -371,10 +364,10 @@ class Settings(BaseModel):
     name: Annotated[str, AfterValidator(_name)] = "{date}/{task}/{index}{ext}"
     manifest: Annotated[str, AfterValidator(_manifest)] = "{date}/{task}/manifest.json"
     types: SomeTexts = ("image/*", "video/*", "audio/*", "model/*")
-    max_size: Annotated[int, BeforeValidator(size), Field(gt=0)] = 500 * 10**6
+    max_size: Annotated[Bytes, Field(gt=0)] = 500 * 10**6
     expires: Limit = KEPT
     public_url: Annotated[str, AfterValidator(_public_url)] | None = None
-    allow: Annotated[Texts, AfterValidator(_allow)] = ()
+    allow: AllowedTargets = ()
     options: dict[str, Option] = Field(default_factory=dict, repr=False)
 
 

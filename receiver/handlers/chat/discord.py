@@ -34,9 +34,10 @@ from receiver.handlers.chat.base import Channel, Post, start
 from receiver.handlers.chat.http import Answer, Sender, amount, named, refused
 from receiver.handlers.chat.media import Reader, multipart
 from receiver.handlers.chat.message import Message, Output
-from receiver.handlers.chat.settings import Allow, Bytes, ChatSettings, WebUrl, web_url
+from receiver.handlers.chat.settings import ChatSettings, WebUrl, web_url
 from receiver.handlers.chat.template import Template
 from receiver.handlers.chat.text import Span, clean, cost, cut, join, put, units
+from receiver.handlers.settings import AllowedTargets, Bytes
 from submitter.prediction import JSON
 
 _ACTING = re.compile(r"[\\*_~`|<>#\[\]():@+-]")
@@ -122,7 +123,7 @@ class Settings(ChatSettings):
 
     url: WebUrl | None = Field(default=None, repr=False, description="the URL of a webhook")
     upload: Bytes = 10 * 1024**2
-    allow: Allow = ()
+    allow: AllowedTargets = ()
 
 
 class Discord(Channel[Settings]):

@@ -8,22 +8,13 @@ import httpx
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
 )
 
 from receiver.errors import Refused
-from receiver.handlers.settings import Texts
-from receiver.outbound.addresses import AllowList
 from receiver.outbound.client import check_url
-from receiver.units import size
-
-
-def _allow(entries: tuple[str, ...]) -> tuple[str, ...]:
-    AllowList.parse(entries)
-    return entries
 
 
 def web_url(text: str) -> str:
@@ -41,12 +32,6 @@ def web_url(text: str) -> str:
 
 Dotted = Annotated[str, StringConstraints(pattern=r"^[^.]+(\.[^.]+)*$", max_length=200)]
 """A key of the event's context, and of tables in it: `notify.slack`."""
-
-Bytes = Annotated[int, BeforeValidator(size)]
-"""A size in a settings model."""
-
-Allow = Annotated[Texts, AfterValidator(_allow)]
-"""Private targets that may be called."""
 
 WebUrl = Annotated[str, AfterValidator(web_url)]
 """An http or https URL in a settings model."""

@@ -35,10 +35,11 @@ from receiver.handlers.chat.base import Channel, Post, start
 from receiver.handlers.chat.http import Answer, Sender, reachable, refused
 from receiver.handlers.chat.media import Media, Reader, Unfit
 from receiver.handlers.chat.message import Output
-from receiver.handlers.chat.settings import Allow, Bytes, ChatSettings, WebUrl, web_url
+from receiver.handlers.chat.settings import ChatSettings, WebUrl, web_url
 from receiver.handlers.chat.template import Template
 from receiver.handlers.chat.text import clean
 from receiver.handlers.envelope import plain
+from receiver.handlers.settings import AllowedTargets, Bytes
 from submitter.prediction import JSON
 
 EVENT_TYPE = "wavehook_message"
@@ -227,7 +228,7 @@ class Settings(ChatSettings):
     )
     upload: Bytes = 100 * 1024**2
     api: WebUrl = "https://slack.com/api"
-    allow: Allow = ()
+    allow: AllowedTargets = ()
 
 
 class Slack(Channel[Settings]):

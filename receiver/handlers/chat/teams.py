@@ -33,9 +33,10 @@ from pydantic import Field
 from receiver.handlers.chat.base import Channel, Post, start
 from receiver.handlers.chat.http import Sender, reachable, refused
 from receiver.handlers.chat.message import Message, Output
-from receiver.handlers.chat.settings import Allow, ChatSettings, WebUrl, web_url
+from receiver.handlers.chat.settings import ChatSettings, WebUrl, web_url
 from receiver.handlers.chat.template import Template
 from receiver.handlers.chat.text import Span, join, wide
+from receiver.handlers.settings import AllowedTargets
 from submitter.prediction import JSON
 
 MAX_CARD = 28_000
@@ -122,7 +123,7 @@ class Settings(ChatSettings):
     """The handler's own settings."""
 
     url: WebUrl | None = Field(default=None, repr=False, description="the URL of a workflow")
-    allow: Allow = ()
+    allow: AllowedTargets = ()
 
 
 class Teams(Channel[Settings]):

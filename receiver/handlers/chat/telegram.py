@@ -37,9 +37,10 @@ from receiver.handlers.chat.base import Channel, Post, start
 from receiver.handlers.chat.http import Answer, Sender, amount, named, refused
 from receiver.handlers.chat.media import Reader, multipart
 from receiver.handlers.chat.message import Message, Output
-from receiver.handlers.chat.settings import Allow, Bytes, ChatSettings, WebUrl
+from receiver.handlers.chat.settings import ChatSettings, WebUrl
 from receiver.handlers.chat.template import Template
 from receiver.handlers.chat.text import MORE, Span, clean, cut, fitting, units
+from receiver.handlers.settings import AllowedTargets, Bytes
 from submitter.prediction import JSON
 
 MAX_TEXT = 4096
@@ -151,7 +152,7 @@ class Settings(ChatSettings):
     )
     upload: Bytes = 50 * 1000**2
     api: WebUrl = "https://api.telegram.org"
-    allow: Allow = ()
+    allow: AllowedTargets = ()
 
 
 class Telegram(Channel[Settings]):

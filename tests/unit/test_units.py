@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from receiver.units import per_second, seconds, size
+from submitter.units import per_second, seconds, size
 
 
 @pytest.mark.parametrize(
