@@ -10,7 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.docs.readme import ROOT
+from tests.docs.pages import ROOT
 
 DEPLOY = ROOT / "deploy"
 TARGETS = sorted(path.name for path in DEPLOY.iterdir() if path.is_dir())

@@ -15,8 +15,8 @@ import pytest
 
 from tests import needed
 from tests.deploy.targets import BIN, DEPLOY, program
+from tests.docs.pages import ROOT
 from tests.docs.program import check
-from tests.docs.readme import ROOT
 
 FILE = DEPLOY / "docker" / "Dockerfile"
 PATIENCE = 20.0

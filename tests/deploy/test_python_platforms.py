@@ -18,7 +18,7 @@ import pytest
 
 from tests import needed
 from tests.deploy.functions import PATH, Target, bearer, body, headers
-from tests.docs.readme import ROOT
+from tests.docs.pages import ROOT
 
 HERE = Path(__file__).parent
 PLATFORMS = {

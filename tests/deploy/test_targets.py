@@ -8,7 +8,7 @@ import pytest
 
 from receiver.config import REFERENCE
 from tests.deploy.targets import DEPLOY, TARGETS, commands, files, text
-from tests.docs import readme
+from tests.docs import pages
 from tests.docs.program import check
 
 SECRETS = {
@@ -65,9 +65,9 @@ def test_commands_exist(target: str) -> None:
 
 
 def test_targets_have_a_row_each() -> None:
-    """The table of the README, both ways, with a link to the folder's own page."""
-    rows = readme.table("target | what it is | folder")
+    """The table of the page of deploy, both ways, with a link to the folder's own page."""
+    rows = pages.table("target | what it is | folder")
     assert sorted(row[0] for row in rows) == TARGETS
     for target, _, link, *rest in rows:
-        assert link == f"[deploy/{target}](deploy/{target}/README.md)"
+        assert link == f"[deploy/{target}]({target}/README.md)"
         assert all(rest)

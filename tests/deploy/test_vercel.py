@@ -21,7 +21,7 @@ import pytest
 
 from tests import needed
 from tests.deploy.functions import PATH, Target, bearer, body, headers
-from tests.docs.readme import ROOT
+from tests.docs.pages import ROOT
 
 FOLDER = ROOT / "deploy" / "vercel"
 PATIENCE = 60.0

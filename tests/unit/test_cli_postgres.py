@@ -27,7 +27,7 @@ from submitter.ledger.base import Intent, Ledger, Limits, State
 from submitter.prediction import Prediction
 from tests import needed
 from tests.contract.postgres_schemas import connected
-from tests.docs import readme
+from tests.docs import pages
 from tests.own_postgres import PASSWORD, OwnPostgres, own_postgres
 
 T = TypeVar("T")
@@ -288,7 +288,7 @@ def test_who_may_not_make_tables_works_with_those_of_another(
     """The rights that the README names are enough for everything but `migrate`."""
     run("migrate")
     tell(f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'")
-    tell(readme.the_block("sql", "GRANT USAGE"))
+    tell(pages.the_block("sql", "GRANT USAGE"))
     monkeypatch.setenv("WAVEHOOK_DATABASE", own.url.replace("//postgres:", "//app:"))
 
     async def work(store: Store, ledger: Ledger) -> tuple[DispatchState, State]:

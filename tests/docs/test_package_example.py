@@ -1,4 +1,4 @@
-"""The package of the chapter "Handle": installed from its folder, named in the settings, run."""
+"""The package of the chapter "Your own handler": installed from its folder, named, run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from receiver.cli.application import application
 from receiver.testing import deliveries, event
 from tests import needed
-from tests.docs import readme
-from tests.docs.test_readme_examples import OTHERS, SECRET, run, serving
+from tests.docs import pages
+from tests.docs.test_examples import OTHERS, SECRET, run, serving
 
 FILES = {
     "pyproject.toml": "toml",
@@ -30,7 +30,7 @@ def package(tmp_path: Path) -> Path:
     folder = tmp_path / "wavehook-playlist"
     folder.mkdir()
     for name, language in FILES.items():
-        (folder / name).write_text(readme.the_block(language, f"# {name}\n"))
+        (folder / name).write_text(pages.the_block(language, f"# {name}\n"))
     return folder
 
 
@@ -44,9 +44,9 @@ def pip(*words: str | Path) -> None:
 
 async def test_it_is_installed_named_and_run(package: Path, tmp_path: Path) -> None:
     """From the folder to a handler that `check` knows and `serve` runs, on a signed delivery."""
-    assert "`pip install ./wavehook-playlist`" in readme.TEXT
+    assert "`pip install ./wavehook-playlist`" in pages.TEXT
     pip("--target", tmp_path / "site", package)
-    (tmp_path / "wavehook.toml").write_text(readme.the_block("toml", 'use = "playlist"'))
+    (tmp_path / "wavehook.toml").write_text(pages.the_block("toml", 'use = "playlist"'))
     settings = {
         "PYTHONPATH": str(tmp_path / "site"),
         "WAVEHOOK_WAVESPEED_SECRETS": SECRET,

@@ -1,4 +1,4 @@
-"""The README says what is so: settings, commands, statuses, metrics, names and links."""
+"""The pages say what is so: settings, commands, statuses, metrics, names and links."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import inspect
 import json
 import re
 import tomllib
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -15,7 +14,7 @@ from pydantic import BaseModel
 
 import receiver
 import submitter
-from receiver import Context, Prediction, testing
+from receiver import Context, Prediction, safe_http, testing
 from receiver.cli import startup
 from receiver.cli.check import FEW
 from receiver.config import REFERENCE, Settings, SourceSettings
@@ -42,7 +41,7 @@ from receiver.web.middleware import _TYPES
 from submitter import errors, prediction
 from submitter.prediction import TERMINAL
 from submitter.submit.context_token import MAX_CONTEXT
-from tests.docs import readme
+from tests.docs import demo_picture, pages
 from tests.docs.program import COMMANDS, check, flags
 
 ELSEWHERE = {"--check", "--data-raw"}
@@ -51,28 +50,30 @@ ELSEWHERE = {"--check", "--data-raw"}
 
 def test_two_lines_stand_where_they_are_looked_for() -> None:
     """The only `sh` blocks are the main job and the tests, in this order, one line each."""
-    found = readme.blocks("sh")
-    assert found == readme.blocks("sh", "Two lines")
+    found = pages.blocks("sh")
+    assert [(block.page, block.heading) for block in found] == [("README.md", "Try it")] * 2
     first, second = (block.text for block in found)
     assert first.count("\n") == second.count("\n") == 1
     assert first.endswith(" && .venv/bin/wavehook demo\n")
     assert second.endswith(" && .venv/bin/pytest\n")
 
 
-def test_summary_is_what_the_demo_prints() -> None:
-    """The demo's last lines, letter by letter."""
-    shown = readme.the_block("text", "forgeries refused")
-    took = re.search(r"([\d.]+) s\)", shown)
+def test_picture_shows_what_the_demo_prints() -> None:
+    """The demo's last lines in the terminal picture, letter by letter."""
+    shown = demo_picture.lines(demo_picture.PICTURE.read_text("utf-8"))
+    took = re.search(r"([\d.]+) s\)", "\n".join(shown))
     assert took is not None
     summary = Summary(10, 13, 3, 1, 2, 10, exactly_once=True, seconds=float(took[1]))
-    assert shown == closing(summary) + "\n"
+    expected = [line.rstrip() for line in closing(summary).splitlines() if line.strip()]
+    assert shown[-len(expected) :] == expected
+    assert "https://" not in demo_picture.PICTURE.read_text("utf-8").partition("<style>")[2]
 
 
 def test_settings_are_all_there_with_their_defaults() -> None:
     """Each row is a setting, each setting a row, in the same order."""
     rows = [
-        (readme.plain(name), readme.plain(default))
-        for name, _, default in readme.table("setting | meaning | default")
+        (pages.plain(name), pages.plain(default))
+        for name, _, default in pages.table("setting | meaning | default")
     ]
     assert rows == [(row.name, row.default) for row in REFERENCE]
 
@@ -80,20 +81,20 @@ def test_settings_are_all_there_with_their_defaults() -> None:
 def test_settings_named_in_the_text_exist() -> None:
     """No name of a variable is made up."""
     known = {row.name for row in REFERENCE} | {"WAVEHOOK_EVENT_KEY", "WAVEHOOK_ATTEMPT"}
-    assert set(re.findall(r"\b(?:WAVEHOOK|WAVESPEED)_[A-Z_]+\b", readme.TEXT)) <= known
+    assert set(re.findall(r"\b(?:WAVEHOOK|WAVESPEED)_[A-Z_]+\b", pages.TEXT)) <= known
 
 
 def test_every_command_has_a_row_and_every_row_a_command() -> None:
     """The table of commands, both ways, those below `dead` too."""
-    rows = [readme.plain(row[0]) for row in readme.table("command | what it does")]
+    rows = [pages.plain(row[0]) for row in pages.table("command | what it does")]
     assert sorted(rows) == sorted(f"wavehook {name}" for name in COMMANDS)
 
 
 def test_exit_codes_are_those_of_the_help() -> None:
     """What 1 means stands in the command's own help; `demo` says it in its 0."""
     compared = 0
-    for name, _, code in readme.table("command | what it does"):
-        words = " ".join(COMMANDS[readme.plain(name).removeprefix("wavehook ")].help.split())
+    for name, _, code in pages.table("command | what it does"):
+        words = " ".join(COMMANDS[pages.plain(name).removeprefix("wavehook ")].help.split())
         if "Exit codes:" in words and not name.endswith("demo`"):
             assert f", 1 {code}, 2 " in words
             compared += 1
@@ -102,7 +103,7 @@ def test_exit_codes_are_those_of_the_help() -> None:
 
 def test_every_command_written_anywhere_is_one() -> None:
     """Each `wavehook …` names a command, and only flags that this command has."""
-    written = readme.commands()
+    written = pages.commands()
     assert len(written) > 20
     for words in written:
         if words not in (["COMMAND", "--help"], ["dead"]):
@@ -112,7 +113,7 @@ def test_every_command_written_anywhere_is_one() -> None:
 def test_every_flag_written_anywhere_is_one() -> None:
     """Flags in the prose exist on some command."""
     known = set().union(*map(flags, COMMANDS.values())) | ELSEWHERE
-    named = {flag for span in readme.spans() for flag in re.findall(r"(?<!\S)--[a-z-]+", span)}
+    named = {flag for span in pages.spans() for flag in re.findall(r"(?<!\S)--[a-z-]+", span)}
     assert named
     assert named <= known
 
@@ -120,14 +121,14 @@ def test_every_flag_written_anywhere_is_one() -> None:
 def test_statuses_are_those_of_the_errors() -> None:
     """F13, F8, F9, F10: the table, the error classes and the problem types agree."""
     rows = {
-        int(status): readme.plain(type) for status, _, type in readme.table("status | when | type")
+        int(status): pages.plain(type) for status, _, type in pages.table("status | when | type")
     }
     assert {status for status, type in rows.items() if type == "-"} == {200, 202, 204}
     problems = {status: type for status, type in rows.items() if type != "-"}
     assert problems == {status: f"urn:wavehook:problem:{word}" for status, word in _TYPES.items()}
     raised: list[type[Rejected]] = Rejected.__subclasses__()
     assert {each.status for each in raised} <= problems.keys()
-    assert f"more than {WINDOW} s off" in readme.TEXT
+    assert f"more than {WINDOW} s off" in pages.TEXT
 
 
 def test_metrics_are_those_that_are_counted() -> None:
@@ -137,10 +138,10 @@ def test_metrics_are_those_that_are_counted() -> None:
     rendered = {
         name for name in re.findall(r"^# HELP (\S+)", text, re.MULTILINE) if "_created" not in name
     }
-    rows = [readme.plain(row[0]) for row in readme.table("metric | labels | meaning")]
+    rows = [pages.plain(row[0]) for row in pages.table("metric | labels | meaning")]
     assert sorted(rows) == sorted(rendered)
-    named = set(re.findall(r"\bwavehook_[a-z_]+\b", readme.TEXT))
-    assert named - {"wavehook_playlist"} == rendered  # a module
+    named = set(re.findall(r"\bwavehook_[a-z_]+\b", pages.TEXT))
+    assert {name for name in named if "playlist" not in name} == rendered  # a module
 
 
 def test_metrics_have_the_labels_that_are_named() -> None:
@@ -150,11 +151,24 @@ def test_metrics_have_the_labels_that_are_named() -> None:
     metrics(TelemetryEvent("dispatch.settled", handler="h", outcome="retry", seconds=0.1))
     metrics(TelemetryEvent("dispatch.settled", handler="h", outcome="dead", seconds=0.1))
     text = metrics.render(Stats({("h", DispatchState.DEAD): 1}, 0.0), 1.0, overdue=1).decode()
-    for name, labels, _ in readme.table("metric | labels | meaning"):
-        sample = re.search(rf"^{readme.plain(name)}(?:_count)?(?:{{(.*)}})? ", text, re.MULTILINE)
+    for name, labels, _ in pages.table("metric | labels | meaning"):
+        sample = re.search(rf"^{pages.plain(name)}(?:_count)?(?:{{(.*)}})? ", text, re.MULTILINE)
         assert sample is not None, name
         found = re.findall(r"(\w+)=", sample[1] or "")
         assert sorted(labels.split(", ")) == (sorted(found) or ["-"])
+
+
+def settings_of(module: ModuleType) -> type[BaseModel]:
+    """The model of a handler's section: the class of its module that ends in Settings."""
+    [found] = [
+        value
+        for name, value in vars(module).items()
+        if name.endswith("Settings")
+        and isinstance(value, type)
+        and issubclass(value, BaseModel)
+        and value.__module__ == module.__name__
+    ]
+    return found
 
 
 def words(default: object) -> str:
@@ -167,22 +181,21 @@ def words(default: object) -> str:
 
 def test_rules_of_handlers_are_all_there_with_their_defaults() -> None:
     """Each key that every handler has, and its default."""
-    rows = {readme.plain(key): default for key, _, default in readme.table("key | meaning")}
+    rows = {pages.plain(key): default for key, _, default in pages.table("key | meaning")}
     fields = Rules.model_fields
     assert list(rows) == list(fields)
     retry = Rules().retry
     attempts, base, cap = re.findall(r"`(\w+)`", rows.pop("retry"))
     assert (int(attempts), seconds(base), seconds(cap)) == (retry.attempts, retry.base, retry.cap)
     for key, default in rows.items():
-        assert readme.plain(default) == words(fields[key].default)
+        assert pages.plain(default) == words(fields[key].default)
 
 
 @pytest.mark.parametrize(("module", "start"), [(log, "log"), (http, "http"), (command, "command")])
 def test_settings_of_the_built_in_handlers_are_named(module: ModuleType, start: str) -> None:
     """Every setting of a built-in handler stands in its paragraph."""
-    [paragraph] = [line for line in readme.TEXT.splitlines() if line.startswith(f"**`{start}`**")]
-    settings: type[BaseModel] = module.Settings
-    for name in settings.model_fields:
+    paragraph = pages.the_line(f"**`{start}`**")
+    for name in settings_of(module).model_fields:
         assert re.search(rf"`{name}\b", paragraph), name
 
 
@@ -191,23 +204,23 @@ CHAT = (slack, discord, teams, telegram, apprise)
 
 def test_settings_of_the_chat_handlers_are_named() -> None:
     """Every setting of one has its row, and each row's names are settings."""
-    rows = {cell: default for cell, _, default in readme.table("chat setting | meaning")}
+    rows = {cell: default for cell, _, default in pages.table("chat setting | meaning")}
     named = {name for cell in rows for name in re.findall(r"`(\w+)`", cell)}
-    models: list[type[BaseModel]] = [module.Settings for module in CHAT]
+    models = [settings_of(module) for module in CHAT]
     assert named == {name for model in models for name in model.model_fields}
     common = ChatSettings()
     assert rows["`user_from`, `cost_from`"] == f"`{common.user_from}`, `{common.cost_from}`"
-    assert readme.plain(rows["`prompt`"]) == str(common.prompt)
+    assert pages.plain(rows["`prompt`"]) == str(common.prompt)
     uploads = [
         model.model_fields["upload"].default for model in models if "upload" in model.model_fields
     ]
     assert list(map(size, re.findall(r"`(\w+)`", rows["`upload`"]))) == uploads
-    assert f"`timeout` is `{Channel.rules['timeout']}` unless set" in readme.TEXT
+    assert f"`timeout` is `{Channel.rules['timeout']}` unless set" in pages.TEXT
 
 
 def test_what_a_template_can_name_is_told() -> None:
     """The sentence that lists it, and the fields of what has fields."""
-    [line] = [line for line in readme.TEXT.splitlines() if line.startswith("A template is Jinja")]
+    line = pages.the_line("A template is Jinja")
     told = set(re.findall(r"`(\w+)`", line.partition("These are escaped")[0]))
     values = {name for sample in _SAMPLES for name in _values(*sample)}
     shown = values | {*Output.__dataclass_fields__, *Failure.__dataclass_fields__}
@@ -217,10 +230,10 @@ def test_what_a_template_can_name_is_told() -> None:
 def test_settings_of_archive_are_all_there_with_their_defaults() -> None:
     """Each row is a setting, each setting a row, in the same order; and the rules of its own."""
     rows = {
-        readme.plain(key): readme.plain(default)
-        for key, _, default in readme.table("of `archive` | meaning")
+        pages.plain(key): pages.plain(default)
+        for key, _, default in pages.table("of `archive` | meaning")
     }
-    fields = handler.Settings.model_fields
+    fields = settings_of(handler).model_fields
     assert list(rows) == list(fields)
     assert rows.pop("to") == rows.pop("options") == "-"
     for key, default in rows.items():
@@ -231,9 +244,7 @@ def test_settings_of_archive_are_all_there_with_their_defaults() -> None:
         else:
             assert default == (words(usual) if usual else "-")
     rules = Rules.model_validate(handler.Archive.rules)
-    [line] = [
-        each for each in readme.TEXT.splitlines() if each.startswith("Unless the section says")
-    ]
+    line = pages.the_line("Unless the section says")
     on, timeout, concurrency, retry = re.findall(r"is `([^`]+)`", line)
     attempts, base, cap = re.findall(r"= \"?(\w+)", retry)
     assert (on, seconds(timeout), int(concurrency)) == (*rules.on, rules.timeout, rules.concurrency)
@@ -246,12 +257,12 @@ def test_outcomes_of_the_built_in_handlers_are_theirs(module: ModuleType) -> Non
     """F27: what follows an answer or an exit status is what the handler's own docstring says."""
     rows = [line for line in str(module.__doc__).splitlines() if line.startswith("|")]
     assert len(rows) > 4
-    assert "\n".join(rows) in readme.TEXT
+    assert "\n".join(rows) in pages.TEXT
 
 
 def test_settings_of_sources_are_shown() -> None:
     """Every key and every dialect of a source, `wavespeed` left out, which needs no section."""
-    shown = "\n".join(block.text for block in readme.blocks("toml", "Other sources"))
+    shown = "\n".join(block.text for block in pages.blocks("toml", "Other sources"))
     for key in SourceSettings.model_fields:
         assert re.search(rf"^{key} = ", shown, re.MULTILINE), key
     for use in ("standard", "header_hmac", "insecure"):
@@ -260,7 +271,7 @@ def test_settings_of_sources_are_shown() -> None:
 
 def test_types_of_events_are_those_that_occur() -> None:
     """Every terminal status has its type in the table, and so has what is parked."""
-    cells = " ".join(row[0] for row in readme.table("type | when"))
+    cells = " ".join(row[0] for row in pages.table("type | when"))
     for status in TERMINAL:
         assert f"`prediction.{status}`" in cells
     assert f"`{PARKED}`" in cells
@@ -268,7 +279,7 @@ def test_types_of_events_are_those_that_occur() -> None:
 
 def test_envelope_has_the_shape_that_is_shown() -> None:
     """The JSON that `http` and `command` hand out, key by key."""
-    [shown] = [json.loads(block.text) for block in readme.blocks("json", "In wavehook.toml")]
+    [shown] = [json.loads(block.text) for block in pages.blocks("json", "log, http, command")]
     body = json.dumps(shown["data"]["prediction"]).encode()
     made = envelope(Event("id", "wavespeed", shown["type"], body=body))
     data = made["data"]
@@ -279,7 +290,7 @@ def test_envelope_has_the_shape_that_is_shown() -> None:
 
 def test_errors_of_submit_are_all_there() -> None:
     """What the client raises on a submit: each class has a row, and each row is a class."""
-    cells = " ".join(row[0] for row in readme.table("raised | what it means"))
+    cells = " ".join(row[0] for row in pages.table("raised | what it means"))
     named = set(re.findall(r"`(\w+)`", cells))
     known = {
         name
@@ -292,21 +303,21 @@ def test_errors_of_submit_are_all_there() -> None:
 
 def test_numbers_in_the_text_are_those_of_the_program() -> None:
     """Limits that a reader may rely on."""
-    assert f"up to {MAX_CONTEXT} bytes" in readme.TEXT
-    assert f"for at least {KEY_DAYS} days" in readme.TEXT
-    assert f"{command.MAX_OUTPUT // 1024} KiB at most" in readme.TEXT
-    assert f"up to {FEW} for a `serve`" in readme.TEXT
+    assert f"up to {MAX_CONTEXT} bytes" in pages.TEXT
+    assert f"for at least {KEY_DAYS} days" in pages.TEXT
+    assert f"Standard output up to {command.MAX_OUTPUT // 1024} KiB" in pages.TEXT
+    assert f"up to {FEW} for a `serve`" in pages.TEXT
     assert FEW == postgres_link.SIZE + 3
-    assert f"every second for {startup.PATIENCE:g} s" in readme.TEXT
+    assert f"every second for {startup.PATIENCE:g} s" in pages.TEXT
     default = next(row.default for row in REFERENCE if row.name == "WAVEHOOK_MAX_BODY")
     assert size(default) == Settings().max_body
 
 
 def test_names_of_log_events_are_written_somewhere() -> None:
     """A line that a person is told to look for exists."""
-    sources = "".join(path.read_text() for path in (readme.ROOT / "receiver").rglob("*.py"))
+    sources = "".join(path.read_text() for path in (pages.ROOT / "receiver").rglob("*.py"))
     kinds = "request|dispatch|dispatcher|store|delivery|handler|server|worker|reconcile"
-    named = {span for span in readme.spans() if re.fullmatch(rf"({kinds})\.[a-z]+", span)}
+    named = {span for span in pages.spans() if re.fullmatch(rf"({kinds})\.(?!py$)[a-z]+", span)}
     assert len(named) >= 5
     for name in named:
         assert f'"{name}"' in sources, name
@@ -320,58 +331,71 @@ def requirement(text: str) -> str:
 
 def test_dependencies_have_a_reason_each() -> None:
     """What pyproject.toml asks for, extras included, and nothing else."""
-    project = tomllib.loads((readme.ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((pages.ROOT / "pyproject.toml").read_text())["project"]
     every = [project["dependencies"], *project["optional-dependencies"].values()]
     asked = {requirement(text) for group in every for text in group} - {"wavehook"}
-    rows = readme.table("package | why")
+    rows = pages.table("package | why")
     named = [name for row in rows for name in row[0].split(", ")]
     assert sorted(named) == sorted(asked)
     assert all(row[1] for row in rows)
     for extra in project["optional-dependencies"]:
-        assert f"extra `{extra}`" in readme.TEXT
+        assert f"extra `{extra}`" in pages.TEXT
 
 
-def slug(heading: str) -> str:
-    """As the forges make anchors of headings."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+@pytest.mark.parametrize("page", pages.ALL.values(), ids=pages.ALL)
+def test_links_lead_somewhere(page: pages.Page) -> None:
+    """Paths are files, anchors are headings of their page, and all others are HTTPS."""
+    for target in page.links():
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (pages.ROOT / page.path).parent / path if path else pages.ROOT / page.path
+        assert file.is_file(), target
+        if anchor:
+            other = pages.ALL[str(file.resolve().relative_to(pages.ROOT))]
+            assert anchor in other.anchors(), target
 
 
-def test_links_lead_somewhere() -> None:
-    """Anchors are headings, paths are files, and all others are HTTPS."""
-    anchors = {f"#{slug(heading)}" for heading in readme.headings()}
-    targets = re.findall(r"\]\(([^)\s]+)\)", readme.prose())
-    assert len(targets) > 12
-    for target in targets:
-        if target.startswith("#"):
-            assert target in anchors
-        elif not target.startswith("https://"):
-            assert (readme.ROOT / target).is_file()
+LISTED = ("README.md", "receiver/README.md", "receiver/handlers/README.md", "submitter/README.md")
 
 
-def test_every_chapter_is_in_the_list_of_chapters() -> None:
+@pytest.mark.parametrize("path", [*LISTED, "deploy/README.md"])
+def test_every_chapter_is_in_the_list_of_chapters(path: str) -> None:
     """The line of links at the top leaves none out."""
-    chapters = re.findall(r"^## (.+)$", readme.prose(), re.MULTILINE)
-    listed = next(line for line in readme.TEXT.splitlines() if line.startswith("[Two lines]"))
-    assert re.findall(r"\(#([^)]+)\)", listed) == [slug(chapter) for chapter in chapters]
+    page = pages.PAGES[path]
+    chapters = re.findall(r"^## (.+)$", page.prose(), re.MULTILINE)
+    listed = next(line for line in page.text.splitlines() if line.startswith("["))
+    assert re.findall(r"\(#([^)]+)\)", listed) == [pages.slug(chapter) for chapter in chapters]
 
 
-def test_folders_that_are_drawn_exist() -> None:
-    """The layout, and the folders of tests that are named in it."""
-    drawn = readme.the_block("text", "receiver/    the receiver")
-    for line in drawn.splitlines():
-        assert (readme.ROOT / line.split()[0]).exists(), line
-    suites = re.search(r"^tests/ +([^;]+);", drawn, re.MULTILINE)
-    assert suites is not None
-    there = {
-        path.name
-        for path in (readme.ROOT / "tests").iterdir()
-        if path.is_dir() and any(path.glob("test_*.py")) and path.name != "bench"
-    }
-    assert set(suites[1].split(", ")) == there
+def test_every_page_is_in_the_list_of_pages() -> None:
+    """The README leads to every page but those of single targets, which deploy's page lists."""
+    linked = set(pages.MAIN.links())
+    deploy = {f"deploy/{target}" for target in pages.PAGES["deploy/README.md"].links()}
+    assert set(pages.ALL) - {"README.md"} <= linked | deploy
+
+
+@pytest.mark.parametrize("path", ["receiver", "submitter"])
+def test_folders_that_are_named_exist(path: str) -> None:
+    """The map of a package: its folders and modules, each of them, and where to begin."""
+    heading = {"receiver": "Architecture", "submitter": "Where to read"}[path]
+    text = (
+        pages.PAGES[f"{path}/README.md"].text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    )
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
+    folder = pages.ROOT / path
+    named = {name for row in rows for name in re.findall(r"`([\w.]+)/?`", row[1])}
+    assert all((folder / name).exists() for name in named)
+    there = {each.name for each in folder.iterdir() if (each / "__init__.py").is_file()}
+    assert there <= named
+    for row in rows:
+        for first in re.findall(r"`(\w+\.py)`", row[3]) if len(row) > 4 else []:
+            places = [folder / name / first for name in re.findall(r"`([\w.]+)/?`", row[1])]
+            assert any(place.is_file() for place in places), first
 
 
 def python_blocks() -> list[str]:
-    return [block.text for block in readme.blocks("python")]
+    return [block.text for block in pages.blocks("python")]
 
 
 @pytest.mark.parametrize("source", python_blocks(), ids=lambda text: text.splitlines()[0][2:])
@@ -385,6 +409,7 @@ def test_python_compiles_and_imports_public_names(source: str) -> None:
     }
     compile(source, "README.md", "exec")
     public = {"receiver": receiver, "submitter": submitter, "receiver.testing": testing}
+    public |= {"receiver.safe_http": safe_http}
     ours = {(module, name) for module, name in names if module in public}
     assert ours
     assert ours <= {(name, each) for name, kind in public.items() for each in kind.__all__}
@@ -392,7 +417,7 @@ def test_python_compiles_and_imports_public_names(source: str) -> None:
 
 def test_attributes_of_events_and_contexts_exist() -> None:
     """The sentence that names them names nothing else."""
-    [line] = [line for line in readme.TEXT.splitlines() if line.startswith("An event has ")]
+    line = pages.the_line("An event has ")
     event, _, context = line.partition("A context has")
     known = {name for each in (Event, Prediction) for name in dir(each)}
     known |= {*Event.__dataclass_fields__, *Prediction.__dataclass_fields__}
@@ -402,7 +427,7 @@ def test_attributes_of_events_and_contexts_exist() -> None:
 
 def test_the_kit_for_handlers_is_all_there() -> None:
     """The table names what is public, and what a run has; types need no row."""
-    cells = " ".join(cell for row in readme.table("name | what it is") for cell in row)
+    cells = " ".join(cell for row in pages.table("name | what it is") for cell in row)
     named = {word for span in re.findall(r"`([^`]+)`", cells) for word in re.findall(r"\w+", span)}
     assert {*testing.__all__} - {"Earlier", "Run"} <= named
     assert {*testing.Run.__dataclass_fields__} <= named
@@ -413,6 +438,7 @@ def test_the_kit_for_handlers_is_all_there() -> None:
 
 
 def test_no_page_longer_than_a_sitting() -> None:
-    """It stays a README."""
-    assert len(readme.TEXT.splitlines()) < 1000
-    assert Path(readme.ROOT / "README.md").stat().st_size < 76_000
+    """The README is read in five minutes, a reference in a sitting."""
+    assert len(pages.MAIN.text.splitlines()) <= 260
+    for page in pages.ALL.values():
+        assert len(page.text.splitlines()) < 520, page.path
