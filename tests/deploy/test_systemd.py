@@ -62,7 +62,7 @@ def test_services_are_hardened(units: Path, name: str) -> None:
     found = re.search(r"exposure level for \S+: ([\d.]+)", told)
     assert found is not None
     page = (DEPLOY / "systemd" / "README.md").read_text()
-    assert f"whose exposure is {found[1]} of 10 and has to stay below {EXPOSURE}" in page
+    assert f"whose exposure is {found[1]} of 10 and must stay below {EXPOSURE}" in page
 
 
 def unit(name: str) -> configparser.ConfigParser:
