@@ -39,7 +39,7 @@ def open_store(settings: Settings, *, listen: bool = False) -> Store:
         return PostgresStore(
             settings.database,
             schema=settings.database_schema,
-            pooler=settings.pooler,
+            pooler=settings.database_pooler,
             clock="server",
             listen=listen,
         )
@@ -64,7 +64,7 @@ async def there(settings: Settings) -> bool:
         return path.exists()
     from receiver.stores.postgres import look
 
-    found = await look(settings.database, settings.database_schema, pooler=settings.pooler)
+    found = await look(settings.database, settings.database_schema, pooler=settings.database_pooler)
     return found.version > 0
 
 
@@ -78,7 +78,7 @@ def ledger_of(settings: Settings) -> Ledger:
         _lasting(settings),
         settings.database,
         schema=settings.database_schema,
-        pooler=settings.pooler,
+        pooler=settings.database_pooler,
     )
 
 

@@ -1,65 +1,330 @@
-"""What the submitter needs to know, from the environment or from whoever reads more than that."""
+"""The settings table: one row for each setting, and the submitter's rows.
+
+A setting is a dataclass field whose metadata is its row: environment variable, meaning, parser and
+default. Flags, help texts, error messages and the reference in the README are made from the rows.
+`receiver.config` reuses the rows here and adds its own.
+
+The table is plain Python because it is read at every start: importing pydantic-settings takes
+110 ms, a third of a start.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
+from submitter import units
 from submitter.errors import BadSettings
-from submitter.postgres import EXPECTED, SCHEMA, is_postgres
+from submitter.postgres import EXPECTED, SCHEMA, is_postgres, name_fault, url_fault
 
 BASE_URL = "https://api.wavespeed.ai"
 
-DATABASE = "sqlite:///wavehook.db"
+DEFAULT_OVERDUE_S = 300.0
+"""Seconds until a result is overdue whose model has no history yet."""
 
-OVERDUE = 300.0
-"""Seconds after which a result is overdue whose model has no history yet."""
+MAX_DURATION_S = 30 * 86400.0
+"""Seconds; the longest time that a setting may have."""
 
-SUBMIT_TIMEOUT = 60.0
-"""Seconds that the answer to one submit may take."""
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the settings table.
+
+    Attributes:
+        name: the environment variable.
+        meaning: one sentence on its use, without a full stop.
+        expected: the values it takes, in words that follow "expected".
+        read: parses what was written, or raises ValueError. An error without a text means that
+            `expected` says enough.
+        default: as a person would write it, or what happens without a value.
+        secret: the value is never shown.
+        many: takes several values, separated by commas.
+        field: the name of its field in the settings object.
+    """
+
+    name: str
+    meaning: str
+    expected: str
+    read: Callable[[object], Any]
+    default: str = ""
+    secret: bool = False
+    many: bool = False
+    field: str = ""
+
+    @property
+    def section(self) -> str:
+        """Section of `wavehook.toml`."""
+        return self.name.partition("_")[0].lower()
+
+    @property
+    def key(self) -> str:
+        """Key in that section."""
+        return self.name.partition("_")[2].lower()
+
+    @property
+    def flag(self) -> str:
+        """Flag of the commands that take this setting."""
+        return "--" + self.key.replace("_", "-")
+
+
+def setting(
+    value: object,
+    name: str,
+    meaning: str,
+    expected: str,
+    read: Callable[[object], Any],
+    *,
+    shown: bool = True,
+    **more: Any,
+) -> Any:
+    """Define a field of a settings dataclass together with its row.
+
+    Args:
+        value: the default.
+        name: as in `Setting`.
+        meaning: as in `Setting`.
+        expected: as in `Setting`.
+        read: as in `Setting`.
+        shown: the field is part of the object's repr; a secret never is.
+        more: other attributes of `Setting`.
+    """
+    row = Setting(name, meaning, expected, read, **more)
+    return field(default=value, repr=shown and not row.secret, metadata={"setting": row})
+
+
+def rows(settings: type) -> Sequence[Setting]:
+    """The rows of a settings dataclass, in the order of its fields."""
+    return tuple(_row(each) for each in fields(settings) if each.metadata)
+
+
+def _row(field: Field[Any]) -> Setting:
+    row: Setting = field.metadata["setting"]
+    shown = "-" if field.default in (None, ()) else str(field.default)
+    return replace(row, field=field.name, default=row.default or shown)
+
+
+def text(value: object) -> str:
+    """Parse one line of printable text, without the spaces around it."""
+    if not isinstance(value, str):
+        raise ValueError  # noqa: TRY004 - the one error that is collected
+    value = value.strip()
+    if not value:
+        raise ValueError("it is empty; give a value, or remove the setting")
+    if not value.isprintable():
+        raise ValueError("it contains line breaks or other unprintable characters")
+    return value
+
+
+def one_of(*words: str) -> Callable[[object], str]:
+    """Make the parser of a choice between words, in upper or lower case."""
+
+    def read(value: object) -> str:
+        found = text(value).lower()
+        if found not in words:
+            raise ValueError
+        return found
+
+    return read
+
+
+def switch(value: object) -> bool:
+    """Parse `on` or `off`."""
+    return one_of("on", "off")(value) == "on"
+
+
+def within(
+    read: Callable[[object], Number], least: float, most: float
+) -> Callable[[object], Number]:
+    """Make a parser that takes only numbers from `least` to `most`."""
+
+    def check(value: object) -> Number:
+        number = read(value)
+        if not least <= number <= most:
+            raise ValueError
+        return number
+
+    return check
+
+
+def items(value: object) -> tuple[str, ...]:
+    """Parse a list of texts, or one text that is split at its commas."""
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError
+    return tuple(text(item) for item in value)
+
+
+def whole(value: object) -> int:
+    """Parse a whole number; it may be written as text."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,12}", value.strip(), re.ASCII):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError  # noqa: TRY004 - as above
+    return value
+
+
+def seconds(value: object) -> float:
+    """Parse a duration such as `30s` or `5m`, or a number of seconds."""
+    try:
+        return units.seconds(value)
+    except ValueError:
+        raise ValueError from None
+
+
+def http_url(value: object) -> str:
+    """Parse an http or https URL without query, fragment, user name or final slash."""
+    written = text(value)
+    parts = urlsplit(written)
+    port_is_a_number = parts.port != -1  # reading it raises ValueError for anything else
+    if (
+        not port_is_a_number
+        or parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+        or "@" in parts.netloc
+        or " " in written
+    ):
+        raise ValueError
+    return written.rstrip("/")
+
+
+def database_url(value: object) -> str:
+    """Parse the URL of a SQLite file or a PostgreSQL database."""
+    written = text(value)
+    if is_postgres(written):
+        if fault := url_fault(written):
+            raise ValueError(fault)
+        return written
+    scheme, _, path = written.partition("://")
+    if scheme != "sqlite" or not path.startswith("/") or path.strip("/") == "":
+        raise ValueError
+    if "?" in path or "#" in path or path.endswith("/"):
+        raise ValueError
+    return written
+
+
+def schema_name(value: object) -> str:
+    """Parse the name of a PostgreSQL schema."""
+    written = text(value)
+    if fault := name_fault(written):
+        raise ValueError(fault)
+    return written
 
 
 @dataclass(frozen=True, slots=True)
 class SubmitSettings:
-    """The settings of the submitter.
+    """The settings of the submitter."""
 
-    Attributes:
-        api_key: `WAVESPEED_API_KEY`.
-        base_url: `WAVESPEED_BASE_URL`; None for the API's own address.
-        public_url: `WAVEHOOK_PUBLIC_URL`; None asks for no webhooks.
-        seal_keys: `WAVEHOOK_SEAL_KEYS`, newest first; none: the key file beside the database.
-        database: `WAVEHOOK_DATABASE`, where the ledger is.
-        database_schema: `WAVEHOOK_DATABASE_SCHEMA`, on PostgreSQL.
-        database_pooler: `WAVEHOOK_DATABASE_POOLER`: a transaction-mode pooler stands before it.
-        admin_token: `WAVEHOOK_ADMIN_TOKEN`: results are also heard of from the receiver at the
-            public URL.
-        rate: `WAVEHOOK_RATE`: submits a minute; None for no limit.
-        in_flight: `WAVEHOOK_IN_FLIGHT`: open tasks at once; None for no limit.
-        overdue: `WAVEHOOK_OVERDUE`, in seconds.
-        submit_timeout: `WAVEHOOK_SUBMIT_TIMEOUT`, in seconds.
-    """
-
-    api_key: str | None = field(default=None, repr=False)
-    base_url: str | None = None
-    public_url: str | None = None
-    seal_keys: tuple[str, ...] = field(default=(), repr=False)
-    database: str = field(default=DATABASE, repr=False)  # its URL may hold a password
-    database_schema: str = SCHEMA
-    database_pooler: bool = False
-    admin_token: str | None = field(default=None, repr=False)
-    rate: int | None = None
-    in_flight: int | None = None
-    overdue: float = OVERDUE
-    submit_timeout: float = SUBMIT_TIMEOUT
+    api_key: str | None = setting(
+        None,
+        "WAVESPEED_API_KEY",
+        "API key of the WaveSpeedAI account: submits tasks and fetches the webhook secret",
+        "the key as the account page shows it",
+        text,
+        secret=True,
+    )
+    base_url: str | None = setting(
+        None,
+        "WAVESPEED_BASE_URL",
+        "address of the WaveSpeedAI API",
+        "an http or https URL without a query",
+        http_url,
+        default=BASE_URL,
+    )
+    public_url: str | None = setting(
+        None,
+        "WAVEHOOK_PUBLIC_URL",
+        "public address of this receiver, to which webhooks are sent",
+        "an http or https URL without a query",
+        http_url,
+    )
+    seal_keys: tuple[str, ...] = setting(
+        (),
+        "WAVEHOOK_SEAL_KEYS",
+        "Fernet keys that encrypt the context in webhook URLs, newest first",
+        "keys from `wavehook secret --seal-key`, separated by commas",
+        items,
+        default="a generated key file beside the SQLite file",
+        secret=True,
+        many=True,
+    )
+    database: str = setting(
+        "sqlite:///wavehook.db",
+        "WAVEHOOK_DATABASE",
+        "database of the inbox and of the ledger of submissions",
+        f"sqlite:///PATH (relative), sqlite:////PATH (absolute) or {EXPECTED}",
+        database_url,
+        shown=False,  # its URL may hold a password
+    )
+    database_schema: str = setting(
+        SCHEMA,
+        "WAVEHOOK_DATABASE_SCHEMA",
+        "PostgreSQL schema of the tables; created if it does not exist",
+        "lower-case letters, digits and underscores, at most 48",
+        schema_name,
+    )
+    database_pooler: bool = setting(
+        False,
+        "WAVEHOOK_DATABASE_POOLER",
+        "on if a pooler in transaction mode, such as PgBouncer, is in front of PostgreSQL",
+        "on or off",
+        switch,
+        default="off",
+    )
+    admin_token: str | None = setting(
+        None,
+        "WAVEHOOK_ADMIN_TOKEN",
+        "password of /api and the dashboard; without it they do not exist",
+        "a long random text",
+        text,
+        secret=True,
+    )
+    rate: int | None = setting(
+        None,
+        "WAVEHOOK_RATE",
+        "maximum number of tasks submitted in any minute, by all processes on this database",
+        "a whole number from 1 to 1000000; leave it out for no limit",
+        within(whole, 1, 1_000_000),
+    )
+    in_flight: int | None = setting(
+        None,
+        "WAVEHOOK_IN_FLIGHT",
+        "maximum number of submitted tasks that are unfinished at the same time",
+        "a whole number from 1 to 1000000; leave it out for no limit",
+        within(whole, 1, 1_000_000),
+    )
+    overdue: float = setting(
+        DEFAULT_OVERDUE_S,
+        "WAVEHOOK_OVERDUE",
+        "time from the submit until a result is overdue, if its model has no history yet",
+        "a time of more than 0, in seconds or as 5m",
+        within(seconds, 0.001, MAX_DURATION_S),
+        default="5m",
+    )
+    submit_timeout: float = setting(
+        60.0,
+        "WAVEHOOK_SUBMIT_TIMEOUT",
+        "timeout of one submit request; after it, the API's history tells whether a task exists",
+        "a time of more than 0, in seconds or as 500ms, 60s or 5m",
+        within(seconds, 0.001, MAX_DURATION_S),
+        default="60s",
+    )
 
     @property
     def database_path(self) -> Path | None:
-        """The file of the ledger; None on PostgreSQL.
+        """File of the ledger; None on PostgreSQL.
 
         Raises:
-            BadSettings: the database is neither.
+            BadSettings: the database is neither SQLite nor PostgreSQL.
         """
         if is_postgres(self.database):
             return None
@@ -70,74 +335,37 @@ class SubmitSettings:
 
     @property
     def key_path(self) -> Path | None:
-        """The file of the generated seal key, beside the database; None on PostgreSQL."""
+        """File of the generated seal key, beside the database; None on PostgreSQL."""
         path = self.database_path
         return None if path is None else path.with_suffix(".key")
 
 
 def from_environment(environ: Mapping[str, str] | None = None) -> SubmitSettings:
-    """Read the settings from the environment alone; `wavehook.toml` is for the commands.
+    """Read the settings from the environment only; the commands read `wavehook.toml` too.
+
+    An empty variable counts as not set.
+
+    Args:
+        environ: the environment; the process's own by default.
 
     Raises:
-        BadSettings: one of them cannot be; names it, with what was expected.
+        BadSettings: with every faulty setting, and what was expected; carries the first one's name.
     """
     given = os.environ if environ is None else environ
-    keys = given.get("WAVEHOOK_SEAL_KEYS", "").split(",")
-    return SubmitSettings(
-        api_key=given.get("WAVESPEED_API_KEY"),
-        base_url=given.get("WAVESPEED_BASE_URL"),
-        public_url=given.get("WAVEHOOK_PUBLIC_URL"),
-        seal_keys=tuple(key.strip() for key in keys if key.strip()),
-        database=given.get("WAVEHOOK_DATABASE") or DATABASE,
-        database_schema=given.get("WAVEHOOK_DATABASE_SCHEMA") or SCHEMA,
-        database_pooler=_switch(given, "WAVEHOOK_DATABASE_POOLER"),
-        admin_token=given.get("WAVEHOOK_ADMIN_TOKEN"),
-        rate=_count(given, "WAVEHOOK_RATE"),
-        in_flight=_count(given, "WAVEHOOK_IN_FLIGHT"),
-        overdue=_seconds(given, "WAVEHOOK_OVERDUE", OVERDUE),
-        submit_timeout=_seconds(given, "WAVEHOOK_SUBMIT_TIMEOUT", SUBMIT_TIMEOUT),
-    )
-
-
-def _count(given: Mapping[str, str], name: str) -> int | None:
-    text = given.get(name, "").strip()
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and int(text[:9]) > 0 and len(text) < 10):
-        raise BadSettings(name, "expected a whole number of at least 1")
-    return int(text)
-
-
-def _switch(given: Mapping[str, str], name: str) -> bool:
-    text = given.get(name, "").strip().lower()
-    if text not in {"", "on", "off"}:
-        raise BadSettings(name, "expected on or off")
-    return text == "on"
-
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-TIME = "a time of more than 0, in seconds or as 500ms, 30s, 5m"
-"""What `seconds` reads, in words."""
-
-
-def seconds(text: str) -> float | None:
-    """Read a time that a person wrote; None where it is none, or longer than 30 days."""
-    text = text.strip()
-    unit = next((unit for unit in _UNITS if text.endswith(unit)), "")
-    try:
-        value = float(text.removesuffix(unit)) * _UNITS.get(unit, 1.0)
-    except ValueError:
-        return None
-    # NaN is in no range.
-    return value if 0.0 < value <= 30 * 86400.0 else None
-
-
-def _seconds(given: Mapping[str, str], name: str, default: float) -> float:
-    text = given.get(name, "")
-    if not text.strip():
-        return default
-    value = seconds(text)
-    if value is None:
-        raise BadSettings(name, f"expected {TIME}")
-    return value
+    values: dict[str, Any] = {}
+    faults: dict[str, str] = {}
+    for row in rows(SubmitSettings):
+        # A list may end with a comma, and a blank variable is not set.
+        written = given.get(row.name, "").strip(" ,\t\n") if row.many else given.get(row.name, "")
+        if not written.strip():
+            continue
+        try:
+            values[row.field] = row.read(written)
+        except ValueError as error:
+            reason = str(error)
+            faults[row.name] = reason if "expected" in reason else f"expected {row.expected}"
+    if faults:
+        first, *others = faults
+        lines = [faults[first], *(f"{name}: {faults[name]}" for name in others)]
+        raise BadSettings(first, "\n".join(lines))
+    return SubmitSettings(**values)

@@ -84,27 +84,12 @@ def _add(app: typer.Typer, *commands: Callable[..., None]) -> None:
 
 
 def submit_settings() -> SubmitSettings:
-    """What the submitter's commands need, from the same settings as everything else.
+    """Read the settings for the submitter's commands.
 
     Raises:
         SettingsError: with every fault.
     """
-    found = settings()
-    path = found.database_path
-    return SubmitSettings(
-        api_key=found.api_key.get_secret_value() if found.api_key else None,
-        base_url=found.base_url,
-        public_url=found.public_url,
-        seal_keys=tuple(key.get_secret_value() for key in found.seal_keys),
-        database=found.database if path is None else f"sqlite:///{path.absolute()}",
-        database_schema=found.database_schema,
-        database_pooler=found.pooler,
-        admin_token=found.admin_token.get_secret_value() if found.admin_token else None,
-        rate=found.rate,
-        in_flight=found.in_flight,
-        overdue=found.overdue,
-        submit_timeout=found.submit_timeout,
-    )
+    return settings().for_submit()
 
 
 def _version(shown: bool) -> None:

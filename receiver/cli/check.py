@@ -90,8 +90,8 @@ def _file(settings: Settings, path: Path) -> Finding:
 async def _server(settings: Settings) -> Finding:
     from receiver.stores.postgres import look
 
-    where = settings.database_place
-    found = await look(settings.database, settings.database_schema, pooler=settings.pooler)
+    where = settings.database_label
+    found = await look(settings.database, settings.database_schema, pooler=settings.database_pooler)
     if found.version == 0 and not found.may_make:
         return Finding(
             "database",

@@ -30,7 +30,7 @@ async def existing(settings: Settings) -> AsyncIterator[Store]:
     """
     if not await there(settings):
         path = settings.database_path
-        where = f"database at {path}" if path else f"inbox in {settings.database_place}"
+        where = f"database at {path}" if path else f"inbox in {settings.database_label}"
         raise WavehookError(
             f"there is no {where}; `wavehook serve` makes it at its first start, and --database "
             "names another"

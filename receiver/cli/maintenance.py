@@ -67,7 +67,7 @@ def purge(
     if not yes:
         if as_json or not sys.stdin.isatty():
             raise typer.BadParameter("nobody can be asked here; add --yes", param_hint="--yes")
-        what = f"Remove payloads older than {days} days from {given.database_place}?"
+        what = f"Remove payloads older than {days} days from {given.database_label}?"
         if not typer.confirm(what):
             raise typer.Exit(1)
     purged, submissions = with_store(given, work)
@@ -124,7 +124,7 @@ def migrate(
         await database.stop()
 
     asyncio.run(work())
-    typer.echo(f"The database {given.database_place} is up to date.")
+    typer.echo(f"The database {given.database_label} is up to date.")
 
 
 def secret(

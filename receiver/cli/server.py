@@ -68,7 +68,7 @@ class Server(uvicorn.Server):
             sources=sorted(self._parts.intake.sources),
             handlers=sorted(handler.name for handler in self._parts.handlers),
             dispatch=settings.dispatch,
-            database=settings.database_place,
+            database=settings.database_label,
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -134,7 +134,7 @@ async def _until_signal(work: WorkerParts) -> None:
             await work.dispatcher.start()
             collect_rarely()
             names = sorted(handler.name for handler in work.handlers)
-            logger().info("worker.started", handlers=names, database=work.settings.database_place)
+            logger().info("worker.started", handlers=names, database=work.settings.database_label)
             await stop.wait()
             await work.dispatcher.stop(work.settings.grace)
         logger().info("worker.stopped")

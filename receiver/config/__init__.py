@@ -1,11 +1,15 @@
-"""Settings from flags, the environment and `wavehook.toml`."""
+"""Settings from flags, the environment and `wavehook.toml`.
+
+Begin with `settings`, the table; `load` reads it from all three, `source` has the sections of
+`[sources.NAME]`, and `platform` names serverless platforms.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from receiver.config.load import Reading, load, read
-from receiver.config.settings import REFERENCE, Setting, Settings
+from receiver.config.settings import REFERENCE, Secret, Settings
 
 if TYPE_CHECKING:
     from receiver.config.source import SourceSettings
@@ -13,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "REFERENCE",
     "Reading",
-    "Setting",
+    "Secret",
     "Settings",
     "SourceSettings",
     "load",
@@ -22,7 +26,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import what needs pydantic when it is first asked for."""
+    """Import pydantic only when `SourceSettings` is asked for."""
     if name == "SourceSettings":
         from receiver.config.source import SourceSettings
 

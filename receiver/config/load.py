@@ -1,186 +1,32 @@
-"""From what was written (flags, environment, TOML) to `Settings`, with every fault at once.
+"""Loads settings from flags, the environment and `wavehook.toml`, and reports all faults at once.
 
-The tables `[sources.NAME]` and `[handlers.NAME]` of the file.
-
-How a fault is told: bounded, printable, and without a secret.
-
-References among the settings: in texts, in lists, and in several values in one text.
+A flag beats the environment, and the environment beats the file. In all three, `env:NAME`,
+`file:PATH` or `ssm:NAME` may stand in place of a value.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from receiver.config.faults import MASK, safe, shown
 from receiver.config.platform import platform_of
-from receiver.config.settings import DEFAULT_FILE, REFERENCE, Setting, Settings
+from receiver.config.settings import DEFAULT_FILE, REFERENCE, Secret, Settings
 from receiver.errors import SettingsError
 from receiver.secret_refs import fetch
-from receiver.sources.base import WAVESPEED
+from submitter.settings import Setting
 from submitter.suggest import suggest
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-
     from receiver.config.source import SourceSettings
-
-
-MASK = "***"
-"""Stands for the value of a secret."""
-
-
-def reason_of(fault: Mapping[str, Any]) -> str | None:
-    """The text that a check of ours has raised, if it has said anything."""
-    cause = fault.get("ctx", {}).get("error")
-    return str(cause) or None if isinstance(cause, ValueError) else None
-
-
-_DATABASE = re.compile(r"(\bpostgres[\w+.-]*:/*).*", re.IGNORECASE)
-"""Where such a URL is malformed, any part of it may be a part of its password."""
-
-
-def shown(value: object) -> str:
-    """A value in a fault, without the password that a URL may hold."""
-    try:
-        masked = re.sub(r"://.*@", f"://{MASK}@", repr(value))
-        return _cut(_DATABASE.sub(rf"\1{MASK}'", masked))
-    except ValueError:  # an integer of more digits than Python writes
-        return "a number of thousands of digits"
-
-
-def safe(name: str) -> str:
-    """A name that somebody wrote, bounded and printable (F17)."""
-    return _cut(name if name.isprintable() else repr(name))
-
-
-def _cut(shown: str) -> str:
-    return shown if len(shown) <= 100 else shown[:97] + "..."
-
-
-class Resolver:
-    """Reads references.
-
-    Args:
-        environ: the environment.
-        cwd: the directory from which relative paths are taken.
-    """
-
-    def __init__(self, environ: Mapping[str, str], cwd: Path) -> None:
-        self._environ = environ
-        self._cwd = cwd
-
-    def resolve(self, label: str, value: object, faults: list[str], *, many: bool = False) -> Any:
-        """Put in what references name, also in a list.
-
-        Args:
-            label: the setting, as it stands in a fault.
-            value: as it was written.
-            faults: gets one sentence for each reference that cannot be read.
-            many: a text is several values with commas between, and each may be a reference.
-
-        Returns:
-            The value; None where it cannot be read.
-        """
-        if isinstance(value, list):
-            return [self.resolve(label, item, faults) for item in value]
-        if not isinstance(value, str):
-            return value
-        parts = value.split(",") if many else [value]
-        read = [self._text(label, part, faults) for part in parts]
-        return ",".join(part for part in read if part is not None) if None not in read else None
-
-    def _text(self, label: str, written: str, faults: list[str]) -> str | None:
-        try:
-            found = fetch(written, self._environ, self._cwd)
-        except ValueError as error:
-            # The reference alone is shown; what stands beside it may be a secret.
-            faults.append(f"{label} = {written.strip()!r}: {error}")
-            return None
-        return written if found is None else found
-
-
-def read_sources(
-    document: Mapping[str, Any], resolver: Resolver, faults: list[str]
-) -> dict[str, SourceSettings]:
-    """Every source; those with a fault are left out."""
-    sections = list(_sections(document, "sources", faults))
-    if not sections:
-        return {}
-    # Who has no sections need not wait for pydantic at a start.
-    from pydantic import ValidationError
-
-    from receiver.config.source import NAME, SourceSettings
-
-    sources = {}
-    for name, section in sections:
-        label = f"sources.{safe(name)}"
-        if not re.fullmatch(NAME, name, re.ASCII):
-            faults.append(f"{label}: expected a name of 1 to 32 characters from a-z, 0-9, _ and -")
-            continue
-        read = {
-            key: resolver.resolve(f"{label}.{safe(key)}", value, faults, many=key == "secrets")
-            for key, value in section.items()
-        }
-        try:
-            sources[name] = SourceSettings.model_validate(read)
-        except ValidationError as error:
-            faults.extend(_source_faults(label, read, error))
-    return sources
-
-
-def _source_faults(label: str, read: Mapping[str, Any], error: ValidationError) -> Iterable[str]:
-    from receiver.config.source import SourceSettings
-
-    fields = SourceSettings.model_fields
-    for fault in error.errors(include_url=False, include_input=False):
-        key = str(fault["loc"][0]) if fault["loc"] else ""
-        if not key:
-            yield f"{label}: {reason_of(fault) or fault['msg']}"
-        elif key not in fields:
-            yield f"{label}.{safe(key)}: there is no such key{suggest(key, fields)}"
-        elif fault["type"] == "missing":
-            yield f"{label}.{key}: it is missing; expected {fields[key].description}"
-        elif read[key] is not None:  # else a fault of its own has told of the reference
-            value = MASK if key == "secrets" else shown(read[key])
-            reason = reason_of(fault) or f"expected {fields[key].description}"
-            yield f"{label}.{key} = {value}: {reason}"
-
-
-def check_sources(settings: Settings, faults: list[str]) -> None:
-    """The name `wavespeed` means one thing: a setting fills in the secrets of that source."""
-    for name, source in settings.sources.items():
-        if name == WAVESPEED and source.use != "wavespeed":
-            faults.append(
-                f'sources.{name}.use = {source.use!r}: the name belongs to use = "wavespeed"; '
-                "choose another name"
-            )
-        if name != WAVESPEED and source.use == "wavespeed" and not source.secrets:
-            faults.append(f"sources.{name}: expected secrets: one or more whsec_…")
-
-
-def read_handlers(document: Mapping[str, Any], faults: list[str]) -> dict[str, Mapping[str, Any]]:
-    """Every handler's section as it stands, for whoever installs the handlers."""
-    return dict(_sections(document, "handlers", faults))
-
-
-def _sections(
-    document: Mapping[str, Any], kind: str, faults: list[str]
-) -> Iterable[tuple[str, dict[str, Any]]]:
-    content = document.get(kind, {})
-    for name, section in content.items() if isinstance(content, dict) else ():
-        if isinstance(section, dict):
-            yield name, section
-        else:
-            faults.append(f"{kind}.{safe(name)}: expected a section [{kind}.NAME], not a value")
-
 
 PREFIX = "WAVEHOOK_"
 MAX_DEPTH = 16
-"""Levels of tables and lists in the file."""
+"""Nested tables and lists in the file."""
 
 _BY_NAME = {setting.name: setting for setting in REFERENCE}
 _SECTIONS = ("wavehook", "wavespeed", "sources", "handlers")
@@ -194,10 +40,10 @@ _SERVICE_LINK = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What `read` found.
+    """Settings as far as they could be read, and the faults of the rest.
 
     Attributes:
-        settings: of all that is right; a faulty setting has its default.
+        settings: a faulty setting has its default.
         faults: one sentence each: the setting, its value (secrets masked), what was expected.
     """
 
@@ -207,21 +53,63 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """One value, and where a person wrote it."""
+    """A value as written, with its flag, variable or key for error messages."""
 
     label: str
     value: Any
 
 
+class Resolver:
+    """Replaces references to the environment, to files and to AWS parameters by their values.
+
+    Args:
+        environ: the environment.
+        cwd: relative paths begin here.
+    """
+
+    def __init__(self, environ: Mapping[str, str], cwd: Path) -> None:
+        self._environ = environ
+        self._cwd = cwd
+
+    def resolve(self, label: str, value: object, faults: list[str], *, many: bool = False) -> Any:
+        """Resolve a text, or each text of a list; other values stay as they are.
+
+        Args:
+            label: the setting, for faults.
+            value: as written.
+            faults: gets one sentence for each reference that cannot be resolved.
+            many: the text has several values separated by commas, each of which may be a reference.
+
+        Returns:
+            The value; None if a reference cannot be resolved.
+        """
+        if isinstance(value, list):
+            return [self.resolve(label, item, faults) for item in value]
+        if not isinstance(value, str):
+            return value
+        parts = value.split(",") if many else [value]
+        found = [self._text(label, part, faults) for part in parts]
+        return ",".join(part for part in found if part is not None) if None not in found else None
+
+    def _text(self, label: str, written: str, faults: list[str]) -> str | None:
+        try:
+            found = fetch(written, self._environ, self._cwd)
+        except ValueError as error:
+            # Only the reference is shown: the values beside it may be secrets.
+            faults.append(f"{label} = {written.strip()!r}: {error}")
+            return None
+        return written if found is None else found
+
+
 def load(
     environ: Mapping[str, str], *, overrides: Mapping[str, object] | None = None, cwd: Path
 ) -> Settings:
-    """Read all settings: flags before the environment, the environment before the file.
+    """Read all settings.
 
     Args:
         environ: the environment.
         overrides: values of flags, by the name of the setting (`WAVEHOOK_PORT`).
-        cwd: the directory from which relative paths are taken.
+        cwd: relative paths begin here.
 
     Raises:
         SettingsError: with every fault.
@@ -235,7 +123,10 @@ def load(
 def read(
     environ: Mapping[str, str], *, overrides: Mapping[str, object] | None = None, cwd: Path
 ) -> Reading:
-    """As `load`, but never raises: for a caller that has more to check before it reports."""
+    """Read all settings as `load` does, and return the faults instead of raising them.
+
+    For a caller that has more to check before it reports.
+    """
     flags = {name: value for name, value in (overrides or {}).items() if value is not None}
     resolver = Resolver(environ, cwd)
     faults: list[str] = []
@@ -243,7 +134,7 @@ def read(
     written = {
         **_from_file(document, faults),
         **_from_environment(environ, _references([document, *environ.values()])),
-        **{name: _Written(_BY_NAME[name].flag, v) for name, v in flags.items()},
+        **{name: _Written(_BY_NAME[name].flag, value) for name, value in flags.items()},
     }
     written.pop("WAVEHOOK_CONFIG", None)
     values: dict[str, Any] = {}
@@ -257,27 +148,38 @@ def read(
         if value is None:
             continue
         try:
-            values[setting.field] = setting.read(value)
+            values[setting.field] = _parsed(setting, value)
         except ValueError as error:
             faults.append(_fault(setting, entry, str(error)))
-    sources = read_sources(document, resolver, faults)
-    handlers = read_handlers(document, faults)
     settings = Settings(
         **values,
         config=path,
         directory=cwd,
         platform=platform_of(environ),
-        sources=sources,
-        handlers=handlers,
+        sources=_sources(document, resolver, faults),
+        handlers=dict(_named_sections(document, "handlers", faults)),
     )
-    check_sources(settings, faults)
     return Reading(settings, tuple(faults))
+
+
+def _parsed(setting: Setting, value: object) -> Any:
+    parsed = setting.read(value)
+    if not setting.secret:
+        return parsed
+    return tuple(map(Secret, parsed)) if setting.many else Secret(parsed)
+
+
+def _fault(setting: Setting, entry: _Written, reason: str) -> str:
+    if "expected" not in reason:
+        expected = f"expected {setting.expected}"
+        reason = f"{reason}; {expected}" if reason else expected
+    return f"{entry.label} = {MASK if setting.secret else shown(entry.value)}: {reason}"
 
 
 def _document(
     environ: Mapping[str, str], flags: Mapping[str, object], cwd: Path, faults: list[str]
 ) -> tuple[Path | None, dict[str, Any]]:
-    """The TOML file, if there is one."""
+    """The path and the content of the TOML file, if there is one."""
     label = "--config" if "WAVEHOOK_CONFIG" in flags else "WAVEHOOK_CONFIG"
     named = str(flags.get("WAVEHOOK_CONFIG", environ.get("WAVEHOOK_CONFIG", DEFAULT_FILE)))
     chosen = "WAVEHOOK_CONFIG" in flags or "WAVEHOOK_CONFIG" in environ
@@ -286,26 +188,28 @@ def _document(
         path = cwd / named
         if not chosen and not path.is_file():
             return None, {}
-        return path, _shallow(tomllib.loads(path.read_bytes().decode()))
+        document = tomllib.loads(path.read_bytes().decode())
+        if _is_deeper(document, MAX_DEPTH):
+            raise RecursionError
     except OSError as error:
         faults.append(f"{where}: expected a TOML file that can be read ({error.strerror})")
-    # RecursionError: nested too deeply; ValueError: no UTF-8, no TOML, a NUL in the path.
-    except (ValueError, RecursionError) as error:
-        reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else type(error).__name__
-        faults.append(f"{where}: expected a TOML file ({safe(reason)})")
+    except tomllib.TOMLDecodeError as error:
+        faults.append(f"{where}: expected a TOML file ({safe(str(error))})")
+    except RecursionError:
+        faults.append(f"{where}: expected a TOML file of at most {MAX_DEPTH} nested levels")
+    except UnicodeDecodeError:
+        faults.append(f"{where}: expected a TOML file in UTF-8")
+    except ValueError:  # a NUL in the path, or a number of thousands of digits
+        faults.append(f"{where}: expected a TOML file")
+    else:
+        return path, document
     return None, {}
 
 
-def _shallow(document: dict[str, Any]) -> dict[str, Any]:
-    if _deeper(document, MAX_DEPTH):
-        raise RecursionError
-    return document
-
-
-def _deeper(value: object, levels: int) -> bool:
+def _is_deeper(value: object, levels: int) -> bool:
     nested = list(value.values()) if isinstance(value, dict) else value
     return isinstance(nested, list) and (
-        levels == 0 or any(_deeper(item, levels - 1) for item in nested)
+        levels == 0 or any(_is_deeper(item, levels - 1) for item in nested)
     )
 
 
@@ -329,20 +233,26 @@ def _from_file(document: Mapping[str, Any], faults: list[str]) -> dict[str, _Wri
     return found
 
 
-def _from_environment(environ: Mapping[str, str], known: set[str]) -> dict[str, _Written]:
+def _from_environment(environ: Mapping[str, str], referenced: set[str]) -> dict[str, _Written]:
+    """The variables that are settings, or look like one.
+
+    Args:
+        environ: the environment.
+        referenced: names that `env:NAME` asks for; such a variable may begin as a setting does.
+    """
     found = {}
     for name, value in environ.items():
-        ours = name.startswith(PREFIX) or name in _BY_NAME
-        linked = _SERVICE_LINK.fullmatch(name) or (
+        is_setting = name.startswith(PREFIX) or name in _BY_NAME
+        is_link = _SERVICE_LINK.fullmatch(name) or (
             name == "WAVEHOOK_PORT" and value.startswith(("tcp://", "udp://"))
         )
-        if ours and not linked and name not in known - _BY_NAME.keys():
+        if is_setting and not is_link and name not in referenced - _BY_NAME.keys():
             found[name] = _Written(name, value)
     return found
 
 
 def _references(value: object) -> set[str]:
-    """Names of environment variables that the file asks for by `env:NAME`."""
+    """Names of the environment variables that `env:NAME` asks for in a value."""
     if isinstance(value, str):
         return {name.strip()[4:] for name in value.split(",") if name.strip().startswith("env:")}
     if isinstance(value, dict):
@@ -352,8 +262,24 @@ def _references(value: object) -> set[str]:
     return set()
 
 
-def _fault(setting: Setting, entry: _Written, reason: str) -> str:
-    if "expected" not in reason:
-        expected = f"expected {setting.expected}"
-        reason = f"{reason}; {expected}" if reason else expected
-    return f"{entry.label} = {MASK if setting.secret else shown(entry.value)}: {reason}"
+def _sources(
+    document: Mapping[str, Any], resolver: Resolver, faults: list[str]
+) -> dict[str, SourceSettings]:
+    sections = list(_named_sections(document, "sources", faults))
+    if not sections:
+        return {}
+    # It imports pydantic, which a start without sources does not wait for.
+    from receiver.config.source import read_sources
+
+    return read_sources(sections, resolver, faults)
+
+
+def _named_sections(
+    document: Mapping[str, Any], kind: str, faults: list[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    content = document.get(kind, {})
+    for name, section in content.items() if isinstance(content, dict) else ():
+        if isinstance(section, dict):
+            yield name, section
+        else:
+            faults.append(f"{kind}.{safe(name)}: expected a section [{kind}.NAME], not a value")

@@ -1,289 +1,205 @@
-"""The settings: one frozen object, and the table of their names."""
+"""The receiver's settings: one frozen object, and its rows of the settings table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from receiver.config import values
 from receiver.config.platform import Platform
-from receiver.config.secret import Secret
-from submitter.postgres import EXPECTED, SCHEMA, is_postgres, place
+from submitter import units
+from submitter.postgres import is_postgres, place
+from submitter.settings import (
+    BASE_URL,
+    MAX_DURATION_S,
+    Setting,
+    SubmitSettings,
+    items,
+    one_of,
+    rows,
+    seconds,
+    setting,
+    text,
+    whole,
+    within,
+)
 
 if TYPE_CHECKING:
     from receiver.config.source import SourceSettings
 
 DEFAULT_FILE = "wavehook.toml"
 
-_MONTH = 30 * 86400.0
+MAX_BODY_BYTES = 256 * 1024**2
+"""Bytes; the highest `WAVEHOOK_MAX_BODY`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """One row of the reference.
+class Secret:
+    """A secret among the settings; printing or logging it does not show it."""
 
-    Attributes:
-        name: the environment variable.
-        meaning: what it is for.
-        expected: what a value must be, to stand after "expected".
-        read: makes a value of what was written, or raises ValueError; see `receiver.config.values`.
-        default: as a person would write it, or what happens without a value.
-        secret: its value is never shown.
-        many: it takes several values, separated by commas.
-        field: its name in `Settings`.
-    """
+    _text: str = field(repr=False)
 
-    name: str
-    meaning: str
-    expected: str
-    read: Callable[[object], Any]
-    default: str = ""
-    secret: bool = False
-    many: bool = False
-    field: str = ""
-
-    @property
-    def section(self) -> str:
-        """The section of the TOML file."""
-        return self.name.partition("_")[0].lower()
-
-    @property
-    def key(self) -> str:
-        """The key in that section."""
-        return self.name.partition("_")[2].lower()
-
-    @property
-    def flag(self) -> str:
-        """The flag on the command line, where a command has it."""
-        return "--" + self.key.replace("_", "-")
+    def get_secret_value(self) -> str:
+        """The secret itself."""
+        return self._text
 
 
-def _set(
-    value: object,
-    name: str,
-    meaning: str,
-    expected: str,
-    read: Callable[[object], Any],
-    *,
-    shown: bool = True,
-    **more: Any,
-) -> Any:
-    """A field of `Settings` with its row of the reference; `shown` is whether its repr is.
+def _shared(name: str, default: object = None) -> Any:
+    """A setting that the submitter has too: the same row, and the same default unless given."""
+    (base,) = (each for each in fields(SubmitSettings) if each.name == name)
+    default = base.default if default is None else default
+    return field(default=default, repr=base.repr, metadata=base.metadata)
 
-    These are read at every start, and pydantic alone would make that a third slower.
-    """
-    setting = Setting(name, meaning, expected, read, **more)
-    return field(default=value, repr=shown, metadata={"setting": setting})
+
+def _size(value: object) -> int:
+    """Parse a number of bytes, such as `512KiB`."""
+    try:
+        return units.size(value)
+    except ValueError:
+        raise ValueError from None
+
+
+def _modules(value: object) -> tuple[str, ...]:
+    """Parse dotted names of Python modules."""
+    names = items(value)
+    if not all(part.isidentifier() for name in names for part in name.split(".")):
+        raise ValueError
+    return names
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings, read and checked; `receiver.config.load` makes them."""
+    """All settings, parsed and checked; made by `receiver.config.load`.
 
-    api_key: Secret | None = _set(
-        None,
-        "WAVESPEED_API_KEY",
-        "the key of the WaveSpeedAI account: submits, and fetches the webhook secret",
-        "the key as the account page shows it",
-        values.secret,
-        secret=True,
-    )
-    base_url: str = _set(
-        "https://api.wavespeed.ai",
-        "WAVESPEED_BASE_URL",
-        "where the WaveSpeedAI API is",
-        "an http or https URL, without query",
-        values.http_url,
-    )
-    database: str = _set(
-        "sqlite:///wavehook.db",
-        "WAVEHOOK_DATABASE",
-        "the inbox, and the ledger of submissions",
-        f"sqlite:///PATH (from the working directory), sqlite:////PATH (absolute) or {EXPECTED}",
-        values.database_url,
-        shown=False,
-    )
-    database_schema: str = _set(
-        SCHEMA,
-        "WAVEHOOK_DATABASE_SCHEMA",
-        "where the tables are on PostgreSQL; made where it is not there",
-        "lower-case letters, digits and underscores, at most 48",
-        values.schema_name,
-    )
-    database_pooler: Literal["on", "off"] = _set(
-        "off",
-        "WAVEHOOK_DATABASE_POOLER",
-        "whether a pooler in transaction mode stands before PostgreSQL",
-        "on or off",
-        values.one_of("on", "off"),
-    )
-    wavespeed_secrets: tuple[Secret, ...] = _set(
+    Attributes:
+        sources: the `[sources.NAME]` sections.
+        handlers: the `[handlers.NAME]` sections, which `receiver.handlers.loading` checks.
+        directory: relative paths begin here.
+        platform: the serverless platform that the process runs on; None on other machines.
+    """
+
+    api_key: Secret | None = _shared("api_key")
+    base_url: str = _shared("base_url", BASE_URL)
+    database: str = _shared("database")
+    database_schema: str = _shared("database_schema")
+    database_pooler: bool = _shared("database_pooler")
+    wavespeed_secrets: tuple[Secret, ...] = setting(
         (),
         "WAVEHOOK_WAVESPEED_SECRETS",
-        "webhook secrets of WaveSpeedAI; all are tried",
-        "one or more whsec_… with commas between",
-        values.secrets,
+        "webhook secrets of WaveSpeedAI; a webhook may be signed with any of them",
+        "one or more whsec_…, separated by commas",
+        items,
         default="fetched with the API key",
         secret=True,
         many=True,
     )
-    public_url: str | None = _set(
-        None,
-        "WAVEHOOK_PUBLIC_URL",
-        "where the sender reaches this receiver",
-        "an http or https URL, without query",
-        values.http_url,
-    )
-    seal_keys: tuple[Secret, ...] = _set(
-        (),
-        "WAVEHOOK_SEAL_KEYS",
-        "Fernet keys that seal the context into webhook URLs, newest first",
-        "keys that `wavehook secret --seal-key` makes, with commas between",
-        values.secrets,
-        default="a generated key file beside the SQLite file",
-        secret=True,
-        many=True,
-    )
-    admin_token: Secret | None = _set(
-        None,
-        "WAVEHOOK_ADMIN_TOKEN",
-        "opens /api and the dashboard; without it they do not exist",
-        "a long random text",
-        values.secret,
-        secret=True,
-    )
-    config: Path | None = _set(
+    public_url: str | None = _shared("public_url")
+    seal_keys: tuple[Secret, ...] = _shared("seal_keys")
+    admin_token: Secret | None = _shared("admin_token")
+    config: Path | None = setting(
         None,
         "WAVEHOOK_CONFIG",
-        "the TOML file with these settings, [handlers.NAME] and [sources.NAME]",
+        "TOML file with these settings, [handlers.NAME] and [sources.NAME]",
         "the path of a TOML file",
-        values.text,
+        text,
         default=f"{DEFAULT_FILE} if there",
     )
-    dispatch: Literal["background", "inline", "external"] = _set(
+    dispatch: Literal["background", "inline", "external"] = setting(
         "background",
         "WAVEHOOK_DISPATCH",
-        "when handlers run: background, inline (before the reply, within a deadline) or "
-        "external (`wavehook worker` or `wavehook drain` does it)",
+        "when handlers run: background (after the response), inline (before the response, within a "
+        "deadline) or external (in `wavehook worker` or `wavehook drain`)",
         "background, inline or external",
-        values.one_of("background", "inline", "external"),
+        one_of("background", "inline", "external"),
     )
-    max_body: int = _set(
+    max_body: int = setting(
         1024**2,
         "WAVEHOOK_MAX_BODY",
-        "the largest body taken, in bytes",
+        "largest request body that is accepted, in bytes",
         "a number of bytes from 1 to 256 MiB, such as 1048576 or 1MiB",
-        values.within(values.size, 1, 256 * 1024**2),
+        within(_size, 1, MAX_BODY_BYTES),
         default="1MiB",
     )
-    host: str = _set(
+    host: str = setting(
         "127.0.0.1",
         "WAVEHOOK_HOST",
-        "the address where `serve` listens",
+        "address on which `serve` listens",
         "an address or host name",
-        values.text,
+        text,
     )
-    port: int = _set(
+    port: int = setting(
         8080,
         "WAVEHOOK_PORT",
-        "the port where `serve` listens; 0 takes a free one",
+        "port on which `serve` listens; 0 takes a free one",
         "a whole number from 0 to 65535",
-        values.within(values.whole, 0, 65535),
+        within(whole, 0, 65535),
     )
-    modules: tuple[str, ...] = _set(
+    modules: tuple[str, ...] = setting(
         (),
         "WAVEHOOK_HANDLERS",
-        "Python modules with decorated handlers",
-        "dotted names of Python modules with commas between",
-        values.modules,
+        "Python modules with decorated handlers, separated by commas",
+        "dotted names of Python modules, separated by commas",
+        _modules,
         many=True,
     )
-    body_deadline: float = _set(
+    body_deadline: float = setting(
         10.0,
         "WAVEHOOK_BODY_DEADLINE",
-        "how long a body may take to arrive",
+        "timeout for receiving a request body",
         "a time of more than 0, in seconds or as 10s",
-        values.within(values.seconds, 0.001, _MONTH),
+        within(seconds, 0.001, MAX_DURATION_S),
         default="10s",
     )
-    inline_deadline: float = _set(
+    inline_deadline: float = setting(
         20.0,
         "WAVEHOOK_INLINE_DEADLINE",
-        "how long the reply waits for handlers where dispatch is inline",
+        "how long the response waits for handlers with inline dispatch",
         "a time of more than 0, in seconds or as 20s",
-        values.within(values.seconds, 0.001, _MONTH),
+        within(seconds, 0.001, MAX_DURATION_S),
         default="20s",
     )
-    grace: float = _set(
+    grace: float = setting(
         10.0,
         "WAVEHOOK_GRACE",
-        "how long running handlers may finish at a shutdown; then their leases are given back",
+        "how long running handlers may finish at shutdown; then their leases are released",
         "a time, in seconds or as 10s",
-        values.within(values.seconds, 0, _MONTH),
+        within(seconds, 0, MAX_DURATION_S),
         default="10s",
     )
-    lease: float = _set(
+    lease: float = setting(
         60.0,
         "WAVEHOOK_LEASE",
-        "how long after a killed worker its dispatches are taken up by another",
+        "how long the dispatches of a killed worker stay reserved before another takes them",
         "a time of at least 1s, in seconds or as 60s",
-        values.within(values.seconds, 1, _MONTH),
+        within(seconds, 1, MAX_DURATION_S),
         default="60s",
     )
-    retention_days: int = _set(
+    retention_days: int = setting(
         30,
         "WAVEHOOK_RETENTION_DAYS",
-        "the age from which `purge` removes payloads; deduplication keys stay at least 30 days",
+        "age in days from which `purge` removes payloads; deduplication keys stay at least 30 days",
         "a whole number of days from 0 to 36500",
-        values.within(values.whole, 0, 36500),
+        within(whole, 0, 36500),
     )
-    log_level: Literal["debug", "info", "warning", "error"] = _set(
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
         "info",
         "WAVEHOOK_LOG_LEVEL",
-        "the least important log lines that are written",
+        "lowest level of log lines that are written",
         "debug, info, warning or error",
-        values.one_of("debug", "info", "warning", "error"),
+        one_of("debug", "info", "warning", "error"),
     )
-    rate: int | None = _set(
-        None,
-        "WAVEHOOK_RATE",
-        "how many tasks are submitted in any minute at most, by all processes on this database",
-        "a whole number from 1 to 1000000; leave it out for no limit",
-        values.within(values.whole, 1, 1_000_000),
-    )
-    in_flight: int | None = _set(
-        None,
-        "WAVEHOOK_IN_FLIGHT",
-        "how many submitted tasks may be unfinished at once",
-        "a whole number from 1 to 1000000; leave it out for no limit",
-        values.within(values.whole, 1, 1_000_000),
-    )
-    overdue: float = _set(
-        300.0,
-        "WAVEHOOK_OVERDUE",
-        "how long after its submit a result counts as overdue, where its model has no history yet",
-        "a time of more than 0, in seconds or as 5m",
-        values.within(values.seconds, 0.001, _MONTH),
-        default="5m",
-    )
-    submit_timeout: float = _set(
-        60.0,
-        "WAVEHOOK_SUBMIT_TIMEOUT",
-        "how long the answer to one submit may take; then it is unknown, and is settled from the "
-        "API's history",
-        "a time of more than 0, in seconds or as 60s",
-        values.within(values.seconds, 0.001, _MONTH),
-        default="60s",
-    )
-    reconcile: Literal["on", "off"] = _set(
+    rate: int | None = _shared("rate")
+    in_flight: int | None = _shared("in_flight")
+    overdue: float = _shared("overdue")
+    submit_timeout: float = _shared("submit_timeout")
+    reconcile: Literal["on", "off"] = setting(
         "on",
         "WAVEHOOK_RECONCILE",
-        "whether `serve` asks the API for results whose webhook did not come, where "
-        "WAVESPEED_API_KEY is set",
+        "on: `serve` asks the API for results whose webhook did not arrive; needs "
+        "WAVESPEED_API_KEY",
         "on or off",
-        values.one_of("on", "off"),
+        one_of("on", "off"),
     )
     sources: Mapping[str, SourceSettings] = field(default_factory=dict)
     handlers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
@@ -292,36 +208,39 @@ class Settings:
 
     @property
     def key_path(self) -> Path | None:
-        """The file of the generated seal key, beside the SQLite file; None on PostgreSQL."""
+        """File of the generated seal key, beside the SQLite file; None on PostgreSQL."""
         path = self.database_path
         return None if path is None else path.with_suffix(".key")
 
     @property
     def database_path(self) -> Path | None:
-        """The SQLite file, a relative one taken from `directory`; None on PostgreSQL."""
+        """The SQLite file; a relative one begins at `directory`. None on PostgreSQL."""
         if is_postgres(self.database):
             return None
         return self.directory / self.database.removeprefix("sqlite:///")
 
     @property
-    def pooler(self) -> bool:
-        """Whether a pooler in transaction mode stands before PostgreSQL."""
-        return self.database_pooler == "on"
-
-    @property
-    def database_place(self) -> str:
-        """Where the database is, for people and logs: never its password."""
+    def database_label(self) -> str:
+        """The database in logs and messages, without its password."""
         path = self.database_path
         if path is None:
             return f"{place(self.database)}, schema {self.database_schema}"
         return str(path)
 
+    def for_submit(self) -> SubmitSettings:
+        """The submitter's part of the settings, for its client and its commands."""
+        path = self.database_path
+        shared = {each.name: _revealed(getattr(self, each.name)) for each in fields(SubmitSettings)}
+        if path is not None:
+            shared["database"] = f"sqlite:///{path.absolute()}"
+        return SubmitSettings(**shared)
 
-def _row(field: Field[Any]) -> Setting:
-    setting: Setting = field.metadata["setting"]
-    shown = "-" if field.default in (None, ()) else str(field.default)
-    return replace(setting, field=field.name, default=setting.default or shown)
+
+def _revealed(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_revealed, value))
+    return value.get_secret_value() if isinstance(value, Secret) else value
 
 
-REFERENCE: Sequence[Setting] = tuple(_row(each) for each in fields(Settings) if each.metadata)
-"""Every setting with its name, meaning and default."""
+REFERENCE: Sequence[Setting] = rows(Settings)
+"""Every setting, in the order of the reference in the README."""

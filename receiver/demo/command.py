@@ -159,7 +159,7 @@ def _with_guests(settings: Settings, guests: Settings | None) -> Settings:
 def _receiver(sim: Simulator, place: Settings, key: str, ledger: Ledger) -> ReceiverParts:
     """The receiver as `serve` builds it; its dispatcher is started by hand."""
     from receiver.build import build
-    from receiver.config.secret import Secret
+    from receiver.config import Secret
 
     settings = replace(
         place,

@@ -236,7 +236,7 @@ async def _schema(given: Settings, *, keep: bool) -> AsyncIterator[Place]:
         if not keep:
             from receiver.stores.postgres_migrate import remove
 
-            await remove(given.database, schema, pooler=given.pooler)
+            await remove(given.database, schema, pooler=given.database_pooler)
 
 
 def _free(name: str) -> Path:
@@ -320,7 +320,7 @@ def summed_up(
         handled=len(ledger.done.intersection(ledger.tasks)),
         exactly_once=_exactly_once(ledger, tally, stored),
         seconds=round(time.monotonic() - started, 3),
-        database=settings.database_place if place.kept else None,
+        database=settings.database_label if place.kept else None,
         schema=settings.database_schema if place.kept and settings.database_path is None else None,
         handlers={
             guest: {

@@ -8,7 +8,8 @@ from typing import Annotated, cast
 import typer
 
 from submitter.prediction import JSON
-from submitter.settings import TIME, seconds
+from submitter.settings import MAX_DURATION_S
+from submitter.units import seconds
 
 Context = Annotated[
     str | None,
@@ -29,9 +30,12 @@ def read_time(text: str) -> float:
     Raises:
         typer.BadParameter: it is none.
     """
-    found = seconds(text)
-    if found is None:
-        raise typer.BadParameter(f"expected {TIME}")
+    try:
+        found = seconds(text)
+    except ValueError:
+        found = 0.0
+    if not 0.0 < found <= MAX_DURATION_S:
+        raise typer.BadParameter("expected a time of more than 0, in seconds or as 500ms, 30s, 5m")
     return found
 
 

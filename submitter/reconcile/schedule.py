@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from submitter.settings import OVERDUE
+from submitter.settings import DEFAULT_OVERDUE_S
 
 KEPT = 7 * 86400.0
 """Seconds for which the API keeps a task."""
@@ -34,7 +34,7 @@ class Schedule:
             waits are in proportion to it.
     """
 
-    overdue: float = OVERDUE
+    overdue: float = DEFAULT_OVERDUE_S
 
     def expected(self, durations: Sequence[float], *, webhook: bool) -> float:
         """Seconds from acceptance until the first question.
@@ -72,7 +72,7 @@ class Schedule:
         Args:
             looks: how many there were; 0: since the answer was lost.
         """
-        return LOOKS[looks] * self.overdue / OVERDUE if looks < len(LOOKS) else None
+        return LOOKS[looks] * self.overdue / DEFAULT_OVERDUE_S if looks < len(LOOKS) else None
 
     def pause(self, refusals: int, random: Callable[[], float]) -> float:
         """Seconds in which nobody submits after so many 429 in a row that name no time."""

@@ -13,8 +13,7 @@ import pytest
 from starlette.routing import Match
 
 from receiver import build
-from receiver.config import Settings, read
-from receiver.config.secret import Secret
+from receiver.config import Secret, Settings, read
 from submitter.units import seconds
 from tests import needed
 from tests.deploy.targets import DEPLOY, block, documents

@@ -18,7 +18,6 @@ from receiver import Context, Prediction, safe_http, testing
 from receiver.cli import startup
 from receiver.cli.check import FEW
 from receiver.config import REFERENCE, Settings, SourceSettings
-from receiver.config.values import seconds, size
 from receiver.demo.story import Summary
 from receiver.demo.view import closing
 from receiver.errors import Rejected
@@ -41,6 +40,7 @@ from receiver.web.middleware import _TYPES
 from submitter import errors, prediction
 from submitter.prediction import TERMINAL
 from submitter.submit.context_token import MAX_CONTEXT
+from submitter.units import seconds, size
 from tests.docs import demo_picture, pages
 from tests.docs.program import COMMANDS, check, flags
 

@@ -13,8 +13,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from receiver.build import ReceiverParts, build
-from receiver.config import Settings
-from receiver.config.secret import Secret
+from receiver.config import Secret, Settings
 from submitter.errors import (
     AuthFailed,
     BadInput,

@@ -67,7 +67,7 @@ def test_the_environment_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "²", "9" * 10, "5 6"])
 def test_counts_that_are_none(name: str, value: str) -> None:
     """A wrong value names its setting and what was expected."""
-    with pytest.raises(BadSettings, match="whole number of at least 1") as caught:
+    with pytest.raises(BadSettings, match="whole number from 1 to 1000000") as caught:
         from_environment({name: value})
     assert caught.value.setting == name
 
@@ -116,3 +116,13 @@ def test_secrets_are_not_shown() -> None:
     keys = SubmitSettings(api_key="SECRET", seal_keys=("SECRET",), admin_token="SECRET")
     shown = repr(replace(keys, database="postgresql://me:SECRET@localhost/x"))
     assert "SECRET" not in shown
+
+
+def test_all_faults_at_once() -> None:
+    """Every faulty setting is named, so that a person corrects them in one go."""
+    with pytest.raises(BadSettings) as caught:
+        from_environment({"WAVEHOOK_RATE": "0", "WAVEHOOK_DATABASE": "x", "WAVEHOOK_GRACE": "?"})
+    assert caught.value.setting == "WAVEHOOK_DATABASE"
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("WAVEHOOK_DATABASE: expected sqlite:///PATH")
+    assert second.startswith("WAVEHOOK_RATE: expected a whole number")

@@ -19,8 +19,7 @@ from starlette.applications import Starlette
 from structlog.testing import capture_logs
 
 from receiver import build
-from receiver.config import Settings, read
-from receiver.config.secret import Secret
+from receiver.config import Secret, Settings, read
 from receiver.database import ledger_of, open_store, seal_of
 from receiver.errors import SettingsError, Unverified
 from receiver.event import Delivery
@@ -428,12 +427,12 @@ def test_postgres_takes_all_that_the_settings_say(tmp_path: Path) -> None:
         directory=tmp_path,
         database="postgresql://me:hush@127.0.0.1:1/x",
         database_schema="hooks",
-        database_pooler="on",
+        database_pooler=True,
     )
     store = open_store(settings)
     assert isinstance(store, PostgresStore)
     assert (store.schema, store._server_clock, store._channel) == ("hooks", True, None)
-    assert settings.database_place == "PostgreSQL at 127.0.0.1:1/x, schema hooks"
+    assert settings.database_label == "PostgreSQL at 127.0.0.1:1/x, schema hooks"
     assert "hush" not in repr(settings) + repr(store) + repr(ledger_of(settings))
     assert build.worker(settings).handlers == ()
     with pytest.raises(SettingsError) as raised:

@@ -16,8 +16,7 @@ import pytest
 
 from receiver import build
 from receiver.api_client import ResultFetcher
-from receiver.config import Settings
-from receiver.config.secret import Secret
+from receiver.config import Secret, Settings
 from receiver.database import seal_of
 from receiver.errors import ApiUnavailable
 from receiver.event import Origin
