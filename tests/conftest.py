@@ -13,7 +13,7 @@ from hypothesis import settings
 from stamina import instrumentation
 
 from receiver.telemetry import log
-from tests.nursery import NURSERY
+from tests.support.fork_server import FORK_SERVER
 
 OURS = ("WAVEHOOK_", "WAVESPEED_")
 LOGGERS = (None, *log.TALKATIVE, "uvicorn", "uvicorn.error", "uvicorn.access")
@@ -62,7 +62,7 @@ def nobodys_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def nobodys_children() -> Iterator[None]:
     """Who forks processes for tests ends with them."""
     yield
-    NURSERY.close()
+    FORK_SERVER.close()
 
 
 @pytest.fixture(autouse=True)

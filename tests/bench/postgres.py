@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet
 
 from tests.bench.servers import Server, serve
-from tests.contract.postgres_schemas import connected, fresh_schema
+from tests.support.postgres_schemas import connected, fresh_schema
 
 KEY = Fernet.generate_key().decode()
 

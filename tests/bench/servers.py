@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 
 from tests.bench.load import SECRET
+from tests.support.paths import ROOT
 
 HERE = Path(__file__).parent
 SEED = int(os.environ.get("BENCH_SEED", "20261122"))
@@ -118,7 +119,7 @@ def serve(
         port,
         folder / f"serve-{port}.log",
         WAVEHOOK_WAVESPEED_SECRETS=SECRET,
-        PYTHONPATH=str(HERE.parents[1]),
+        PYTHONPATH=str(ROOT),
         **environ,
     )
 

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from submitter.simulator.media import mp4
-from tests import needed
 from tests.bench.servers import HERE, ROUNDS, Ratio, free_port, running
+from tests.support import needed
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.bench
 
@@ -42,7 +43,7 @@ def video(path: Path, size: int) -> Path:
 def given(path: Path) -> Iterator[str]:
     """A process that gives out a file; its URL."""
     port = free_port()
-    command = [sys.executable, str(HERE / "giving.py"), str(path), str(port)]
+    command = [sys.executable, str(HERE / "file_server.py"), str(path), str(port)]
     with running(command, port, path.with_suffix(".log")):
         yield f"http://127.0.0.1:{port}/video.mp4"
 
@@ -53,11 +54,11 @@ class Keeper:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "keeping.py"), str(folder)],
+            [sys.executable, str(HERE / "archive_baseline.py"), str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
 
     def keep(self, url: str) -> dict[str, Any]:

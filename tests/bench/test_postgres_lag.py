@@ -19,7 +19,8 @@ from receiver.event import Event
 from receiver.stores.postgres import PostgresStore
 from tests.bench.load import SECRET
 from tests.bench.postgres import Database, database
-from tests.contract.postgres_schemas import connected
+from tests.support.paths import ROOT
+from tests.support.postgres_schemas import connected
 
 pytestmark = pytest.mark.bench
 
@@ -34,7 +35,7 @@ async def program(*command: str, **environ: str) -> AsyncIterator[asyncio.Stream
         *command,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environ},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
     )
     assert process.stdout is not None
     yield process.stdout
@@ -95,11 +96,11 @@ async def measured(found: Database, folder: Path) -> tuple[list[float], list[flo
     async with (
         connected(found.url) as connection,
         program(
-            *(sys.executable, str(Path(__file__).with_name("hearing.py"))),
+            *(sys.executable, str(Path(__file__).with_name("notify_baseline.py"))),
             *(found.url, found.schema),
         ) as heard,
         program(
-            *(str(worker), "worker", "--handlers=tests.bench.noting"),
+            *(str(worker), "worker", "--handlers=tests.bench.recording_handler"),
             **found.environ,
             WAVEHOOK_WAVESPEED_SECRETS=SECRET,
         ) as noted,

@@ -12,12 +12,12 @@ import statistics
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
 from tests.bench.postgres import database
 from tests.bench.servers import ROUNDS, Ratio
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.bench
 
@@ -33,7 +33,7 @@ def ran(queue: str) -> float:
                 *("-m", "tests.bench.queues", queue, f"--url={found.url}"),
                 *(f"--schema={found.schema}", f"--count={COUNTS[queue]}"),
             ],
-            cwd=Path(__file__).parents[2],
+            cwd=ROOT,
             capture_output=True,
             text=True,
             check=True,

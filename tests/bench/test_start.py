@@ -15,6 +15,7 @@ import pytest
 from tests.bench.load import SECRET
 from tests.bench.postgres import database
 from tests.bench.servers import ROUNDS, Ratio
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.bench
 
@@ -34,7 +35,7 @@ def cold(what: str, folder: Path, environ: Mapping[str, str]) -> float:
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.first", what],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environ},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
         capture_output=True,
         text=True,
         check=False,

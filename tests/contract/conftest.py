@@ -16,8 +16,8 @@ from submitter.ledger.base import Ledger
 from submitter.ledger.memory import MemoryLedger
 from submitter.ledger.postgres import PostgresLedger
 from submitter.ledger.sqlite import SQLiteLedger
-from tests.contract.postgres_schemas import fresh_schema
-from tests.contract.postgres_server import Server
+from tests.support.postgres_schemas import fresh_schema
+from tests.support.postgres_server import Server
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])

@@ -16,8 +16,8 @@ from receiver.stores.sqlite import SQLiteStore
 from submitter.ledger.base import IntentWritten, Ledger, Limits
 from submitter.ledger.postgres import PostgresLedger
 from submitter.ledger.sqlite import SQLiteLedger
-from tests.contract.ledger_samples import NOW, intent, result
-from tests.contract.samples import PLAN, event
+from tests.support.events import PLAN, event
+from tests.support.submissions import NOW, intent, result
 
 
 @asynccontextmanager

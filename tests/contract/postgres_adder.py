@@ -11,7 +11,7 @@ import sys
 
 from receiver.event import Done
 from receiver.stores.postgres import PostgresStore
-from tests.contract.samples import LEASE, NOW, PLAN, event
+from tests.support.events import LEASE, NOW, PLAN, event
 
 
 async def main(url: str, schema: str, owner: str, count: int) -> None:

@@ -13,7 +13,7 @@ from receiver.event import Done
 from receiver.stores.base import Store
 from receiver.stores.postgres import PostgresStore
 from receiver.stores.sqlite import SQLiteStore
-from tests.contract.samples import LEASE
+from tests.support.events import LEASE
 
 
 async def main(place: str, schema: str, owner: str, rate: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from submitter.ledger.base import IntentWritten, Ledger, LimitReached, Limits
-from tests.contract.ledger_samples import NOW, accepted, intended, intent, prediction, result
+from tests.support.submissions import NOW, accepted, intended, intent, prediction, result
 
 
 async def sent(ledger: Ledger, key: str, limits: Limits, now: float = NOW) -> bool | LimitReached:

@@ -21,7 +21,9 @@ from submitter.ledger import (
 from submitter.ledger.base import Entry, Result, State
 from submitter.ledger.postgres import PostgresLedger
 from submitter.postgres import place as place_of
-from tests.contract.ledger_samples import (
+from tests.support.postgres_schemas import connected, fresh_schema
+from tests.support.proxy import proxy
+from tests.support.submissions import (
     MODEL,
     NOW,
     UNLIMITED,
@@ -32,8 +34,6 @@ from tests.contract.ledger_samples import (
     prediction,
     result,
 )
-from tests.contract.postgres_proxy import proxy
-from tests.contract.postgres_schemas import connected, fresh_schema
 
 STORED = 30_000
 

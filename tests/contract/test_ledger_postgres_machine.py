@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 
 from submitter.ledger.base import Ledger
 from submitter.ledger.postgres import PostgresLedger
-from tests import needed
-from tests.contract.postgres_schemas import fresh_schema
 from tests.property.test_ledger_machine import LedgerMachine
+from tests.support import needed
+from tests.support.postgres_schemas import fresh_schema
 
 
 class PostgresMachine(LedgerMachine):

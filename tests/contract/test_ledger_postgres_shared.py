@@ -16,7 +16,12 @@ from submitter.ledger import postgres_schema
 from submitter.ledger.base import LimitReached, Limits
 from submitter.ledger.postgres import PostgresLedger
 from submitter.ledger.postgres_rows import CHANGING, COLUMNS
-from tests.contract.ledger_samples import (
+from tests.contract.test_ledger_notify import FAR, Ear
+from tests.contract.test_ledger_processes import PROCESSES, start, told
+from tests.support.postgres_pooler import pooled
+from tests.support.postgres_schemas import connected, fresh_schema
+from tests.support.proxy import proxy
+from tests.support.submissions import (
     MODEL,
     NOW,
     UNLIMITED,
@@ -26,11 +31,6 @@ from tests.contract.ledger_samples import (
     only,
     result,
 )
-from tests.contract.postgres_pooler import pooled
-from tests.contract.postgres_proxy import proxy
-from tests.contract.postgres_schemas import connected, fresh_schema
-from tests.contract.test_ledger_processes import PROCESSES, start, told
-from tests.contract.test_ledger_wakes import FAR, Ear
 
 STORED = 30_000
 

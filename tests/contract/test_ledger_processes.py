@@ -17,8 +17,9 @@ import pytest
 from receiver.stores.sqlite import SQLiteStore
 from submitter.ledger.base import LimitReached, Limits
 from submitter.ledger.sqlite import SQLiteLedger
-from tests.contract.ledger_samples import NOW, UNLIMITED, accepted, intended, intent, only, result
-from tests.contract.samples import PLAN, event
+from tests.support.events import PLAN, event
+from tests.support.paths import ROOT
+from tests.support.submissions import NOW, UNLIMITED, accepted, intended, intent, only, result
 
 PROCESSES = 3
 
@@ -31,7 +32,7 @@ async def start(job: str, *arguments: object) -> Process:
         "tests.contract.ledger_process",
         job,
         *map(str, arguments),
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,

@@ -15,7 +15,7 @@ from submitter.errors import LedgerUnavailable
 from submitter.ledger import schema, sqlite, writer
 from submitter.ledger.base import Entry, State
 from submitter.ledger.sqlite import SQLiteLedger
-from tests.contract.ledger_samples import (
+from tests.support.submissions import (
     MODEL,
     NOW,
     UNLIMITED,

@@ -9,7 +9,7 @@ import pytest
 
 from submitter.ledger.base import Entry, IntentWritten, Ledger, Result, State
 from submitter.prediction import JSON, Prediction
-from tests.contract.ledger_samples import (
+from tests.support.submissions import (
     MODEL,
     NOW,
     UNLIMITED,

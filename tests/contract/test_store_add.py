@@ -10,7 +10,7 @@ import pytest
 from receiver.errors import StoreUnavailable
 from receiver.event import Dispatch, DispatchState, Done, Event, Origin, Receipt
 from receiver.stores.base import Store
-from tests.contract.samples import CHAIN, NOW, PLAN, claim, claim_one, event
+from tests.support.events import CHAIN, NOW, PLAN, claim, claim_one, event
 
 DONE = Done()
 

@@ -6,7 +6,7 @@ import asyncio
 
 from receiver.event import Attempt, Dead, DispatchState, Done, RetryAt
 from receiver.stores.base import Store
-from tests.contract.samples import (
+from tests.support.events import (
     CHAIN,
     LEASE,
     NOW,

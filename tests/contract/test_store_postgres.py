@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,9 @@ from receiver.errors import StoreUnavailable
 from receiver.event import DispatchState, Done, Event, Released
 from receiver.stores.base import Plan, Store
 from receiver.stores.postgres import Inbox, PostgresStore
-from tests.contract.postgres_server import Server, until, waits
-from tests.contract.samples import CHAIN, DAY, LEASE, NOW, PLAN, claim, claim_one, event, only
+from tests.support.events import CHAIN, DAY, LEASE, NOW, PLAN, claim, claim_one, event, only
+from tests.support.paths import ROOT
+from tests.support.postgres_server import Server, until, waits
 
 PROCESSES = 4
 EVENTS = 60
@@ -39,7 +39,7 @@ async def test_processes_on_one_schema_store_and_run_each_event_once(server: Ser
             server.schema,
             f"owner-{n}",
             str(EVENTS),
-            cwd=Path(__file__).parents[2],
+            cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
         )
         for n in range(PROCESSES)

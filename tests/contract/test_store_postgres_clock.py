@@ -9,8 +9,8 @@ import pytest
 
 from receiver.event import DispatchState, Done, Released, RetryAt
 from receiver.stores.base import Purged
-from tests.contract.postgres_server import Server
-from tests.contract.samples import CHAIN, DAY, LEASE, PLAN, claim, claim_one, event, only
+from tests.support.events import CHAIN, DAY, LEASE, PLAN, claim, claim_one, event, only
+from tests.support.postgres_server import Server
 
 AHEAD = 40 * DAY
 """Seconds; `wrong` is a machine whose clock is that much ahead, or behind."""

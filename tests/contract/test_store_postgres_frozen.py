@@ -12,9 +12,9 @@ from receiver.event import Done
 from receiver.stores import postgres_link
 from receiver.stores.postgres import PostgresStore
 from receiver.stores.postgres_link import IDLE
-from tests.contract.postgres_proxy import Proxy, proxy
-from tests.contract.postgres_server import Server
-from tests.contract.samples import NOW, PLAN, claim, event
+from tests.support.events import NOW, PLAN, claim, event
+from tests.support.postgres_server import Server
+from tests.support.proxy import Proxy, proxy
 
 
 @asynccontextmanager

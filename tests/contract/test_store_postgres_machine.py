@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import rule
 
-from tests import needed
-from tests.contract.postgres_schemas import fresh_schema
-from tests.contract.postgres_server import Server
 from tests.property.test_store_machine import StoreMachine
+from tests.support import needed
+from tests.support.postgres_schemas import fresh_schema
+from tests.support.postgres_server import Server
 
 
 class PostgresMachine(StoreMachine):

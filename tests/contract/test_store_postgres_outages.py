@@ -14,8 +14,8 @@ from receiver.event import Done
 from receiver.stores import postgres_link, postgres_wake
 from receiver.stores.postgres import PostgresStore
 from submitter.postgres import place
-from tests.contract.postgres_server import Server, until
-from tests.contract.samples import LEASE, NOW, PLAN, claim, event
+from tests.support.events import LEASE, NOW, PLAN, claim, event
+from tests.support.postgres_server import Server, until
 
 COUNT = 200
 CUTS = 8

@@ -11,8 +11,8 @@ import pytest
 from receiver.event import Dispatch, Done
 from receiver.stores.postgres import Inbox
 from receiver.stores.postgres_migrate import named
-from tests.contract.postgres_server import Server
-from tests.contract.samples import DAY, LEASE, NOW, PLAN, event
+from tests.support.events import DAY, LEASE, NOW, PLAN, event
+from tests.support.postgres_server import Server
 
 COUNT = 100_000
 FILL = f"""

@@ -16,8 +16,8 @@ import pytest
 
 from receiver.event import DispatchState, Done
 from receiver.stores.postgres import PostgresStore
-from tests.contract.postgres_server import Server, until
-from tests.contract.samples import CHAIN, LEASE, NOW, PLAN, claim, claim_one, event
+from tests.support.events import CHAIN, LEASE, NOW, PLAN, claim, claim_one, event
+from tests.support.postgres_server import Server, until
 
 INI = """
 [databases]

@@ -9,9 +9,9 @@ import pytest
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import DispatchState, Done
 from receiver.stores.postgres import PostgresStore
-from tests.contract.postgres_schemas import connected
-from tests.contract.postgres_server import Server, waits
-from tests.contract.samples import NOW, PLAN, claim, event
+from tests.support.events import NOW, PLAN, claim, event
+from tests.support.postgres_schemas import connected
+from tests.support.postgres_server import Server, waits
 
 
 async def test_stores_that_migrate_at_once(server: Server) -> None:

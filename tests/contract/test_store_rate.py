@@ -8,7 +8,7 @@ import pytest
 
 from receiver.event import Dead, Released
 from receiver.stores.base import Store
-from tests.contract.samples import CHAIN, LEASE, NOW, PLAN, claim, claim_one, event
+from tests.support.events import CHAIN, LEASE, NOW, PLAN, claim, claim_one, event
 
 
 async def fill(store: Store, count: int, plan: dict[str, tuple[str, ...]] = PLAN) -> None:

@@ -19,9 +19,10 @@ from receiver.stores.migrate import migrations
 from receiver.stores.postgres import Inbox
 from receiver.stores.sqlite import SQLiteStore
 from submitter.sql import split
-from tests.contract.postgres_schemas import connected
-from tests.contract.postgres_server import Server, waits
-from tests.contract.samples import LEASE, NOW, PLAN, claim, event
+from tests.support.events import LEASE, NOW, PLAN, claim, event
+from tests.support.paths import ROOT
+from tests.support.postgres_schemas import connected
+from tests.support.postgres_server import Server, waits
 
 PROCESSES = 4
 EVENTS = 36
@@ -36,7 +37,7 @@ async def race(store: Store, place: str, schema: str = "") -> list[float]:
         await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "tests.contract.rated", place, schema, f"owner-{n}", str(RATE)),
-            cwd=Path(__file__).parents[2],
+            cwd=ROOT,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )

@@ -10,7 +10,7 @@ from receiver.event import Done, Event
 from receiver.stores import migrate
 from receiver.stores.base import Store
 from receiver.stores.sqlite import SQL, SQLiteStore
-from tests.contract.samples import DAY, NOW, PLAN, claim_one, event
+from tests.support.events import DAY, NOW, PLAN, claim_one, event
 
 
 async def read_all(store: Store, after: int = 0, limit: int = 2) -> list[str | None]:

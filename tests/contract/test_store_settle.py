@@ -9,7 +9,7 @@ import pytest
 
 from receiver.event import Attempt, Dead, Dispatch, DispatchState, Done, Outcome, Released, RetryAt
 from receiver.stores.base import Store
-from tests.contract.samples import CHAIN, LEASE, NOW, PLAN, claim, claim_one, event, only
+from tests.support.events import CHAIN, LEASE, NOW, PLAN, claim, claim_one, event, only
 
 OUTCOMES: list[Outcome] = [Done("ok"), RetryAt(NOW + 9, "no"), Dead("never"), Released()]
 

@@ -15,7 +15,8 @@ from receiver.event import DispatchState, Done, Event
 from receiver.stores import sqlite
 from receiver.stores.base import Plan
 from receiver.stores.sqlite import SQLiteStore
-from tests.contract.samples import CHAIN, LEASE, NOW, PLAN, claim, claim_one, event, only
+from tests.support.events import CHAIN, LEASE, NOW, PLAN, claim, claim_one, event, only
+from tests.support.paths import ROOT
 
 PROCESSES = 4
 EVENTS = 60
@@ -39,7 +40,7 @@ async def test_processes_on_one_file_store_and_run_each_event_once(tmp_path: Pat
             str(path),
             f"owner-{n}",
             str(EVENTS),
-            cwd=Path(__file__).parents[2],
+            cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
         )
         for n in range(PROCESSES)

@@ -11,9 +11,9 @@ from typing import Protocol
 
 import pytest
 
-from tests.contract.postgres_schemas import fresh_schema
 from tests.crash.fleet import Fleet
 from tests.crash.receiving import WAVEHOOK, Receiver, launch
+from tests.support.postgres_schemas import fresh_schema
 
 
 class Start(Protocol):

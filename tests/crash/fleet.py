@@ -12,7 +12,6 @@ from typing import Any
 
 from receiver.event import Attempt, Dispatch
 from receiver.stores.postgres import PostgresStore
-from tests.contract.postgres_schemas import connected
 from tests.crash.receiving import (
     PATIENCE,
     WAVEHOOK,
@@ -23,13 +22,14 @@ from tests.crash.receiving import (
     process,
     until,
 )
+from tests.support.postgres_schemas import connected
 
 SEAL_KEY = "3q2-7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 """Any 32 bytes: all of a fleet have the same."""
 
 NOTHING: Mapping[str, str] = {}
 
-SKEWED = ("-m", "tests.crash.skewed")
+SKEWED = ("-m", "tests.crash.clock_skew")
 """`wavehook` on a machine with a wrong clock; the seconds come first."""
 
 

@@ -18,10 +18,10 @@ import httpx
 from receiver.event import Attempt, Dispatch
 from receiver.stores.sqlite import SQLiteStore
 from submitter.api.transport import tls
-from tests.crash.work import NOTES
-from tests.nursery import NURSERY, Process, cold
+from tests.crash.handlers import NOTES
+from tests.support.fork_server import FORK_SERVER, Process, cold
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 SECRET = "whsec_crash"
 DATABASE = "inbox.db"
 WAVEHOOK = ("-c", "from receiver.cli import main; main()")
@@ -31,7 +31,7 @@ PATIENCE = 20.0
 ENVIRONMENT = {
     "WAVEHOOK_DATABASE": f"sqlite:///{DATABASE}",
     "WAVEHOOK_WAVESPEED_SECRETS": SECRET,
-    "WAVEHOOK_HANDLERS": "tests.crash.work",
+    "WAVEHOOK_HANDLERS": "tests.crash.handlers",
     "WAVEHOOK_LEASE": "1",
     "WAVEHOOK_GRACE": "1",
     "WAVEHOOK_PORT": "0",
@@ -58,7 +58,7 @@ def webhook(
     return body, headers
 
 
-COLD = {"tests.crash.older", "tests.crash.skewed"}
+COLD = {"tests.crash.older_version", "tests.crash.clock_skew"}
 """Programs that change other modules before these are imported."""
 
 
@@ -140,7 +140,7 @@ async def launch(folder: Path, program: tuple[str, ...], **settings: str) -> Rec
 async def process(folder: Path, program: tuple[str, ...], **settings: str) -> Process:
     """As `launch`, for who reads what it prints."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT), **ENVIRONMENT, **settings}
-    start = cold if program[1] in COLD else NURSERY.start
+    start = cold if program[1] in COLD else FORK_SERVER.start
     return await start(*program, folder=folder, environ=environ)
 
 

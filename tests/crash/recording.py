@@ -12,7 +12,7 @@ from itertools import count
 
 from submitter.ledger.base import Ledger, Limits
 from submitter.ledger.sqlite import SQLiteLedger
-from tests.contract.ledger_samples import NOW, intent, prediction, result
+from tests.support.submissions import NOW, intent, prediction, result
 
 AT_ONCE = 8
 

@@ -12,8 +12,8 @@ import pytest
 from receiver.handlers.archive.disk import HELD, MARK
 from tests.crash.conftest import Start
 from tests.crash.receiving import WAVEHOOK, all_handled, attempts, until
-from tests.submitter.misbehaving import Misbehaviour, Server
-from tests.unit.outputs import MP4, File, files, giving, output
+from tests.support.misbehaving_server import Misbehaviour, Server
+from tests.support.outputs import MP4, File, files, giving, output
 
 LARGE = (
     MP4[:32]

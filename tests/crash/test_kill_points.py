@@ -25,7 +25,7 @@ PENDING = {"note": DispatchState.PENDING, "tell": DispatchState.PENDING}
 
 async def doomed(start: Start, point: str) -> Receiver:
     """A receiver that will kill itself."""
-    return await start("-m", "tests.crash.doomed", point)
+    return await start("-m", "tests.crash.kill_points", point)
 
 
 def runs(folder: Path, step: str = "note") -> list[int]:

@@ -18,7 +18,8 @@ import pytest
 
 from submitter.ledger.base import State
 from submitter.ledger.sqlite import SQLiteLedger
-from tests.contract.ledger_samples import intent
+from tests.support.paths import ROOT
+from tests.support.submissions import intent
 
 STEPS = {"intended": State.INTENDED, "accepted": State.ACCEPTED, "finished": State.FINISHED}
 
@@ -68,7 +69,7 @@ async def killed(folder: Path, step: str, *, lines: int, first: int = 0) -> list
         str(folder / "ledger.db"),
         step,
         str(first),
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         stdout=PIPE,
     )
     assert process.stdout is not None

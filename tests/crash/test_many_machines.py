@@ -6,10 +6,10 @@ import asyncio
 import signal
 from collections import Counter
 
-from tests.contract.postgres_pooler import pooled
-from tests.contract.postgres_schemas import connected
 from tests.crash.fleet import SKEWED, Fleet, keys
 from tests.crash.receiving import WAVEHOOK, Receiver, event_id
+from tests.support.postgres_pooler import pooled
+from tests.support.postgres_schemas import connected
 
 LEASE = 1.0
 """Seconds; as the environment of the processes has it."""
@@ -97,7 +97,7 @@ async def test_behind_a_pooler(fleet: Fleet) -> None:
 
 async def test_versions_that_migrate_at_once(fleet: Fleet) -> None:
     """F43: the new one wins; an old one makes what it knows before that, or refuses with a word."""
-    old = ("-m", "tests.crash.older")
+    old = ("-m", "tests.crash.older_version")
     processes = await asyncio.gather(
         *(fleet.begin("migrate", program=program) for program in (old, WAVEHOOK) * 2)
     )

@@ -12,9 +12,9 @@ import pytest
 
 from tests.crash.fleet import Fleet, keys
 from tests.crash.receiving import Receiver, event_id, until
-from tests.own_postgres import PASSWORD, OwnPostgres, own_postgres
+from tests.support.own_postgres import PASSWORD, OwnPostgres, own_postgres
 
-BRIEF = ("-m", "tests.crash.impatient")
+BRIEF = ("-m", "tests.crash.impatient_start")
 """`wavehook` that waits for a database for a second only."""
 
 

@@ -14,7 +14,6 @@ from receiver.errors import StoreUnavailable
 from receiver.event import Done, Event
 from receiver.stores import sqlite
 from receiver.stores.sqlite import SQLiteStore
-from tests import needed
 from tests.crash.conftest import Start
 from tests.crash.receiving import (
     DATABASE,
@@ -26,6 +25,7 @@ from tests.crash.receiving import (
     launch,
     notes,
 )
+from tests.support import needed
 
 PLAN: dict[str, tuple[str, ...]] = {"keep": (), "tell": ()}
 NO_FAULT = "PRAGMA query_only = OFF"
@@ -188,7 +188,7 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 async def test_killed_in_the_middle_of_a_migration(start: Start, tmp_path: Path) -> None:
     """F43: the next start begins it anew."""
-    doomed = await launch(tmp_path, ("-m", "tests.crash.doomed", "in-migration"))
+    doomed = await launch(tmp_path, ("-m", "tests.crash.kill_points", "in-migration"))
     assert await doomed.ended() == -signal.SIGKILL
     await doomed.close()
 

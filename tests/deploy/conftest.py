@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from receiver.telemetry.log import configure
-from tests.contract.postgres_schemas import fresh_schema
-from tests.contract.postgres_server import Server
 from tests.deploy.functions import Target
-from tests.web.sending import Log
+from tests.support.asgi import Log
+from tests.support.postgres_schemas import fresh_schema
+from tests.support.postgres_server import Server
 
 
 @pytest.fixture

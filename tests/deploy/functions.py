@@ -17,8 +17,8 @@ from submitter.ledger.base import Intent, Limits
 from submitter.ledger.postgres import PostgresLedger
 from submitter.prediction import Prediction
 from submitter.submit.context_token import Seal
-from tests.contract.postgres_server import Server
-from tests.web.sending import SECRET, signed
+from tests.support.asgi import SECRET, signed
+from tests.support.postgres_server import Server
 
 TOKEN = "a-long-random-text"
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"

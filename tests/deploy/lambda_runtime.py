@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests import needed
+from tests.support import needed
 
 PATIENCE = 60.0
 """Seconds; only a test that fails waits as long."""

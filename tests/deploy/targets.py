@@ -10,7 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.docs.pages import ROOT
+from tests.support.paths import ROOT
 
 DEPLOY = ROOT / "deploy"
 TARGETS = sorted(path.name for path in DEPLOY.iterdir() if path.is_dir())

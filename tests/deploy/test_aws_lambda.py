@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from tests.deploy.functions import PATH, Target, bearer, body, headers
 from tests.deploy.lambda_events import SHAPES, event, function_url
 from tests.deploy.lambda_runtime import Function, function
-from tests.docs.pages import ROOT
+from tests.support.paths import ROOT
 
 FOLDER = ROOT / "deploy" / "aws-lambda"
 

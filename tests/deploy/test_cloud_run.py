@@ -17,7 +17,7 @@ import httpx
 
 from tests.deploy.functions import PATH, Target, bearer, body, headers
 from tests.deploy.targets import DEPLOY, documents
-from tests.docs.pages import ROOT
+from tests.support.paths import ROOT
 
 FOLDER = DEPLOY / "cloud-run"
 COMMAND = [sys.executable, "-c", "from receiver.cli import main; main()"]

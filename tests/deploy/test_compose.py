@@ -16,9 +16,9 @@ import pytest
 from receiver.config import Settings, read
 from submitter.simulator import Simulator
 from submitter.units import seconds
-from tests import needed
 from tests.deploy.targets import BIN, DEPLOY, block, documents, program
 from tests.docs.program import check
+from tests.support import needed
 
 FOLDER = DEPLOY / "compose"
 [COMPOSE] = documents(FOLDER / "compose.yaml")

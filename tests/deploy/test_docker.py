@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import needed
 from tests.deploy.targets import BIN, DEPLOY, program
-from tests.docs.pages import ROOT
 from tests.docs.program import check
+from tests.support import needed
+from tests.support.paths import ROOT
 
 FILE = DEPLOY / "docker" / "Dockerfile"
 PATIENCE = 20.0

@@ -15,10 +15,10 @@ from starlette.routing import Match
 from receiver import build
 from receiver.config import Secret, Settings, read
 from submitter.units import seconds
-from tests import needed
 from tests.deploy.targets import DEPLOY, block, documents
 from tests.deploy.test_docker import last
 from tests.docs.program import check
+from tests.support import needed
 
 FOLDER = DEPLOY / "kubernetes"
 [KUSTOMIZATION] = documents(FOLDER / "kustomization.yaml")

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests import needed
 from tests.deploy.functions import PATH, Target, bearer, body, headers
-from tests.docs.pages import ROOT
+from tests.support import needed
+from tests.support.paths import ROOT
 
 HERE = Path(__file__).parent
 PLATFORMS = {

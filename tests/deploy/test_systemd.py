@@ -13,9 +13,9 @@ import pytest
 
 from receiver.config import Settings
 from submitter.units import seconds
-from tests import needed
 from tests.deploy.targets import BIN, DEPLOY, block
 from tests.docs.program import check
+from tests.support import needed
 
 FOLDER = DEPLOY / "systemd" / "system"
 UNITS = sorted(path.name for path in FOLDER.glob("*.*") if path.is_file())

@@ -19,9 +19,9 @@ from tempfile import TemporaryDirectory
 import httpx
 import pytest
 
-from tests import needed
 from tests.deploy.functions import PATH, Target, bearer, body, headers
-from tests.docs.pages import ROOT
+from tests.support import needed
+from tests.support.paths import ROOT
 
 FOLDER = ROOT / "deploy" / "vercel"
 PATIENCE = 60.0

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from receiver.cli.application import application
 from receiver.testing import deliveries, event
-from tests import needed
 from tests.docs import pages
 from tests.docs.test_examples import OTHERS, SECRET, run, serving
+from tests.support import needed
 
 FILES = {
     "pyproject.toml": "toml",

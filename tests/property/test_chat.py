@@ -18,8 +18,8 @@ from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.template import Template
 from receiver.handlers.chat.text import clean, cost, cut, fitting, link, units, wide
 from receiver.strict_json import Unreadable, parse
-from tests.chat import limits
-from tests.chat.samples import HOSTILE, MODEL, NOW, VIDEO
+from tests.support import chat_limits as limits
+from tests.support.chat_events import HOSTILE, MODEL, NOW, VIDEO
 
 MARKS = "@<>[]()*_~`|#&\\{}$:/!-+\n\t \u200b\u202e\U0001f980\U000e0041é漢"
 texts = (

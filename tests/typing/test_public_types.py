@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 SAMPLES = [Path(__file__).with_name(name) for name in ("handlers.py", "kit.py", "submits.py")]
 MISTAKES = """
 from submitter.catalogue.kling import KlingImageToVideo, KlingTextToVideo
