@@ -115,7 +115,7 @@ async def run(view: View, place: Place, guests: Settings | None = None) -> Summa
 
     from receiver.demo.story import TALLY, Tally, all_dispatches, summed_up
     from submitter.simulator import Faults, Simulator
-    from submitter.simulator.service import serving
+    from submitter.simulator.server import serving
 
     started = time.monotonic()
     tally = Tally()
@@ -195,7 +195,7 @@ async def _forge(sim: Simulator, url: str) -> None:
     """Post what a stranger would: a result for a real task, signed with a guessed secret."""
     import httpx
 
-    from submitter.simulator.sender import sign
+    from submitter.simulator.webhook_sender import sign
 
     task, now = sim.tasks[-1], int(time.time())
     body = json.dumps(
@@ -229,9 +229,9 @@ async def _until_done(parts: ReceiverParts, ledger: Ledger, sim: Simulator, faul
 
 def _sent(sim: Simulator, faults: Faults) -> bool:
     """Whether every webhook has been delivered, its duplicate too."""
-    from submitter.simulator import Fault
+    from submitter.simulator import FaultKind
 
-    wanted = sum(1 + faults.hits(Fault.DUPLICATE, task.number) for task in sim.tasks)
+    wanted = sum(1 + faults.hits(FaultKind.DUPLICATE, task.number) for task in sim.tasks)
     return sum(attempt.accepted for attempt in sim.attempts) >= wanted
 
 

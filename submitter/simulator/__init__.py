@@ -1,19 +1,19 @@
-"""A WaveSpeedAI look-alike and its webhook sender, with faults on demand."""
+"""Simulator of the WaveSpeedAI API and its webhooks, with faults on demand."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from submitter.simulator.faults import Fault, Faults, FaultsError
+from submitter.simulator.faults import FaultKind, Faults, FaultsError
 
 if TYPE_CHECKING:
     from submitter.simulator.service import Simulator
 
-__all__ = ["Fault", "Faults", "FaultsError", "Simulator"]
+__all__ = ["FaultKind", "Faults", "FaultsError", "Simulator"]
 
 
 def __getattr__(name: str) -> object:
-    """Import the servers only for whoever runs one: the command line reads this package too."""
+    """Import `Simulator` on first use: the command line imports this package without a server."""
     if name == "Simulator":
         from submitter.simulator.service import Simulator
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from submitter.simulator.faults import ALL, ALL_RATE, GROUPS, Faults, FaultsError
-from submitter.simulator.media import FIRST_FRAME
-from submitter.simulator.tasks import ENDINGS, KEPT
+from submitter.simulator.faults import ALL, DEFAULT_RATE_OF_ALL, GROUPS, Faults, FaultsError
+from submitter.simulator.media import FIRST_FRAME_PATH
+from submitter.simulator.tasks import API_RETENTION_S, ENDINGS
 
 if TYPE_CHECKING:
     from submitter.simulator import Simulator
@@ -20,41 +20,47 @@ if TYPE_CHECKING:
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"
 WEBHOOK = "http%3A%2F%2F127.0.0.1%3A8080%2Fwebhooks%2Fwavespeed"
 
-_FAULTS = (
-    "What goes wrong on purpose, as name=probability with the names above. A bare name means "
-    f"always, `{ALL}` means each at {ALL_RATE}; later words go over earlier ones: all=0.2,drop=0."
+_FAULTS_HELP = (
+    "Faults to inject, as name=probability, separated by commas; the names are above. A name alone "
+    f"means always. {ALL} means every fault, each with probability {DEFAULT_RATE_OF_ALL} unless "
+    "you give another. Later entries override earlier ones: all=0.2,drop=0."
 )
 
 
 def simulate(
     *,
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Where to listen; 0 takes a free port.")] = 8790,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for a free one.")] = 8790,
     speed: Annotated[
-        float, typer.Option(help="How many times faster than life; a video takes a minute in life.")
+        float,
+        typer.Option(
+            help="How many times faster than real time tasks run; at 1, a video takes a minute."
+        ),
     ] = 10.0,
-    faults: Annotated[str, typer.Option(help=_FAULTS)] = "",
+    faults: Annotated[str, typer.Option(help=_FAULTS_HELP)] = "",
     seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same faults, in order of calls.")
+        int | None,
+        typer.Option(help="Seed of the faults: the same seed gives the same faults again."),
     ] = None,
     expire: Annotated[
         float,
         typer.Option(
-            help="Seconds of life after a task's end until it and its outputs are gone; 7 days."
+            help="Simulated seconds for which a finished task and its outputs are kept; "
+            "by default 7 days."
         ),
-    ] = KEPT,
+    ] = API_RETENTION_S,
     api_key: Annotated[
-        str | None, typer.Option(help="The only bearer key that is accepted; without it, any.")
+        str | None, typer.Option(help="The only API key to accept; by default, any is accepted.")
     ] = None,
     secret: Annotated[
-        str | None, typer.Option(help="Signs the webhooks (whsec_…); without it, a new one.")
+        str | None,
+        typer.Option(help="Secret that signs the webhooks (whsec_…); by default, a new one."),
     ] = None,
 ) -> None:
-    """Run a look-alike of the WaveSpeedAI API.
+    """Run a simulated WaveSpeedAI API on this machine.
 
-    On this machine, with its webhooks; no account, no cost. It checks inputs as the API does,
-    serves real output files, signs its webhooks, and can do wrong whatever a sender can do wrong.
-    Stop it with Ctrl-C.
+    It needs no account and costs nothing. It validates inputs as the API does, serves real video
+    files, sends signed webhooks, and injects faults if you ask for them. Stop it with Ctrl-C.
 
     \b
     Faults of each task's webhook:
@@ -63,28 +69,28 @@ def simulate(
       lost-request, lost-answer, reset
     Faults of each call:
       rate-limit, error-500, error-502, slow-answer
-    Faults of what answers hold:
+    Faults of each response's content:
       missing-history, null-nsfw, object-outputs, unknown-status,
       missing-fields
 
     \b
     While it runs:
-      GET  /simulator/bill      what would have been billed
-      GET  /simulator/webhooks  what was sent, and how it was answered
-      GET  /simulator/calls     how many calls came, by kind
-      POST /simulator/faults    {"faults": "drop=0.2"}: other faults from now on
-      POST /simulator/forward   {"seconds": 3600}: life jumps ahead
+      GET  /simulator/bill      submitted tasks, and what they would have cost
+      GET  /simulator/webhooks  delivery attempts, and their responses
+      GET  /simulator/calls     number of API calls by kind
+      POST /simulator/faults    {"faults": "drop=0.2"}: replace the faults
+      POST /simulator/forward   {"seconds": 3600}: move simulated time forward
 
     Example: wavehook simulate --speed 60 --faults duplicate=0.2,drop=0.1
 
-    Exit codes: 0 stopped by a signal, 1 the port cannot be had, 2 usage.
-    """  # noqa: D301 - the help is laid out by the character itself
+    Exit codes: 0 stopped by a signal, 1 the port cannot be used, 2 wrong usage.
+    """  # noqa: D301 - `\\b` keeps the layout of the help
     seed = secrets.randbelow(2**32) if seed is None else seed
     for name, number in (("--speed", speed), ("--expire", expire)):
         if not 0 < number < float("inf"):
             raise typer.BadParameter("must be a number above 0", param_hint=name)
     try:
-        plan = Faults.parse(faults, seed)
+        parsed = Faults.parse(faults, seed)
     except FaultsError as error:
         raise typer.BadParameter(str(error), param_hint="--faults") from None
     from submitter.simulator import Simulator
@@ -93,17 +99,17 @@ def simulate(
         host=host,
         port=port,
         speed=speed,
-        faults=plan,
+        faults=parsed,
         expire=expire,
         secret=secret,
         api_key=api_key,
     )
     try:
-        asyncio.run(_run(simulator, _intro(simulator, plan, speed, api_key)))
+        asyncio.run(_run(simulator, _intro(simulator, parsed, speed, api_key)))
     except OSError as error:
         typer.echo(
             f"Cannot listen on {host}:{port}: {error.strerror or error}. "
-            "Choose another with --port, or --port 0 for a free one.",
+            "Choose another port with --port, or use --port 0 for a free one.",
             err=True,
         )
         raise typer.Exit(1) from None
@@ -113,7 +119,7 @@ async def _run(simulator: Simulator, intro: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Where the loop cannot do it (Windows), Ctrl-C ends asyncio.run by itself.
+        # On Windows the loop has no signal handlers; there, Ctrl-C ends asyncio.run itself.
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, stop.set)
     async with simulator:
@@ -126,40 +132,44 @@ async def _run(simulator: Simulator, intro: str) -> None:
 def _intro(simulator: Simulator, faults: Faults, speed: float, api_key: str | None) -> str:
     endings = " ".join(ENDINGS)
     return f"""\
-A look-alike of the WaveSpeedAI API listens on {{url}}
-  speed   {speed:g} times faster than life
-  faults  {_shown(faults)}
+Simulated WaveSpeedAI API on {{url}}
+  speed   {speed:g} times faster than real time
+  faults  {_listed(faults)}
 
-In the terminal where the receiver and the submitter run:
+Set these where the receiver and the submitter run:
 
   export WAVESPEED_BASE_URL={{url}}
   export WAVESPEED_API_KEY={api_key or "any-key-will-do"}
   export WAVEHOOK_WAVESPEED_SECRETS={simulator.secret}
 
-A task whose result goes to a receiver on port 8080:
+Submit a task whose webhook goes to a receiver on port 8080:
 
   curl -s "{{url}}/api/v3/{MODEL}?webhook={WEBHOOK}" \\
     -H "Authorization: Bearer $WAVESPEED_API_KEY" \\
-    -d '{{"prompt": "a lighthouse at dusk", "image": "{{url}}{FIRST_FRAME}"}}'
+    -d '{{"prompt": "a lighthouse at dusk", "image": "{{url}}{FIRST_FRAME_PATH}"}}'
 
-A task ends badly where its prompt holds one of: {endings}
-What would have been billed: curl -s {{url}}/simulator/bill
-What was sent, and how it was answered: curl -s {{url}}/simulator/webhooks
-How many calls came: curl -s {{url}}/simulator/calls
-Other faults from now on: curl -s {{url}}/simulator/faults -d '{{"faults": "drop=0.2"}}'
-An hour of life at once: curl -s {{url}}/simulator/forward -d '{{"seconds": 3600}}'
+To make a task fail, put one of these words into its prompt: {endings}
 
-Ctrl-C stops it; it keeps nothing."""
+  curl -s {{url}}/simulator/bill      submitted tasks, and what they would have cost
+  curl -s {{url}}/simulator/webhooks  delivery attempts, and their responses
+  curl -s {{url}}/simulator/calls     number of API calls by kind
+
+Replace the faults, or move simulated time forward by an hour:
+
+  curl -s {{url}}/simulator/faults -d '{{"faults": "drop=0.2"}}'
+  curl -s {{url}}/simulator/forward -d '{{"seconds": 3600}}'
+
+Ctrl-C stops it; nothing is kept."""
 
 
-def _shown(faults: Faults) -> str:
-    """What goes wrong, a line for each group that has something."""
+def _listed(faults: Faults) -> str:
+    """Faults in force, one line for each group."""
     if not any(faults.rates.values()):
         return "none; see wavehook simulate --help"
     lines = [f"seed {faults.seed}"]
     for group, members in GROUPS.items():
         rates = [(fault, faults.rates.get(fault, 0.0)) for fault in members]
-        words = " ".join(f"{fault}={rate:g}" for fault, rate in rates if rate)
-        if words:
-            lines.append(f"    {group}: {words}")
+        entries = " ".join(f"{fault}={rate:g}" for fault, rate in rates if rate)
+        if entries:
+            lines.append(f"    {group}: {entries}")
     return "\n".join(lines)

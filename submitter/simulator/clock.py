@@ -1,9 +1,7 @@
-"""Waiting at the simulator's speed.
+"""Simulated time: it runs faster than the wall clock, and it can be moved forward.
 
-Life's time beside the time of the clock: it goes faster, and it may jump ahead.
-
-Only life jumps. The clock stays as it is, so that the moments which the API shows, and the times
-that webhooks are signed with, hold for whoever asks.
+Moving it forward does not change the wall clock. The times that the API shows, and the times that
+webhooks are signed with, stay right for their readers.
 """
 
 from __future__ import annotations
@@ -15,11 +13,11 @@ from typing import NamedTuple
 
 
 class Moment(NamedTuple):
-    """A moment by the clock, and its place among the jumps.
+    """A point in simulated time.
 
     Attributes:
         at: Unix seconds.
-        jumps: how many came before it; a clock may show one time for two moments.
+        jumps: number of jumps before it; the wall clock shows the same time before and after one.
     """
 
     at: float
@@ -27,10 +25,10 @@ class Moment(NamedTuple):
 
 
 class Timeline:
-    """Says when life has come as far as something needs.
+    """Converts simulated seconds to wall-clock times.
 
     Args:
-        speed: how many times faster than the clock life goes.
+        speed: simulated seconds per second.
     """
 
     def __init__(self, speed: float = 1.0) -> None:
@@ -38,26 +36,30 @@ class Timeline:
         self._jumps: list[tuple[float, float]] = []
 
     def moment(self, now: float) -> Moment:
-        """The present moment, at a time by the clock (Unix seconds)."""
+        """The present moment.
+
+        Args:
+            now: Unix seconds.
+        """
         return Moment(now, len(self._jumps))
 
     def forward(self, seconds: float, now: float) -> None:
-        """Let life jump ahead.
+        """Move simulated time forward.
 
         Args:
-            seconds: of life.
+            seconds: simulated seconds.
             now: Unix seconds.
         """
         self._jumps.append((now, seconds))
 
     def after(self, moment: Moment, seconds: float) -> float:
-        """When some seconds of life have passed since a moment (Unix seconds)."""
+        """Unix time at which some simulated seconds have passed since a moment."""
         at = moment.at
         for jump_at, jump in self._jumps[moment.jumps :]:
-            lived = max(jump_at - at, 0.0) * self.speed
-            if lived >= seconds:
+            passed = max(jump_at - at, 0.0) * self.speed
+            if passed >= seconds:
                 break
-            at, seconds = max(jump_at, at), seconds - lived - jump
+            at, seconds = max(jump_at, at), seconds - passed - jump
             if seconds <= 0:
                 return at
         return at + seconds / self.speed
@@ -65,18 +67,18 @@ class Timeline:
 
 @dataclass(slots=True)
 class _Wait:
-    """One wait: what ends it is a timer of its own, so that thousands cost nothing."""
+    """One sleeper; each has a timer of its own, so that thousands of sleepers cost nothing."""
 
     since: Moment
     seconds: float
     timer: asyncio.TimerHandle
 
 
-class Pace:
-    """Waits for seconds of life; made in the running loop.
+class SimClock:
+    """Sleeps in simulated seconds. Create it in the running event loop.
 
     Args:
-        timeline: of life.
+        timeline: simulated time.
         clock: Unix seconds.
     """
 
@@ -87,11 +89,6 @@ class Pace:
         self._waits: dict[asyncio.Future[None], _Wait] = {}
         self._stopped = False
 
-    @property
-    def now(self) -> Moment:
-        """The present moment."""
-        return self.timeline.moment(self._clock())
-
     async def sleep(
         self,
         seconds: float,
@@ -99,16 +96,17 @@ class Pace:
         since: Moment | None = None,
         until: asyncio.Future[None] | None = None,
     ) -> None:
-        """Wait for some seconds of life, or until the simulator stops, or a future is done.
+        """Sleep until the time is over, the simulator stops, or a future is done.
 
         Args:
-            seconds: of life.
-            since: from when they count; by default, from now.
-            until: what ends the wait early.
+            seconds: simulated seconds.
+            since: start of the count; by default, now.
+            until: ends the sleep early.
         """
         if self._stopped:
             return
-        waiter, since = self._loop.create_future(), since or self.now
+        waiter = self._loop.create_future()
+        since = since or self.timeline.moment(self._clock())
         wait = _Wait(since, seconds, self._timer(waiter, since, seconds))
         self._waits[waiter] = wait
         if until:
@@ -120,10 +118,10 @@ class Pace:
             wait.timer.cancel()
 
     def forward(self, seconds: float) -> None:
-        """Let life jump ahead, and end the waits that are over by it.
+        """Move simulated time forward, and set every sleeper's timer again.
 
         Args:
-            seconds: of life.
+            seconds: simulated seconds.
         """
         self.timeline.forward(seconds, self._clock())
         for waiter, wait in self._waits.items():
@@ -131,7 +129,7 @@ class Pace:
             wait.timer = self._timer(waiter, wait.since, wait.seconds)
 
     def stop(self) -> None:
-        """End every wait."""
+        """End every sleep, now and from now on."""
         self._stopped = True
         for waiter in self._waits:
             _end(waiter)

@@ -1,12 +1,8 @@
-"""What goes wrong on purpose: the words of `--faults`, and seeded decisions.
+"""Fault injection: the syntax of `--faults`, and seeded decisions.
 
-`duplicate=0.1,drop=0.05` gives each fault its probability; a bare name means always; `all` means
-every fault, at 0.1 unless a number says otherwise. Later words go over earlier ones:
+`duplicate=0.1,drop=0.05` sets the probability of each fault. A bare name means always. `all` means
+every fault, with probability 0.1 or the one given. Later entries override earlier ones:
 `all=0.2,drop=0`.
-
-The faults that are in force, which may be exchanged while the simulator runs.
-
-The calls that the simulator tells apart and counts.
 """
 
 from __future__ import annotations
@@ -19,121 +15,128 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 ALL = "all"
-ALL_RATE = 0.1
+
+DEFAULT_RATE_OF_ALL = 0.1
+"""Probability of each fault for a bare `all`."""
 
 
-class Fault(enum.StrEnum):
-    """One thing that can go wrong."""
+class FaultKind(enum.StrEnum):
+    """A fault of a webhook, a call or a response."""
 
     #: The webhook is sent again after it was accepted.
     DUPLICATE = "duplicate"
-    #: The webhook comes 30 seconds of life late.
+    #: The webhook is sent 30 simulated seconds late.
     DELAY = "delay"
-    #: The webhook waits until another task's has gone first.
+    #: The webhook is sent after the webhook of another task.
     REORDER = "reorder"
     #: The webhook is never sent.
     DROP = "drop"
     #: The first attempt carries a wrong signature; the retries carry the right one.
     BAD_SIGNATURE = "bad-signature"
-    #: Every attempt carries a time 10 minutes ago, rightly signed.
+    #: Every attempt has a valid signature over a timestamp 10 minutes old.
     STALE = "stale"
-    #: The webhook comes before the submit's answer.
+    #: The webhook is sent before the response to the submit.
     EARLY_WEBHOOK = "early-webhook"
 
-    #: The connection of a submit is closed before anything was created.
+    #: The connection of a submit is closed, and no task is created.
     LOST_REQUEST = "lost-request"
-    #: The submit created the task, and the connection is closed without an answer.
+    #: The submit creates its task, and the connection is closed without a response.
     LOST_ANSWER = "lost-answer"
-    #: The submit created the task, and the connection is reset (RST).
+    #: The submit creates its task, and the connection is reset (RST).
     RESET = "reset"
 
-    #: The call is answered 429, every second time with Retry-After; nothing was created.
+    #: The response is 429, every second time with Retry-After; no task is created.
     RATE_LIMIT = "rate-limit"
-    #: The call is answered 500, with the API's kinds of bodies by turns; every second submit that
-    #: is answered so has created its task.
+    #: The response is 500, with the API's error shapes in turn; every second such submit creates
+    #: its task.
     ERROR_500 = "error-500"
-    #: The call is answered 502 with HTML; every second submit that is answered so has created its
-    #: task.
+    #: The response is 502 with HTML; every second such submit creates its task.
     ERROR_502 = "error-502"
-    #: The call's answer comes 20 seconds of life late.
+    #: The response is 20 simulated seconds late.
     SLOW_ANSWER = "slow-answer"
 
-    #: A history answer leaves out a task that it should hold; the next query may hold it.
+    #: A history response lacks one of its tasks; the next response may have it.
     MISSING_HISTORY = "missing-history"
     #: `has_nsfw_contents` of a completed task is null.
     NULL_NSFW = "null-nsfw"
-    #: Outputs are objects with a `url`, not texts.
+    #: Outputs are objects with a `url`, not strings.
     OBJECT_OUTPUTS = "object-outputs"
-    #: A task that has not ended has a status that nobody knows.
+    #: An unfinished task has an undocumented status.
     UNKNOWN_STATUS = "unknown-status"
-    #: A prediction has nothing but `id`, `status` and, once completed, `outputs`; in the history,
-    #: every second such item lacks its input only.
+    #: A prediction has only `id`, `status` and, if completed, `outputs`; in the history, every
+    #: second such item lacks its input only.
     MISSING_FIELDS = "missing-fields"
 
 
-GROUPS: Mapping[str, tuple[Fault, ...]] = {
+GROUPS: Mapping[str, tuple[FaultKind, ...]] = {
     "of each task's webhook": (
-        Fault.DUPLICATE,
-        Fault.DELAY,
-        Fault.REORDER,
-        Fault.DROP,
-        Fault.BAD_SIGNATURE,
-        Fault.STALE,
-        Fault.EARLY_WEBHOOK,
+        FaultKind.DUPLICATE,
+        FaultKind.DELAY,
+        FaultKind.REORDER,
+        FaultKind.DROP,
+        FaultKind.BAD_SIGNATURE,
+        FaultKind.STALE,
+        FaultKind.EARLY_WEBHOOK,
     ),
-    "of each submit": (Fault.LOST_REQUEST, Fault.LOST_ANSWER, Fault.RESET),
-    "of each call": (Fault.RATE_LIMIT, Fault.ERROR_500, Fault.ERROR_502, Fault.SLOW_ANSWER),
-    "of what answers hold": (
-        Fault.MISSING_HISTORY,
-        Fault.NULL_NSFW,
-        Fault.OBJECT_OUTPUTS,
-        Fault.UNKNOWN_STATUS,
-        Fault.MISSING_FIELDS,
+    "of each submit": (FaultKind.LOST_REQUEST, FaultKind.LOST_ANSWER, FaultKind.RESET),
+    "of each call": (
+        FaultKind.RATE_LIMIT,
+        FaultKind.ERROR_500,
+        FaultKind.ERROR_502,
+        FaultKind.SLOW_ANSWER,
+    ),
+    "of each response's content": (
+        FaultKind.MISSING_HISTORY,
+        FaultKind.NULL_NSFW,
+        FaultKind.OBJECT_OUTPUTS,
+        FaultKind.UNKNOWN_STATUS,
+        FaultKind.MISSING_FIELDS,
     ),
 }
-"""All faults, by what they are decided for."""
+"""All faults, by what each is decided for."""
 
 
 class FaultsError(ValueError):
-    """The words of `--faults` cannot be understood; the text says what is known."""
+    """`--faults` is not valid; the text names the entry and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """How often each fault happens.
+    """Probabilities of the faults.
 
     Attributes:
-        rates: probability by fault, from 0 to 1; a fault that is not named never happens.
+        rates: probability from 0 to 1 by fault; a missing fault is never injected.
         seed: the same seed gives the same faults to the same tasks and calls, in their order.
     """
 
-    rates: Mapping[Fault, float] = field(default_factory=dict)
+    rates: Mapping[FaultKind, float] = field(default_factory=dict)
     seed: int = 0
 
     @classmethod
     def parse(cls, text: str, seed: int = 0) -> Faults:
-        """Read the words of `--faults`.
+        """Parse `--faults`.
 
         Raises:
-            FaultsError: an unknown name, or a probability that is none.
+            FaultsError: an unknown name, or a probability outside 0 to 1.
         """
-        rates: dict[Fault, float] = {}
-        for word in filter(None, (word.strip() for word in text.split(","))):
-            name, equals, number = (part.strip() for part in word.partition("="))
-            rate = _rate(name, number) if equals else (ALL_RATE if name == ALL else 1.0)
+        rates: dict[FaultKind, float] = {}
+        for entry in filter(None, (entry.strip() for entry in text.split(","))):
+            name, equals, number = (part.strip() for part in entry.partition("="))
+            rate = _rate(name, number) if equals else (DEFAULT_RATE_OF_ALL if name == ALL else 1.0)
             if name == ALL:
-                rates.update(dict.fromkeys(Fault, rate))
+                rates.update(dict.fromkeys(FaultKind, rate))
             else:
                 rates[_fault(name)] = rate
         return cls(rates, seed)
 
-    def hits(self, fault: Fault, *key: str | int) -> bool:
-        """Whether a fault happens, whatever happened before.
+    def hits(self, fault: FaultKind, *key: str | int) -> bool:
+        """Decide if a fault is injected; independent of all other decisions.
 
         Args:
-            fault: which.
-            *key: what it may happen to: the number of a task, in order of submission; or a call's
-                kind and its number among those, and for an item of a history its task's too.
+            fault: the fault.
+            *key: the target: the number of a task in order of submission; or the kind of a call
+                and its number among those of the kind, and for an item of a history also the
+                number of its task.
         """
         rate = self.rates.get(fault, 0.0)
         if not rate:
@@ -143,12 +146,12 @@ class Faults:
         return int.from_bytes(digest[:8]) / 2**64 < rate
 
 
-def _fault(name: str) -> Fault:
+def _fault(name: str) -> FaultKind:
     try:
-        return Fault(name)
+        return FaultKind(name)
     except ValueError:
-        known = ", ".join(Fault)
-        raise FaultsError(f"Unknown fault {name!r}. Known are: {known}; or {ALL}.") from None
+        known = ", ".join(FaultKind)
+        raise FaultsError(f"Unknown fault {name!r}. Use {ALL}, or some of: {known}.") from None
 
 
 def _rate(name: str, text: str) -> float:
@@ -156,110 +159,114 @@ def _rate(name: str, text: str) -> float:
         rate = float(text)
     except ValueError:
         rate = -1.0
-    # NaN is in no range.
+    # False for NaN, too.
     if 0.0 <= rate <= 1.0:
         return rate
-    raise FaultsError(f"{name}={text!r}: the probability must be a number from 0 to 1.")
+    raise FaultsError(
+        f"{name}={text}: the probability must be a number from 0 to 1, such as {name}=0.2."
+    )
 
 
-class Kind(enum.StrEnum):
-    """What a call asks for."""
+class CallKind(enum.StrEnum):
+    """Kind of an API call."""
 
     #: A new task.
     SUBMIT = "submit"
-    #: How one task stands.
+    #: The state and outputs of one task.
     RESULT = "result"
     #: Pages of past tasks.
     HISTORY = "history"
-    #: Tasks to be forgotten.
+    #: Deletion of tasks.
     DELETE = "delete"
-    #: The catalogue.
+    #: The catalogue of models.
     MODELS = "models"
-    #: What a task would cost.
+    #: The price of a task.
     PRICE = "price"
-    #: What is left on the account.
+    #: The balance of the account.
     BALANCE = "balance"
-    #: A place to put a file.
+    #: A presigned URL for a file.
     UPLOAD = "upload"
     #: The bytes of a file.
     PUT = "put"
-    #: What webhooks are signed with.
+    #: The secret of the webhooks.
     SECRET = "secret"  # noqa: S105 - a name
 
 
 class Call(NamedTuple):
-    """One call that came.
+    """One API call.
 
     Attributes:
-        kind: what it asks for.
-        number: from 0, among the calls of its kind, refused ones too.
+        kind: its kind.
+        number: from 0 among the calls of its kind, refused ones included.
     """
 
-    kind: Kind
+    kind: CallKind
     number: int
 
 
-class Calls:
-    """Counts calls as they come."""
+class CallCounter:
+    """Counts API calls by kind."""
 
     def __init__(self) -> None:
-        self._counts: Counter[Kind] = Counter()
+        self._counts: Counter[CallKind] = Counter()
 
-    def received(self, kind: Kind) -> Call:
-        """Number a call."""
+    def add(self, kind: CallKind) -> Call:
+        """Count a call, and give it its number."""
         number = self._counts[kind]
         self._counts[kind] += 1
         return Call(kind, number)
 
     def counts(self) -> dict[str, int]:
-        """How many of each kind came."""
-        return {kind.value: self._counts[kind] for kind in Kind}
+        """Number of calls by kind."""
+        return {kind.value: self._counts[kind] for kind in CallKind}
 
 
-_EVERYWHERE = (Fault.RATE_LIMIT, Fault.ERROR_500, Fault.ERROR_502)
-_ON_SUBMIT = (Fault.LOST_REQUEST, Fault.LOST_ANSWER, Fault.RESET)
-_BY_TURNS = (Fault.ERROR_500, Fault.ERROR_502)
+_FAULTS_OF_CALLS = (FaultKind.RATE_LIMIT, FaultKind.ERROR_500, FaultKind.ERROR_502)
+_FAULTS_OF_SUBMITS = (FaultKind.LOST_REQUEST, FaultKind.LOST_ANSWER, FaultKind.RESET)
+_EVERY_SECOND_TAKES_EFFECT = (FaultKind.ERROR_500, FaultKind.ERROR_502)
 
 
 @dataclass(frozen=True, slots=True)
-class Strike:
-    """What spoils one call.
+class InjectedFault:
+    """The fault of one call.
 
     Attributes:
-        fault: which.
-        turn: from 0, how often this fault has struck calls of this kind before.
-        late: the call has its effect all the same.
+        fault: the fault.
+        turn: from 0; number of earlier calls of this kind with this fault.
+        takes_effect: the call still has its effect, such as a new task.
     """
 
-    fault: Fault
+    fault: FaultKind
     turn: int
-    late: bool
+    takes_effect: bool
 
 
 @dataclass(slots=True)
-class Plan:
-    """Decides what goes wrong.
+class FaultInjector:
+    """Decides on the faults of tasks and calls.
 
     Attributes:
-        faults: may be exchanged at any time.
+        faults: probabilities; they may be replaced at any time.
     """
 
     faults: Faults
-    _turns: Counter[tuple[Fault, Kind]] = field(default_factory=Counter)
+    _turns: Counter[tuple[FaultKind, CallKind]] = field(default_factory=Counter)
 
-    def hits(self, fault: Fault, *key: str | int) -> bool:
-        """See `Faults.hits`."""
+    def hits(self, fault: FaultKind, *key: str | int) -> bool:
+        """Decide if a fault is injected; the arguments are those of `Faults.hits`."""
         return self.faults.hits(fault, *key)
 
-    def strike(self, call: Call) -> Strike | None:
-        """What spoils a call, if anything; of several faults that hit it, the first one does."""
-        faults = (*_ON_SUBMIT, *_EVERYWHERE) if call.kind is Kind.SUBMIT else _EVERYWHERE
+    def inject(self, call: Call) -> InjectedFault | None:
+        """Choose the fault of a call: the first of those that are decided for it."""
+        faults: tuple[FaultKind, ...] = _FAULTS_OF_CALLS
+        if call.kind is CallKind.SUBMIT:
+            faults = (*_FAULTS_OF_SUBMITS, *faults)
         fault = next((fault for fault in faults if self.hits(fault, *call)), None)
         if fault is None:
             return None
         turn = self._turns[fault, call.kind]
         self._turns[fault, call.kind] += 1
-        late = fault in (Fault.LOST_ANSWER, Fault.RESET) or (
-            call.kind is Kind.SUBMIT and fault in _BY_TURNS and turn % 2 == 1
+        takes_effect = fault in (FaultKind.LOST_ANSWER, FaultKind.RESET) or (
+            call.kind is CallKind.SUBMIT and fault in _EVERY_SECOND_TAKES_EFFECT and turn % 2 == 1
         )
-        return Strike(fault, turn, late)
+        return InjectedFault(fault, turn, takes_effect)

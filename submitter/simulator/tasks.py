@@ -1,8 +1,6 @@
-"""The life of tasks over time: pure, with the time as an argument.
+"""Simulated tasks: their state as a function of time, their cost, and the store of all of them.
 
-A prompt may ask for an end: see `ENDINGS`.
-
-All tasks that were submitted: what the API knows of them, and what they cost.
+Nothing here reads a clock: the time is an argument.
 """
 
 from __future__ import annotations
@@ -17,35 +15,41 @@ from submitter.simulator.clock import Moment, Timeline
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """What a task comes to.
+class TaskEnding:
+    """How a task ends.
 
     Attributes:
         status: the terminal status.
-        code: the API's inner code; None where nothing went wrong.
-        error: the API's text.
-        seconds: of life until it ends; None leaves it to the task's number.
+        code: the API's own error code; None without an error.
+        error: the API's error text.
+        after: simulated seconds until it ends; None lets the task's number decide.
     """
 
     status: Status
     code: int | None = None
     error: str = ""
-    seconds: float | None = None
+    after: float | None = None
 
 
-COMPLETED = Ending(Status.COMPLETED)
+COMPLETED = TaskEnding(Status.COMPLETED)
 
-ENDINGS: Mapping[str, Ending] = {
-    "[fail]": Ending(Status.FAILED, 1405, "Task failed", 20.0),
-    "[moderated]": Ending(Status.FAILED, 1200, "Content flagged by moderation", 5.0),
-    "[unreachable]": Ending(Status.FAILED, 1402, "Media URL is not reachable", 5.0),
-    "[timeout]": Ending(Status.TIMEOUT, 5004, "Task timed out", 120.0),
-    "[cancelled]": Ending(Status.CANCELLED, None, "Task was cancelled", 10.0),
+ENDINGS: Mapping[str, TaskEnding] = {
+    "[fail]": TaskEnding(Status.FAILED, 1405, "Task failed", 20.0),
+    "[moderated]": TaskEnding(Status.FAILED, 1200, "Content flagged by moderation", 5.0),
+    "[unreachable]": TaskEnding(Status.FAILED, 1402, "Media URL is not reachable", 5.0),
+    "[timeout]": TaskEnding(Status.TIMEOUT, 5004, "Task timed out", 120.0),
+    "[cancelled]": TaskEnding(Status.CANCELLED, None, "Task was cancelled", 10.0),
 }
-"""A prompt that holds one of these words ends so; all others complete."""
+"""Endings by the word in the prompt that asks for them; every other task completes."""
 
-QUEUED = 2.0
-"""Seconds of life before a task starts."""
+QUEUE_TIME_S = 2.0
+"""Simulated seconds before a task starts."""
+
+API_RETENTION_S = 7 * 24 * 3600.0
+"""Simulated seconds for which the API keeps a finished task."""
+
+VIDEO_PRICE_USD = 0.25
+"""Price of 5 seconds of video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +60,12 @@ class Task:
         id: 32 hex digits.
         number: from 0, in order of submission.
         model: the model's id.
-        input: what was asked for.
-        webhook: where the result is to be sent.
-        created: when it was submitted.
-        ending: what it comes to.
-        life: seconds that it would take at the API.
-        timeline: of life.
+        input: the model's input.
+        webhook: URL for the result.
+        created: the moment of submission.
+        ending: how it ends.
+        run_time: simulated seconds from submission to end.
+        timeline: simulated time.
         cost: USD.
     """
 
@@ -71,62 +75,71 @@ class Task:
     input: Mapping[str, JSON] = field(repr=False)
     webhook: str | None = field(repr=False)
     created: Moment
-    ending: Ending
-    life: float
+    ending: TaskEnding
+    run_time: float
     timeline: Timeline = field(repr=False)
     cost: float
 
     @property
     def created_at(self) -> float:
-        """Unix seconds."""
+        """Time of submission (Unix seconds)."""
         return self.created.at
 
     @property
     def ended_at(self) -> float:
-        """Unix seconds."""
-        return self.reaches(self.life)
+        """Time of its end (Unix seconds), which may lie ahead."""
+        return self.reaches(self.run_time)
 
     def reaches(self, age: float) -> float:
-        """When it is so many seconds of life old (Unix seconds)."""
+        """Unix time at which it reaches an age in simulated seconds."""
         return self.timeline.after(self.created, age)
 
     def status(self, now: float) -> Status:
-        """How far it is at a time (Unix seconds)."""
+        """Its status at a Unix time."""
         if now >= self.ended_at:
             return self.ending.status
-        if now >= self.reaches(QUEUED):
+        if now >= self.reaches(QUEUE_TIME_S):
             return Status.PROCESSING
         return Status.CREATED
 
 
-def ending_for(prompt: str) -> Ending:
-    """The end that a prompt asks for."""
+def ending_for(prompt: str) -> TaskEnding:
+    """The ending that a prompt asks for."""
     return next((ending for word, ending in ENDINGS.items() if word in prompt), COMPLETED)
 
 
-KEPT = 7 * 24 * 3600.0
-"""Seconds of life for which the API knows a task after its end."""
+def video_seconds(input: Mapping[str, JSON]) -> int:
+    """Length of the video that an input asks for; 5 seconds by default."""
+    length = input.get("duration")
+    return length if isinstance(length, int) and length > 0 else 5
 
 
-class Book:
-    """All tasks that were submitted; also the bill, for every submit is one.
+def price(input: Mapping[str, JSON]) -> float:
+    """Price of a task in USD."""
+    return VIDEO_PRICE_USD * video_seconds(input) / 5
+
+
+class TaskStore:
+    """All submitted tasks, and their bill.
 
     Attributes:
-        tasks: by id, in order of submission.
+        submitted: every task by id, in order of submission, deleted ones too.
         spent: USD.
 
     Args:
-        timeline: of life.
-        kept: seconds of life for which a task and its outputs are known after the task's end.
+        timeline: simulated time.
+        retention: simulated seconds for which a finished task and its outputs are kept.
     """
 
-    def __init__(self, timeline: Timeline | None = None, kept: float = KEPT) -> None:
-        self.tasks: dict[str, Task] = {}
+    def __init__(
+        self, timeline: Timeline | None = None, retention: float = API_RETENTION_S
+    ) -> None:
+        self.submitted: dict[str, Task] = {}
         self.spent = 0.0
         self._timeline = timeline or Timeline()
-        self._kept = kept
-        # Those that the API still knows, oldest first.
-        self._known: OrderedDict[str, Task] = OrderedDict()
+        self._retention = retention
+        # Tasks that are neither deleted nor expired, oldest first.
+        self._kept: OrderedDict[str, Task] = OrderedDict()
 
     def submit(
         self,
@@ -136,22 +149,22 @@ class Book:
         webhook: str | None,
         cost: float,
         now: float,
-        at_once: bool = False,
+        ends_now: bool = False,
     ) -> Task:
-        """Take a task on; it is paid for from here.
+        """Create a task, and bill it.
 
         Args:
             model: the model's id.
             input: valid for the model.
-            webhook: where to send the result.
+            webhook: URL for the result.
             cost: USD.
             now: Unix seconds.
-            at_once: it ends the moment it is created.
+            ends_now: the task ends the moment it is created.
         """
-        number = len(self.tasks)
+        number = len(self.submitted)
         ending = ending_for(str(input.get("prompt", "")))
-        # Lives differ, so that tasks do not end in the order in which they were submitted.
-        life = ending.seconds or 40.0 + 7 * number % 25
+        # Run times differ, so that tasks do not end in the order in which they were submitted.
+        run_time = ending.after or 40.0 + 7 * number % 25
         task = Task(
             id=uuid4().hex,
             number=number,
@@ -160,41 +173,41 @@ class Book:
             webhook=webhook,
             created=self._timeline.moment(now),
             ending=ending,
-            life=0.0 if at_once else life,
+            run_time=0.0 if ends_now else run_time,
             timeline=self._timeline,
             cost=cost,
         )
-        self.tasks[task.id] = self._known[task.id] = task
+        self.submitted[task.id] = self._kept[task.id] = task
         self.spent += cost
         return task
 
     def find(self, id: str, now: float) -> Task | None:
-        """A task that the API still knows."""
-        task = self._known.get(id)
-        return task if task and not self._forgotten(task, now) else None
+        """A task, unless it is deleted or expired."""
+        task = self._kept.get(id)
+        return task if task and not self._expired(task, now) else None
 
     def history(
         self, now: float, *, after: float | None = None, before: float | None = None
     ) -> Iterator[Task]:
-        """The tasks that the API still knows, newest first.
+        """Tasks that are neither deleted nor expired, newest first.
 
         Args:
             now: Unix seconds.
-            after: only tasks created then or later.
-            before: only tasks created earlier than then.
+            after: earliest time of submission.
+            before: all were submitted before this time.
         """
-        while self._known and self._forgotten(oldest := next(iter(self._known.values())), now):
-            del self._known[oldest.id]
-        for task in reversed(self._known.values()):
+        while self._kept and self._expired(oldest := next(iter(self._kept.values())), now):
+            del self._kept[oldest.id]
+        for task in reversed(self._kept.values()):
             if after is not None and task.created_at < after:
                 return
-            if (before is None or task.created_at < before) and not self._forgotten(task, now):
+            if (before is None or task.created_at < before) and not self._expired(task, now):
                 yield task
 
     def delete(self, ids: Iterable[str]) -> None:
-        """Forget tasks for good; those that are not known are passed over. The bill stays."""
+        """Delete tasks; unknown ids are ignored, and the bill stays."""
         for id in ids:
-            self._known.pop(id, None)
+            self._kept.pop(id, None)
 
-    def _forgotten(self, task: Task, now: float) -> bool:
-        return now >= task.reaches(task.life + self._kept)
+    def _expired(self, task: Task, now: float) -> bool:
+        return now >= task.reaches(task.run_time + self._retention)

@@ -1,7 +1,8 @@
-"""Files that were uploaded: announced first, then put; they lie on disk, and go with the simulator.
+"""Uploads of files by presigned URL: announced first, then sent with PUT.
 
-https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-presigned-url.html is how such
-uploads work where the vendor sends them: what was signed must come, and nothing beside it.
+The files are on disk, and deleted when the simulator stops. A PUT must carry exactly the signed
+headers, as at the vendor's storage:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-presigned-url.html
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from uuid import uuid4
 
 from submitter.simulator.clock import Moment, Timeline
 
-KEPT = 7 * 24 * 3600.0
-"""Seconds of life for which an upload is there."""
+UPLOAD_RETENTION_S = 7 * 24 * 3600.0
+"""Simulated seconds for which an upload is kept."""
 
-MOST = 200 * 1024 * 1024
-"""Bytes of one file."""
+MAX_UPLOAD_BYTES = 200 * 1024 * 1024
+"""Largest file."""
 
-_ORDINARY = frozenset(
+_UNSIGNED_HEADERS = frozenset(
     {
         "accept",
         "accept-encoding",
@@ -36,15 +37,15 @@ _ORDINARY = frozenset(
         "user-agent",
     }
 )
-"""Headers that HTTP clients send with everything."""
+"""Headers that HTTP clients add to every request; they need no signature."""
 
 
-class Refused(Exception):
-    """An upload is refused with 403 or 400.
+class UploadRefused(Exception):
+    """An upload is refused.
 
     Args:
-        status: of HTTP.
-        reason: for a person.
+        status: the HTTP status, 403 or 400.
+        reason: text of the response.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -53,17 +54,17 @@ class Refused(Exception):
 
 
 @dataclass(slots=True)
-class Upload:
-    """One file, announced; and put, once `path` is set.
+class SimulatedUpload:
+    """One announced file.
 
     Attributes:
-        name: of the file in URLs; never the sender's own.
+        name: file name in URLs; never the sender's own.
         size: bytes.
         content_type: as announced.
-        headers: which the PUT must carry.
-        signature: which the PUT's URL must carry.
-        announced: when.
-        path: where it lies.
+        headers: required on the PUT.
+        signature: required in the PUT's URL.
+        announced: the moment of the announcement.
+        path: the file on disk; None before the PUT.
     """
 
     name: str
@@ -75,58 +76,58 @@ class Upload:
     path: Path | None = None
 
 
-class Uploads:
-    """The uploaded files.
+class UploadStore:
+    """Store of uploaded files.
 
     Args:
-        timeline: of life.
+        timeline: simulated time.
     """
 
     def __init__(self, timeline: Timeline | None = None) -> None:
         self._timeline = timeline or Timeline()
-        self._uploads: OrderedDict[str, Upload] = OrderedDict()
+        self._uploads: OrderedDict[str, SimulatedUpload] = OrderedDict()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
-    def announce(self, filename: str, size: int, content_type: str, now: float) -> Upload:
-        """Make a place for a file.
+    def announce(self, filename: str, size: int, content_type: str, now: float) -> SimulatedUpload:
+        """Announce a file, and make its presigned URL.
 
         Args:
-            filename: only its ending is kept.
+            filename: the sender's name; only its extension is kept.
             size: bytes.
-            content_type: which the PUT and the download will have.
+            content_type: Content-Type of the PUT and of the download.
             now: Unix seconds.
         """
-        self._forget(now)
-        ending = re.search(r"\.[a-z0-9]{1,8}\Z", filename.lower())
+        self._delete_expired(now)
+        extension = re.search(r"\.[a-z0-9]{1,8}\Z", filename.lower())
         headers = {"Content-Type": content_type, "X-Upload-Token": uuid4().hex}
-        name = uuid4().hex + (ending[0] if ending else "")
+        name = uuid4().hex + (extension[0] if extension else "")
         announced = self._timeline.moment(now)
-        upload = Upload(name, size, content_type, headers, uuid4().hex, announced)
+        upload = SimulatedUpload(name, size, content_type, headers, uuid4().hex, announced)
         self._uploads[name] = upload
         return upload
 
-    def find(self, name: str, now: float) -> Upload | None:
-        """An upload of the last 7 days."""
+    def find(self, name: str, now: float) -> SimulatedUpload | None:
+        """An upload that is not expired."""
         upload = self._uploads.get(name)
-        return upload if upload and not self._forgotten(upload, now) else None
+        return upload if upload and not self._expired(upload, now) else None
 
     async def put(
         self,
-        upload: Upload,
+        upload: SimulatedUpload,
         signature: str,
         headers: Mapping[str, str],
         chunks: AsyncIterator[bytes],
     ) -> None:
-        """Take a file's bytes; sent again, they replace what is there.
+        """Store a file; a second PUT replaces the first.
 
         Args:
-            upload: as announced.
+            upload: the announcement.
             signature: from the URL.
             headers: of the request; names in lower case.
-            chunks: the body, as it comes.
+            chunks: the request body.
 
         Raises:
-            Refused: not as announced.
+            UploadRefused: the request differs from the announcement.
         """
         _check(upload, signature, headers)
         if self._folder is None:
@@ -148,31 +149,31 @@ class Uploads:
             self._folder.cleanup()
             self._folder = None
 
-    def _forget(self, now: float) -> None:
-        while self._uploads and self._forgotten(oldest := next(iter(self._uploads.values())), now):
+    def _delete_expired(self, now: float) -> None:
+        while self._uploads and self._expired(oldest := next(iter(self._uploads.values())), now):
             del self._uploads[oldest.name]
             if oldest.path:
                 oldest.path.unlink()
 
-    def _forgotten(self, upload: Upload, now: float) -> bool:
-        return now >= self._timeline.after(upload.announced, KEPT)
+    def _expired(self, upload: SimulatedUpload, now: float) -> bool:
+        return now >= self._timeline.after(upload.announced, UPLOAD_RETENTION_S)
 
 
-def _check(upload: Upload, signature: str, headers: Mapping[str, str]) -> None:
-    wanted = {name.lower(): value for name, value in upload.headers.items()}
+def _check(upload: SimulatedUpload, signature: str, headers: Mapping[str, str]) -> None:
+    signed = {name.lower(): value for name, value in upload.headers.items()}
     if not hmac.compare_digest(signature.encode(), upload.signature.encode()):
-        raise Refused(403, "The signature of the URL does not match")
+        raise UploadRefused(403, "The signature of the URL does not match")
     if "authorization" in headers:
-        raise Refused(400, "Only one auth mechanism allowed: send no Authorization")
-    for name, value in wanted.items():
+        raise UploadRefused(400, "Only one auth mechanism allowed: send no Authorization")
+    for name, value in signed.items():
         if headers.get(name) != value:
-            raise Refused(403, f"The header {name} is not as it was signed")
+            raise UploadRefused(403, f"The header {name} does not match the signed value")
     for name in headers:
-        if name not in wanted and name not in _ORDINARY:
-            raise Refused(403, f"The header {name} was not signed")
+        if name not in signed and name not in _UNSIGNED_HEADERS:
+            raise UploadRefused(403, f"The header {name} was not signed")
     length = headers.get("content-length")
     if length is not None and length != str(upload.size):
-        raise Refused(400, f"The body must have {upload.size} bytes, has {length}")
+        raise UploadRefused(400, f"The body must have {upload.size} bytes, has {length}")
 
 
 async def _write(path: Path, chunks: AsyncIterator[bytes], size: int) -> None:
@@ -184,4 +185,4 @@ async def _write(path: Path, chunks: AsyncIterator[bytes], size: int) -> None:
                 break
             await asyncio.to_thread(file.write, chunk)
     if written != size:
-        raise Refused(400, f"The body must have {size} bytes")
+        raise UploadRefused(400, f"The body must have {size} bytes")

@@ -26,8 +26,8 @@ from submitter.ledger.base import Intent, IntentWritten, Ledger
 from submitter.ledger.sqlite import SQLiteLedger
 from submitter.prediction import Prediction
 from submitter.settings import SubmitSettings
-from submitter.simulator.sender import sign
-from submitter.simulator.service import serving
+from submitter.simulator.server import serving
+from submitter.simulator.webhook_sender import sign
 from tests.bench.load import SECRET
 from tests.bench.servers import ROUNDS, Server, free_port, running
 

@@ -94,7 +94,7 @@ async def test_chaos_bills_once_and_forgets_nothing(
         billed = [task.input["prompt"] for task in sim.tasks]
         ids = {task.id for task in sim.tasks}
         calls = dict(sim.calls)
-        polls = sum(task.life / POLLING for task in sim.tasks)
+        polls = sum(task.run_time / POLLING for task in sim.tasks)
 
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     questions = calls["result"] + calls["history"]

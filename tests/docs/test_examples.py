@@ -26,8 +26,8 @@ from receiver.handlers.loading import install
 from receiver.source_keys import load_sources
 from receiver.stores.sqlite import SQLiteStore
 from submitter.simulator import Simulator
-from submitter.simulator.media import png
 from tests.docs import pages
+from tests.support.pictures import png
 
 TASK = "wavespeed:task-1:completed"
 PATIENCE = 20.0

@@ -28,9 +28,9 @@ from submitter.errors import (
 )
 from submitter.prediction import Prediction
 from submitter.simulator import Faults, Simulator
-from submitter.simulator.media import png
 from submitter.submit.context_token import Seal
 from tests.support.batches import KLING, PATIENCE, Done, Scripted, run, settings, write
+from tests.support.pictures import png
 
 IMAGE = "https://example.com/first.png"
 

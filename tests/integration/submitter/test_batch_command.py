@@ -166,8 +166,8 @@ async def test_the_key_is_refused_meanwhile(tmp_path: Path) -> None:
     async with Simulator(speed=1, api_key="k") as sim:
         process = await start(sim, tmp_path, WAVEHOOK_IN_FLIGHT="10")
         await until(partial(submitted, sim, 10))
-        assert sim._world is not None
-        sim._world.api_key = "other"
+        assert sim._state is not None
+        sim._state.api_key = "other"
         code, out, err = await ended(process)
         assert len(sim.tasks) == 10
     assert (code, out.splitlines()[0]) == (1, "30 rows: 30 not ended; 2.50 USD")

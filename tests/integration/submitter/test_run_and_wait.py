@@ -26,7 +26,7 @@ from submitter.ledger.base import Ledger, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction, TaskFailed
 from submitter.settings import SubmitSettings
-from submitter.simulator.service import serving
+from submitter.simulator.server import serving
 from submitter.submit.context_token import Seal
 from tests.support.cuttable_transport import BOTH_LEDGERS, KLING, answering, until
 from tests.support.submits import INPUT, Gate, World, on_file, refusing, surroundings

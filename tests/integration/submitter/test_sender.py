@@ -33,7 +33,6 @@ from submitter.ledger.base import Entry, IntentWritten, Ledger, LimitReached, Li
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
 from submitter.simulator import Simulator
-from submitter.simulator.media import png
 from submitter.submit.context_token import Seal, Sealed
 from tests.support.cuttable_transport import (
     BOTH_LEDGERS,
@@ -44,6 +43,7 @@ from tests.support.cuttable_transport import (
     answering,
     until,
 )
+from tests.support.pictures import png
 from tests.support.submits import INPUT, Gate, World, on_file, refusing, surroundings
 
 pytestmark = pytest.mark.anyio

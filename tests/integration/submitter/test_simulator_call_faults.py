@@ -16,8 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from submitter.client import WaveSpeed
-from submitter.simulator.fault_responses import Lost
-from submitter.simulator.service import serving
+from submitter.simulator.server import NoResponse, serving
 from tests.support.simulator import INPUT, MODEL, Asker, data, simulated
 
 CALLS = (
@@ -39,7 +38,7 @@ async def losing(protocol: type[asyncio.Protocol]) -> AsyncIterator[httpx.AsyncC
     async def lose(request: Request) -> Response:
         if request.method == "POST":
             await request.body()
-        return Lost(reset=request.path_params["how"] == "reset")
+        return NoResponse(reset=request.path_params["how"] == "reset")
 
     async def fine(request: Request) -> Response:
         return PlainTextResponse("fine")
@@ -215,7 +214,7 @@ async def test_with_every_fault_on_a_submit_gets_through_in_the_end() -> None:
 
 
 async def test_the_projects_own_client_takes_the_errors_of_reads() -> None:
-    """Lost in half of the calls, asked again until it is there."""
+    """NoResponse in half of the calls, asked again until it is there."""
     async with (
         simulated("rate-limit=0.2,error-500=0.2,error-502=0.2", speed=2000.0) as (sim, _),
         WaveSpeed("k", sim.url) as wave,
@@ -232,10 +231,10 @@ async def test_faults_can_be_exchanged_while_it_runs() -> None:
         sim.set_faults(type(sim.faults)())
         assert (await api.submit()).status_code == 200
         for body, words in (
-            ({"faults": "dupe"}, "Known are"),
+            ({"faults": "dupe"}, "Use all, or some of"),
             ({"faults": "drop=2"}, "from 0 to 1"),
-            ({"faults": None}, "must be a text"),
-            ({}, "must be a text"),
+            ({"faults": None}, "must be a string"),
+            ({}, "must be a string"),
             ([], "must be a JSON object"),
         ):
             refused = await api.post("simulator/faults", json=body)

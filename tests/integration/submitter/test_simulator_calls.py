@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from submitter.simulator.faults import Kind
+from submitter.simulator.faults import CallKind
 from tests.support.simulator import INPUT, MODEL, Asker, data, simulated
 
 
@@ -95,7 +95,7 @@ async def test_calls_are_counted_by_kind() -> None:
         await api.put("uploads/nobody", content=b"x")
         await api.get("api/v3/balance", headers={"Authorization": ""})
         await api.get("simulator/bill")
-        expected = {kind.value: 1 for kind in Kind} | {"submit": 3, "balance": 2, "result": 2}
+        expected = {kind.value: 1 for kind in CallKind} | {"submit": 3, "balance": 2, "result": 2}
         assert sim.calls == expected
         assert (await api.get("simulator/calls")).json() == expected
 

@@ -14,8 +14,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from submitter.simulator import Fault, Faults
-from submitter.simulator.cli import _shown, simulate
+from submitter.simulator import FaultKind, Faults
+from submitter.simulator.cli import _listed, simulate
 from submitter.simulator.faults import GROUPS
 
 app = typer.Typer(rich_markup_mode=None)
@@ -40,7 +40,7 @@ def test_it_says_what_to_export_and_stops_at_a_signal(number: signal.Signals) ->
         url = found["WAVESPEED_BASE_URL"]
         key = {"Authorization": f"Bearer {found['WAVESPEED_API_KEY']}"}
         # From here on nothing goes wrong, whatever the seed.
-        quiet = re.search(r"from now on: curl -s (\S+)", intro)
+        quiet = re.search(r"curl -s (\S+/simulator/faults) ", intro)
         assert quiet
         assert httpx.post(quiet[1], json={"faults": ""}).json()["faults"] == {}
         secret = httpx.get(f"{url}/api/v3/webhook/secret", headers=key).json()["data"]["secret"]
@@ -49,7 +49,7 @@ def test_it_says_what_to_export_and_stops_at_a_signal(number: signal.Signals) ->
         assert example
         answer = httpx.post(example[1], headers=key, content=example[2], timeout=30)
         assert answer.json()["data"]["status"] == "created"
-        assert all(f" {fault}=0.2" in intro for fault in Fault)
+        assert all(f" {fault}=0.2" in intro for fault in FaultKind)
         process.send_signal(number)
         rest = process.stdout.read()
     assert process.returncode == 0
@@ -60,7 +60,7 @@ def test_it_says_what_to_export_and_stops_at_a_signal(number: signal.Signals) ->
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--faults", "dupe"], "Known are"),
+        (["--faults", "dupe"], "Use all, or some of"),
         (["--faults", "drop=2"], "from 0 to 1"),
         (["--speed", "0"], "above 0"),
         (["--speed", "inf"], "above 0"),
@@ -85,8 +85,8 @@ def test_a_port_that_is_taken_is_said_with_the_way_out() -> None:
 
 def test_without_faults_the_intro_says_where_they_stand() -> None:
     """Nobody has to guess that there are any."""
-    assert "none; see wavehook simulate --help" in _shown(Faults.parse("drop=0"))
-    assert _shown(Faults.parse("reset", 7)) == "seed 7\n    of each submit: reset=1"
+    assert "none; see wavehook simulate --help" in _listed(Faults.parse("drop=0"))
+    assert _listed(Faults.parse("reset", 7)) == "seed 7\n    of each submit: reset=1"
 
 
 def test_the_help_names_every_fault_in_its_group() -> None:
@@ -95,7 +95,7 @@ def test_the_help_names_every_fault_in_its_group() -> None:
     assert result.exit_code == 0
     listed = result.output.partition("Faults of")[2].partition("While")[0]
     wanted = [fault for members in GROUPS.values() for fault in members]
-    assert sorted(wanted) == sorted(Fault)
+    assert sorted(wanted) == sorted(FaultKind)
     lines = [line.strip() for line in listed.splitlines() if ":" not in line]
     assert " ".join(lines).replace(",", "").split() == wanted
     assert all(f"Faults {group}:" in result.output for group in GROUPS)

@@ -17,8 +17,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from submitter.simulator import Simulator
-from submitter.simulator.clock import Pace, Timeline
-from submitter.simulator.service import serving
+from submitter.simulator.clock import SimClock, Timeline
+from submitter.simulator.server import serving
 from tests.support.simulator import Asker, data, simulated, until
 
 DAY = 24 * 3600.0
@@ -182,7 +182,7 @@ def test_life_has_come_as_far_as_asked_and_not_before(
 
 async def test_a_pace_that_has_stopped_waits_for_nothing() -> None:
     """Waits that stand end, and later ones do not begin; a wait that is cancelled leaves none."""
-    pace = Pace(Timeline(), time.time)
+    pace = SimClock(Timeline(), time.time)
     waits = [asyncio.create_task(pace.sleep(1e6)) for _ in range(3)]
     await asyncio.sleep(0)
     waits[0].cancel()

@@ -1,4 +1,4 @@
-"""Uploads, as a client makes them: announced, put, fetched."""
+"""UploadStore, as a client makes them: announced, put, fetched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from submitter.simulator import Simulator
-from submitter.simulator.uploads import KEPT, MOST, Uploads
+from submitter.simulator.uploads import MAX_UPLOAD_BYTES, UPLOAD_RETENTION_S, UploadStore
 from tests.support.simulator import Asker, data, simulated
 
 
@@ -152,7 +152,7 @@ async def test_a_put_needs_the_signature_of_its_url(
     ("change", "name"),
     [
         ({"size": 0}, "size"),
-        ({"size": MOST + 1}, "size"),
+        ({"size": MAX_UPLOAD_BYTES + 1}, "size"),
         ({"size": "5"}, "size"),
         ({"filename": ""}, "filename"),
         ({"filename": 1}, "filename"),
@@ -172,7 +172,7 @@ async def test_a_wrong_announcement_is_refused(
 
 async def test_the_largest_file_may_be_announced_without_a_type(quiet: Asker) -> None:
     """200 MiB; a name of any kind gives no path."""
-    query = {"filename": "../../etc/passwd", "size": MOST}
+    query = {"filename": "../../etc/passwd", "size": MAX_UPLOAD_BYTES}
     place = data(await quiet.post("api/v3/media/uploads", json=query))
     assert place["upload"]["headers"]["Content-Type"] == "application/octet-stream"
     assert "passwd" not in place["download_url"]
@@ -185,7 +185,7 @@ async def test_an_upload_is_there_for_7_days(storage: httpx.AsyncClient) -> None
         upload = places[0]["upload"]
         await storage.put(upload["url"], headers=upload["headers"], content=b"12")
         assert (await storage.get(places[0]["download_url"])).status_code == 200
-        await sim.forward(KEPT)
+        await sim.forward(UPLOAD_RETENTION_S)
         assert (await storage.get(places[0]["download_url"])).status_code == 404
         assert len(files(sim)) == 1
         await announce(api, 2)
@@ -193,8 +193,8 @@ async def test_an_upload_is_there_for_7_days(storage: httpx.AsyncClient) -> None
 
 
 def files(sim: Simulator) -> list[Path]:
-    assert sim._world is not None
-    folder = sim._world.uploads._folder
+    assert sim._state is not None
+    folder = sim._state.uploads._folder
     assert folder is not None
     return list(Path(folder.name).iterdir())
 
@@ -210,6 +210,6 @@ async def test_a_stop_deletes_what_was_uploaded(storage: httpx.AsyncClient) -> N
 
 def test_an_upload_does_not_show_its_signature() -> None:
     """F16: what a PUT is let in with is in no `repr`."""
-    upload = Uploads().announce("a.png", 1, "image/png", 0.0)
+    upload = UploadStore().announce("a.png", 1, "image/png", 0.0)
     assert upload.signature not in repr(upload)
     assert upload.headers["X-Upload-Token"] not in repr(upload)

@@ -23,8 +23,8 @@ from starlette.routing import Route
 from structlog.testing import capture_logs
 
 from submitter.simulator import Faults, Simulator
-from submitter.simulator.sender import sign
-from submitter.simulator.service import serving
+from submitter.simulator.server import serving
+from submitter.simulator.webhook_sender import sign
 from tests.support import needed
 from tests.support.paths import VALID_SIGNATURES
 
@@ -399,7 +399,7 @@ async def test_a_broken_delivery_is_reported(rig: NewRig, monkeypatch: pytest.Mo
     def broken(*_: object) -> Callable[..., bytes]:
         raise RuntimeError("bug")
 
-    monkeypatch.setattr("submitter.simulator.answers.webhook", broken)
+    monkeypatch.setattr("submitter.simulator.response_bodies.webhook", broken)
     with capture_logs() as logs:
         async with rig() as r:
             await r.submit()

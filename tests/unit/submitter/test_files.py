@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from submitter.catalogue import builtin, check
-from submitter.simulator.media import mp4, png
+from submitter.simulator.media import mp4
 from submitter.submit import files
 from submitter.submit.files import Prepared, kind, pixels, prepare
+from tests.support.pictures import png
 
 KLING = builtin("kwaivgi/kling-v2.1-i2v-standard") or {}
 FRAMES = builtin("kwaivgi/kling-v2.1-i2v-pro/start-end-frame") or {}

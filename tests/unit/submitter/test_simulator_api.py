@@ -10,12 +10,12 @@ import pytest
 
 from submitter.api.transport import tls
 from submitter.prediction import Prediction
-from submitter.simulator.app import create_app
-from submitter.simulator.clock import Pace, Timeline
-from submitter.simulator.faults import Faults, Plan
-from submitter.simulator.sender import Sender
-from submitter.simulator.state import World
-from submitter.simulator.tasks import Book
+from submitter.simulator.api import create_app
+from submitter.simulator.clock import SimClock, Timeline
+from submitter.simulator.faults import FaultInjector, Faults
+from submitter.simulator.state import SimState
+from submitter.simulator.tasks import TaskStore
+from submitter.simulator.webhook_sender import WebhookSender
 
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"
 INPUT = {"prompt": "a lighthouse at dusk", "image": "https://example.com/first.png"}
@@ -36,19 +36,26 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def world(clock: Clock) -> AsyncIterator[World]:
-    timeline, plan = Timeline(), Plan(Faults())
-    pace = Pace(timeline, clock)
+async def world(clock: Clock) -> AsyncIterator[SimState]:
+    timeline, plan = Timeline(), FaultInjector(Faults())
+    pace = SimClock(timeline, clock)
     async with httpx.AsyncClient(verify=tls()) as client:
-        sender = Sender(
-            client, secret="whsec_k", plan=plan, pace=pace, clock=clock, render=lambda *_: b""
+        sender = WebhookSender(
+            client,
+            secret="whsec_k",
+            injector=plan,
+            sim_clock=pace,
+            clock=clock,
+            render=lambda *_: b"",
         )
-        yield World(Book(timeline), sender, plan, pace, clock, "whsec_k", None, "http://sim")
+        yield SimState(
+            TaskStore(timeline), sender, plan, pace, clock, "whsec_k", None, "http://sim"
+        )
         await sender.stop()
 
 
 @pytest.fixture
-async def api(world: World) -> AsyncIterator[httpx.AsyncClient]:
+async def api(world: SimState) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(create_app(world)),
         base_url="http://sim/api/v3/",
@@ -224,14 +231,14 @@ async def test_the_webhook_secret_can_be_fetched(api: httpx.AsyncClient) -> None
     ],
 )
 async def test_a_wrong_input_is_refused(
-    api: httpx.AsyncClient, world: World, change: dict[str, Any], where: str
+    api: httpx.AsyncClient, world: SimState, change: dict[str, Any], where: str
 ) -> None:
     """The schema decides; nothing is created or billed."""
     answer = await api.post(MODEL, json={**INPUT, **change})
     assert answer.status_code == 400
     assert answer.json()["code"] == 400
     assert answer.json()["message"].startswith(where)
-    assert not world.book.tasks
+    assert not world.tasks.submitted
 
 
 @pytest.mark.parametrize(
@@ -265,7 +272,7 @@ async def test_without_a_bearer_key_nothing_is_answered(
 
 
 async def test_with_a_key_given_only_that_one_is_accepted(
-    api: httpx.AsyncClient, world: World
+    api: httpx.AsyncClient, world: SimState
 ) -> None:
     """Bytes beyond ASCII are compared as well."""
     world.api_key = "only-this"
@@ -288,13 +295,13 @@ async def test_with_a_key_given_only_that_one_is_accepted(
     ],
 )
 async def test_a_webhook_url_must_be_https_off_this_machine(
-    api: httpx.AsyncClient, world: World, url: str
+    api: httpx.AsyncClient, world: SimState, url: str
 ) -> None:
     """Plain HTTP would send the token in the open; nothing is created."""
     answer = await api.post(MODEL, params={"webhook": url}, json=INPUT)
     assert answer.status_code == 400
     assert answer.json()["message"].startswith("webhook")
-    assert not world.book.tasks
+    assert not world.tasks.submitted
 
 
 @pytest.mark.parametrize(
@@ -307,12 +314,12 @@ async def test_a_webhook_url_must_be_https_off_this_machine(
     ],
 )
 async def test_a_webhook_url_keeps_its_own_path_and_query(
-    api: httpx.AsyncClient, world: World, url: str
+    api: httpx.AsyncClient, world: SimState, url: str
 ) -> None:
     """HTTPS anywhere and HTTP to this machine are taken as they are."""
     answer = await api.post(MODEL, params={"webhook": url}, json=INPUT)
     assert answer.status_code == 200
-    assert [task.webhook for task in world.book.tasks.values()] == [url]
+    assert [task.webhook for task in world.tasks.submitted.values()] == [url]
 
 
 async def test_a_webhook_with_base64_output_is_refused(api: httpx.AsyncClient) -> None:

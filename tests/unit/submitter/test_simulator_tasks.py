@@ -6,20 +6,20 @@ import pytest
 
 from submitter.prediction import Status
 from submitter.simulator.clock import Timeline
-from submitter.simulator.tasks import ENDINGS, KEPT, Book, Task
+from submitter.simulator.tasks import API_RETENTION_S, ENDINGS, Task, TaskStore
 
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"
 
 
-def submit(book: Book, prompt: str = "a lighthouse", *, at_once: bool = False) -> Task:
+def submit(store: TaskStore, prompt: str = "a lighthouse", *, ends_now: bool = False) -> Task:
     input = {"prompt": prompt}
-    return book.submit(MODEL, input, webhook=None, cost=0.25, now=1000.0, at_once=at_once)
+    return store.submit(MODEL, input, webhook=None, cost=0.25, now=1000.0, ends_now=ends_now)
 
 
 @pytest.mark.parametrize("speed", [1.0, 10.0])
 def test_a_task_goes_from_created_over_processing_to_completed(speed: float) -> None:
-    """Ten times faster, the same life takes a tenth of the time."""
-    task = submit(Book(Timeline(speed)))
+    """Ten times faster, the same task takes a tenth of the time."""
+    task = submit(TaskStore(Timeline(speed)))
     assert task.ended_at == 1000.0 + 40.0 / speed
     assert task.status(1000.0) == Status.CREATED
     assert task.status(1000.0 + 3 / speed) == Status.PROCESSING
@@ -28,16 +28,16 @@ def test_a_task_goes_from_created_over_processing_to_completed(speed: float) -> 
 
 
 def test_tasks_do_not_end_in_the_order_of_their_submission() -> None:
-    """Lives differ from task to task."""
-    book = Book()
-    ends = [submit(book).ended_at for _ in range(10)]
+    """Run times differ from task to task."""
+    store = TaskStore()
+    ends = [submit(store).ended_at for _ in range(10)]
     assert ends != sorted(ends)
 
 
 @pytest.mark.parametrize(("word", "ending"), ENDINGS.items())
 def test_a_prompt_can_ask_for_an_end(word: str, ending: object) -> None:
     """`[fail]` and its siblings end the task as the vendor would, after a while."""
-    task = submit(Book(), f"a lighthouse {word}")
+    task = submit(TaskStore(), f"a lighthouse {word}")
     assert task.ending is ending
     assert task.status(task.ended_at) == task.ending.status
     assert task.status(task.ended_at - 0.1) == Status.PROCESSING
@@ -45,31 +45,33 @@ def test_a_prompt_can_ask_for_an_end(word: str, ending: object) -> None:
 
 def test_a_task_can_end_the_moment_it_is_created() -> None:
     """F28: what a webhook that is faster than the submit's answer needs."""
-    task = submit(Book(), at_once=True)
+    task = submit(TaskStore(), ends_now=True)
     assert task.status(1000.0) == Status.COMPLETED
 
 
 def test_a_task_is_known_for_7_days() -> None:
-    """Of life, after its end; results and history forget a task, the bill does not."""
-    book = Book(Timeline(2.0))
-    task = submit(book)
-    assert book.find(task.id, task.ended_at + KEPT / 2 - 1) is task
-    assert book.find(task.id, task.ended_at + KEPT / 2) is None
-    assert list(book.history(task.ended_at + KEPT / 2)) == []
-    assert list(book.tasks) == [task.id]
-    assert book.spent == 0.25
+    """Simulated days, from its end; results and history forget a task, the bill does not."""
+    store = TaskStore(Timeline(2.0))
+    task = submit(store)
+    assert store.find(task.id, task.ended_at + API_RETENTION_S / 2 - 1) is task
+    assert store.find(task.id, task.ended_at + API_RETENTION_S / 2) is None
+    assert list(store.history(task.ended_at + API_RETENTION_S / 2)) == []
+    assert list(store.submitted) == [task.id]
+    assert store.spent == 0.25
 
 
 def test_the_history_is_newest_first() -> None:
     """The last task submitted leads."""
-    book = Book()
-    first, second = submit(book), submit(book)
-    assert list(book.history(1000.0)) == [second, first]
-    assert book.find("nobody", 1000.0) is None
+    store = TaskStore()
+    first, second = submit(store), submit(store)
+    assert list(store.history(1000.0)) == [second, first]
+    assert store.find("nobody", 1000.0) is None
 
 
 def test_a_task_does_not_show_its_prompt() -> None:
     """F16: neither prompt nor webhook URL is in a `repr`."""
-    shown = repr(Book().submit(MODEL, {"prompt": "hush"}, webhook="https://x/t0k", cost=0, now=0))
+    shown = repr(
+        TaskStore().submit(MODEL, {"prompt": "hush"}, webhook="https://x/t0k", cost=0, now=0)
+    )
     assert "hush" not in shown
     assert "t0k" not in shown

@@ -1,4 +1,4 @@
-"""The shapes of the vendor's answers, built from its documentation."""
+"""Response and webhook bodies in the shapes that the vendor documents."""
 
 from __future__ import annotations
 
@@ -9,98 +9,98 @@ from datetime import UTC, datetime
 from starlette.responses import JSONResponse
 
 from submitter.prediction import JSON, TERMINAL, Status
-from submitter.simulator.faults import Fault
+from submitter.simulator.faults import FaultKind
 from submitter.simulator.tasks import Task
 
-API = "/api/v3"
+API_PATH = "/api/v3"
 
 UNKNOWN_STATUS = "warming_up"
-"""A status that no document names."""
+"""A status that the vendor does not document."""
 
 
 def success(data: JSON) -> JSONResponse:
-    """The envelope of every answer that is no error."""
+    """A success response in the API's envelope."""
     return JSONResponse({"code": 200, "message": "success", "data": data})
 
 
-def refusal(status: int, message: str) -> JSONResponse:
-    """The commonest shape of an error."""
+def error_response(status: int, message: str) -> JSONResponse:
+    """An error response in its most common shape."""
     return JSONResponse({"code": status, "message": message}, status_code=status)
 
 
 def prediction(task: Task, now: float, url: str) -> dict[str, JSON]:
-    """A task as the result endpoint shows it.
+    """A task in the shape of the result endpoint.
 
     Args:
         task: the task.
         now: Unix seconds.
-        url: where the simulator is reached.
+        url: base URL of the simulator.
     """
     status = task.status(now)
     done = status == Status.COMPLETED
     ended = now >= task.ended_at
-    answer: dict[str, JSON] = {
+    body: dict[str, JSON] = {
         "id": task.id,
         "model": task.model,
         "outputs": [f"{url}/outputs/{task.id}.mp4"] if done else [],
-        "urls": {"get": f"{url}{API}/predictions/{task.id}/result"},
+        "urls": {"get": f"{url}{API_PATH}/predictions/{task.id}/result"},
         "has_nsfw_contents": [False] if done else None,
         "status": status,
-        "created_at": _moment(task.created_at),
+        "created_at": _rfc3339(task.created_at),
         "error": task.ending.error if ended else "",
         "timings": {"inference": _inference(task) if ended else 0},
     }
     if ended and task.ending.code is not None:
-        answer["code"] = task.ending.code
-    return answer
+        body["code"] = task.ending.code
+    return body
 
 
-def past(task: Task, now: float, url: str) -> dict[str, JSON]:
-    """A task as the history shows it: with its input, under either of two names."""
+def history_item(task: Task, now: float, url: str) -> dict[str, JSON]:
+    """A task in the shape of the history: with its input, under either of two documented names."""
     name = "inputs" if task.number % 2 else "input"
     return {**prediction(task, now, url), name: dict(task.input)}
 
 
-def webhook(task: Task, now: float, url: str, hits: Callable[[Fault], bool]) -> bytes:
-    """The body of a webhook: flat, in one of the two documented shapes by turns.
+def webhook(task: Task, now: float, url: str, hits: Callable[[FaultKind], bool]) -> bytes:
+    """Body of a webhook, in the two documented shapes in turn.
 
     Args:
-        task: the task, ended.
+        task: a finished task.
         now: Unix seconds.
-        url: where the simulator is reached.
-        hits: whether a fault happens to it.
+        url: base URL of the simulator.
+        hits: says if a fault is injected.
     """
     body = prediction(task, now, url)
     if task.number % 2:
         body["executionTime"] = _inference(task)
     else:
         body["input"] = dict(task.input)
-    body = spoiled(body, hits)
+    body = with_faults(body, hits)
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def spoiled(body: dict[str, JSON], hits: Callable[[Fault], bool]) -> dict[str, JSON]:
-    """A prediction as it is on a bad day; whether the task has ended is never told wrongly.
+def with_faults(body: dict[str, JSON], hits: Callable[[FaultKind], bool]) -> dict[str, JSON]:
+    """A prediction with the injected faults; finished and unfinished tasks stay distinct.
 
     Args:
-        body: whole.
-        hits: whether a fault happens to it.
+        body: the prediction without faults.
+        hits: says if a fault is injected.
     """
     done, outputs = body["status"] == Status.COMPLETED, body["outputs"]
-    if done and hits(Fault.NULL_NSFW):
+    if done and hits(FaultKind.NULL_NSFW):
         body = {**body, "has_nsfw_contents": None}
-    if done and isinstance(outputs, list) and hits(Fault.OBJECT_OUTPUTS):
+    if done and isinstance(outputs, list) and hits(FaultKind.OBJECT_OUTPUTS):
         body = {**body, "outputs": [{"url": url} for url in outputs]}
-    if body["status"] not in TERMINAL and hits(Fault.UNKNOWN_STATUS):
+    if body["status"] not in TERMINAL and hits(FaultKind.UNKNOWN_STATUS):
         body = {**body, "status": UNKNOWN_STATUS}
-    if hits(Fault.MISSING_FIELDS):
+    if hits(FaultKind.MISSING_FIELDS):
         kept = ("id", "status", "outputs") if done else ("id", "status")
         body = {name: body[name] for name in kept}
     return body
 
 
 def model(id: str, schema: Mapping[str, JSON], price: float) -> dict[str, JSON]:
-    """A model as the catalogue endpoint shows it."""
+    """A model in the shape of the catalogue endpoint."""
     description = schema.get("description")
     return {
         "model_id": id,
@@ -113,7 +113,7 @@ def model(id: str, schema: Mapping[str, JSON], price: float) -> dict[str, JSON]:
                 {
                     "type": "model_run",
                     "method": "POST",
-                    "api_path": f"{API}/{id}",
+                    "api_path": f"{API_PATH}/{id}",
                     "request_schema": dict(schema),
                 }
             ]
@@ -122,11 +122,11 @@ def model(id: str, schema: Mapping[str, JSON], price: float) -> dict[str, JSON]:
 
 
 def _inference(task: Task) -> int:
-    """Milliseconds of life."""
-    return round(task.life * 1000)
+    """Simulated milliseconds from submission to end."""
+    return round(task.run_time * 1000)
 
 
-def _moment(seconds: float) -> str:
-    """RFC 3339 to the nanosecond, as the vendor writes it."""
+def _rfc3339(seconds: float) -> str:
+    """RFC 3339 with nanoseconds, as the vendor writes it."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S.%f}000Z"

@@ -1,4 +1,4 @@
-"""What the vendor refuses, and in which words."""
+"""Checks of requests, with the vendor's error texts."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from submitter import catalogue
 from submitter.prediction import JSON
 from submitter.submit.json_check import unfit
 
-MAX_WORDS = 300
-"""Characters of a refusal; a validator's own words repeat the value."""
+MAX_ERROR_CHARS = 300
+"""Longest error text; a validator's own text repeats the value."""
 
 
 class BadRequest(Exception):
-    """The request is refused with 400; the text goes to the sender."""
+    """A request is refused with 400; the text goes into the response."""
 
 
 def read_object(body: bytes) -> dict[str, JSON]:
-    """Read a JSON object that can be repeated in an answer.
+    """Parse a JSON object that a response can repeat.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: the body is not such an object.
     """
     try:
         value = json.loads(body)
@@ -42,15 +42,15 @@ def read_object(body: bytes) -> dict[str, JSON]:
 
 
 def check_input(input: Mapping[str, JSON], model: str) -> None:
-    """Hold an input against the JSON Schema of a built-in model.
+    """Validate an input against the JSON Schema of a built-in model.
 
     Raises:
-        BadRequest: it does not fit.
+        BadRequest: the input is not valid.
     """
     first = next(_validator(model).iter_errors(dict(input)), None)
     if first is not None:
         where = ".".join(map(str, first.absolute_path)) or "input"
-        raise BadRequest(f"{where}: {first.message}"[:MAX_WORDS])
+        raise BadRequest(f"{where}: {first.message}"[:MAX_ERROR_CHARS])
 
 
 @functools.cache
@@ -59,12 +59,12 @@ def _validator(model: str) -> jsonschema.Draft202012Validator:
 
 
 def check_webhook(url: str) -> None:
-    """Refuse a webhook URL that must not or cannot be called.
+    """Check a webhook URL.
 
-    Plain HTTP is for this machine only: a webhook's URL carries a token.
+    Plain HTTP is allowed to loopback only, because a webhook's URL carries a token.
 
     Raises:
-        BadRequest: it is no absolute http(s) URL, or plain HTTP off loopback.
+        BadRequest: not an absolute http(s) URL, or plain HTTP to another machine.
     """
     try:
         parsed = httpx.URL(url)
@@ -85,41 +85,41 @@ def _loopback(host: str) -> bool:
         return False
 
 
-def whole(query: Mapping[str, JSON], name: str, most: int) -> int:
-    """A whole number from 1 to `most`.
+def integer(query: Mapping[str, JSON], name: str, maximum: int) -> int:
+    """A whole number from 1 to `maximum`.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: the field is not one.
     """
     value = query.get(name)
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= maximum:
         return value
-    raise BadRequest(f"{name}: must be a whole number from 1 to {most}")
+    raise BadRequest(f"{name}: must be a whole number from 1 to {maximum}")
 
 
 def text(query: Mapping[str, JSON], name: str) -> str:
-    """A text that is not empty.
+    """A non-empty string.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: the field is not one.
     """
     value = query.get(name)
     if isinstance(value, str) and value:
         return value
-    raise BadRequest(f"{name}: must be a text")
+    raise BadRequest(f"{name}: must be a non-empty string")
 
 
-def moment(query: Mapping[str, JSON], name: str) -> float | None:
-    """Unix seconds of an RFC 3339 time; None where it is left out or empty.
+def timestamp(query: Mapping[str, JSON], name: str) -> float | None:
+    """Unix seconds of an RFC 3339 time; None if it is missing or empty.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: the field is not such a time.
     """
     value = query.get(name)
     if value in (None, ""):
         return None
     try:
         return datetime.fromisoformat(str(value)).timestamp()
-    # OverflowError: a time that is out of the platform's range.
+    # OverflowError: a time outside the platform's range.
     except (ValueError, OverflowError):
         raise BadRequest(f"{name}: must be a time such as 2026-03-01T09:12:48Z") from None
