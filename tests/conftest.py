@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -16,6 +17,10 @@ from receiver.telemetry import log
 from tests.support.fork_server import FORK_SERVER
 
 OURS = ("WAVEHOOK_", "WAVESPEED_")
+TESTS = Path(__file__).parent
+SLOW_FOLDERS = {"bench", "browser", "crash", "deploy", "docs", "integration", "typing"}
+SERVICES = ("broker", "handlers", "postgres", "processes", "shared")
+"""In the name of a file of tests/contract: its tests need a service or other processes."""
 LOGGERS = (None, *log.TALKATIVE, "uvicorn", "uvicorn.error", "uvicorn.access")
 
 
@@ -35,8 +40,19 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, so that at the end nobody waits for one test."""
+    """Mark the slow tests by their folder, and start with the slowest suite."""
+    for item in items:
+        if is_slow(item):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: "tests/crash/" not in item.nodeid)
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """A test that needs a process, a server or a service, by its folder, file and parameter."""
+    folder, *_, name = item.path.relative_to(TESTS).parts
+    if folder != "contract":
+        return folder in SLOW_FOLDERS
+    return any(word in name for word in SERVICES) or "postgres" in item.name
 
 
 @pytest.fixture

@@ -9,13 +9,12 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from receiver.demo.story import TALLY, Ledger, Row, Summary, Tally, publish
+from receiver.demo.story import Ledger, Row, Summary, publish
 from receiver.demo.view import Lines, closing, picture
 from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.decorator import marked
 from receiver.telemetry import TelemetryEvent
-from submitter.simulator import Simulator
 
 ONE, TWO = "1" * 32, "2" * 32
 SUMMARY = Summary(10, 13, 3, 1, 2, 10, exactly_once=True, seconds=4.25)
@@ -135,22 +134,6 @@ def event(context: object, **body: object) -> Event:
 
 def at(attempt: int) -> Context:
     return Context(key="k", handler="publish", attempt=attempt, deadline=0)
-
-
-async def test_the_handler_fetches_the_video_and_counts_it() -> None:
-    """Its result names the task of the context; the tally has task and key."""
-    tally = Tally()
-    token = TALLY.set(tally)
-    try:
-        async with Simulator() as sim:
-            result = await publish(event({"task": 3}, outputs=[sim.first_frame]), at(1))
-            expected = {"task": 3, "video": sim.first_frame, "bytes": 2183}
-            with pytest.raises(ConnectionError):
-                await publish(event({"stumbles": True}, outputs=[sim.first_frame]), at(1))
-    finally:
-        TALLY.reset(token)
-    assert result == expected
-    assert tally.runs == {(ONE, "k"): 1}
 
 
 @pytest.mark.parametrize(

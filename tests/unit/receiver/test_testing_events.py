@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -137,14 +135,3 @@ def test_a_delivery_is_of_now_unless_it_is_said(
     assert source.verify(made, [source.key(key)], made.received_at).body == b"{}"
     assert made.token == "t"
     assert made.received_at > NOW - 100_000_000
-
-
-def test_the_kit_needs_no_test_framework() -> None:
-    """It is there where pytest is not, and brings no HTTP client of ours."""
-    code = (
-        "import sys; sys.modules['pytest'] = None\n"
-        "import receiver.testing\n"
-        "print(*sorted({name.partition('.')[0] for name in sys.modules} & {'httpx', 'typer'}))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "\n"

