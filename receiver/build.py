@@ -32,7 +32,7 @@ from receiver.stores.base import Store
 from receiver.telemetry import Hook
 from receiver.telemetry.log import configure, log_hook, logger
 from receiver.telemetry.metrics import Metrics
-from receiver.web.api import api_routes, drain_routes
+from receiver.web.api import drain_routes, result_routes
 from receiver.web.app import create_app
 from receiver.web.lifecycle import Lifecycle, Service
 from submitter.ledger.base import Ledger
@@ -130,9 +130,9 @@ def build(
         stored=[follower.stored],
     )
     door = InboxGateway(intake, store, hooks=hooks)
-    lasting: list[Service] = []
+    long_running: list[Service] = []
     if reconciles(settings):
-        lasting.append(background(connect, ledger, door, settings.overdue))
+        long_running.append(background(connect, ledger, door, settings.overdue))
     lifecycle = Lifecycle(
         store,
         work.dispatcher,
@@ -140,15 +140,15 @@ def build(
         background=settings.dispatch == "background",
         ledger=ledger,
         services=(follower, asking) if asking else (follower,),
-        lasting=lasting,
-        halts=_halts(settings),
+        long_running=long_running,
+        freezes=_freezes(settings),
     )
     routes: list[BaseRoute] = []
     if settings.admin_token is not None:
         token = settings.admin_token.get_secret_value()
-        drain, follow = _draining(work, ledger, door).run, follower.settle
-        routes += api_routes(results, token, lifecycle, hooks=hooks)
-        routes += drain_routes(drain, token, lifecycle, follow=follow, hooks=hooks)
+        drain = _draining(work, ledger, door).run
+        routes += result_routes(results, token, lifecycle, hooks=hooks)
+        routes += drain_routes(drain, token, lifecycle, flush_ledger=follower.settle, hooks=hooks)
     web = create_app(
         intake=intake,
         store=store,
@@ -161,7 +161,7 @@ def build(
         body_deadline=settings.body_deadline,
         dispatch=settings.dispatch,
         inline_deadline=settings.inline_deadline,
-        follow=follower.settle,
+        flush_ledger=follower.settle,
         routes=routes,
     )
     return ReceiverParts(
@@ -183,7 +183,7 @@ def reconciles(settings: Settings) -> bool:
 
     Not where it may halt after a reply: there a schedule asks.
     """
-    return _asks(settings) and not _halts(settings)
+    return _asks(settings) and not _freezes(settings)
 
 
 def worker(
@@ -248,7 +248,7 @@ def _asks(settings: Settings) -> bool:
     return settings.reconcile == "on" and settings.api_key is not None
 
 
-def _halts(settings: Settings) -> bool:
+def _freezes(settings: Settings) -> bool:
     """Whether the process may be frozen after a reply, so that nothing may be left for then."""
     platform = settings.platform
     return settings.dispatch == "inline" or (platform is not None and platform.freezes)

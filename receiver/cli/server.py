@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from receiver.cli.cork import CorkedProtocol
 from receiver.cli.startup import captured, collect_rarely, opened, patience
 from receiver.errors import WavehookError
 from receiver.telemetry.log import logger
@@ -34,7 +33,6 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 parts.app,
-                http=CorkedProtocol,
                 lifespan="on",
                 ws="none",
                 log_config=None,

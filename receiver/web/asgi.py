@@ -1,6 +1,6 @@
-"""`uvicorn receiver.web.asgi:app`: the receiver, built from the environment at its first need.
+"""The ASGI entry point `receiver.web.asgi:app`, built from the environment on the first call.
 
-Every target of `deploy/` that has an ASGI app has this one.
+Every target of `deploy/` that serves ASGI uses it, and so does `uvicorn receiver.web.asgi:app`.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from receiver.web.one_loop import OneLoop
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-RETRY_AFTER = 60.0
-"""Seconds between two tries to build: a secret that could not be fetched may be there later."""
+BUILD_RETRY_INTERVAL_S = 60.0
+"""Seconds between two attempts to build: fetching the webhook secret may work later."""
 
-TOLD = "The receiver does not run; its own log line says why"
-"""For the server's log: the reason stands in ours already, and upstream would send a traceback."""
+START_FAILED = "The receiver could not start; its log says why"
+"""Message for the server's log, in place of starlette's traceback: the log has the reason."""
 
 
 class LazyApp:
     """An app that is built when the server first calls it.
 
-    Settings that cannot work are logged, and end the start where the server runs lifespan; where
-    it does not, requests are told 503, and the next try is made after a while.
+    Faulty settings are logged. They end the start if the server runs the lifespan; otherwise
+    requests get a 503, and the build is tried again after `BUILD_RETRY_INTERVAL_S`.
 
     Args:
-        clock: seconds that only ever grow.
+        clock: monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._app: Starlette | None = None
         self._clock = clock
-        self._again_at = float("-inf")
+        self._retry_at = float("-inf")
 
     async def stop(self) -> None:
-        """Stop what was built."""
+        """Stop the app, if it was built."""
         if self._app is not None:
             await self._app.state.lifecycle.stop()
 
@@ -53,21 +53,21 @@ class LazyApp:
         app = self._app or self._build()
         if app is not None:
             if scope["type"] == "lifespan":
-                send = _briefly(send)
+                send = _without_traceback(send)
             await app(scope, receive, send)
         elif scope["type"] == "lifespan":
             await receive()
-            await send({"type": "lifespan.startup.failed", "message": TOLD})
+            await send({"type": "lifespan.startup.failed", "message": START_FAILED})
         elif scope["type"] == "http":
             scope[LOG_FIELDS_KEY] = {"request_id": None}
             title = "The receiver is not configured; its log says what to do"
-            headers = [(b"retry-after", b"%d" % RETRY_AFTER)]
+            headers = [(b"retry-after", b"%d" % BUILD_RETRY_INTERVAL_S)]
             await send_problem(scope, send, 503, title, headers=headers, close=True)
         else:
             await send({"type": "websocket.close", "code": 1013})
 
     def _build(self) -> Starlette | None:
-        if self._clock() < self._again_at:
+        if self._clock() < self._retry_at:
             return None
         try:
             from receiver import build
@@ -75,24 +75,24 @@ class LazyApp:
             self._app = build.app()
         except SettingsError as error:
             _log().error("settings.refused", faults=list(error.faults))
-        except Exception as error:  # noqa: BLE001 - the server would answer 500 to every sender
+        except Exception as error:  # noqa: BLE001 - the server would send a 500 to every sender
             _log().error("build.failed", exc_info=error)
-        self._again_at = self._clock() + RETRY_AFTER
+        self._retry_at = self._clock() + BUILD_RETRY_INTERVAL_S
         return self._app
 
 
 def _log() -> FilteringBoundLogger:
-    """The log, also where the building ended before its level was read."""
+    """The log, configured with defaults if the build failed before its settings were read."""
     if not structlog.is_configured():
         configure()
     return logger()
 
 
-def _briefly(send: Send) -> Send:
-    async def brief(message: Message) -> None:
-        await send({**message, "message": TOLD} if "message" in message else message)
+def _without_traceback(send: Send) -> Send:
+    async def short(message: Message) -> None:
+        await send({**message, "message": START_FAILED} if "message" in message else message)
 
-    return brief
+    return short
 
 
 app = OneLoop(LazyApp)

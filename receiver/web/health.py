@@ -1,10 +1,10 @@
-"""What a platform asks: is it alive, is it ready, how is it doing."""
+"""Health endpoints for the platform: liveness, readiness and metrics."""
 
 from __future__ import annotations
 
-from asyncio import timeout
+import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,27 +20,20 @@ from submitter.errors import LedgerUnavailable
 
 if TYPE_CHECKING:
     from receiver.telemetry.metrics import Metrics
-
-
-class Overdue(Protocol):
-    """Knows what is overdue: the ledger."""
-
-    async def overdue(self, now: float) -> int:
-        """How many results were expected by now; see `Ledger.overdue`."""
-        ...
+    from submitter.ledger.base import Ledger
 
 
 class Health:
-    """The endpoints `/livez`, `/readyz` and, where there are metrics, `/metrics`.
+    """The endpoints `/livez`, `/readyz` and, if there are metrics, `/metrics`.
 
     Args:
-        store: is asked whether it would take an event.
-        lifecycle: opens the store at the first need.
-        ledger: says how many results are overdue; None where nobody knows.
-        metrics: what was counted.
-        hooks: are told where the store does not answer.
+        store: asked whether it would accept an event.
+        lifecycle: opens the store on the first request.
+        ledger: counts overdue results; None leaves that gauge out.
+        metrics: the counters to serve.
+        hooks: called when the store fails.
         clock: Unix seconds.
-        limit: seconds that the store has for its answer.
+        timeout: seconds for the store to answer.
     """
 
     def __init__(
@@ -48,11 +41,11 @@ class Health:
         store: Store,
         lifecycle: Lifecycle,
         *,
-        ledger: Overdue | None = None,
+        ledger: Ledger | None = None,
         metrics: Metrics | None,
         hooks: Sequence[Hook],
         clock: Callable[[], float],
-        limit: float,
+        timeout: float,
     ) -> None:
         self._store = store
         self._lifecycle = lifecycle
@@ -60,7 +53,7 @@ class Health:
         self._metrics = metrics
         self._hooks = tuple(hooks)
         self._clock = clock
-        self._limit = limit
+        self._timeout = timeout
 
     def routes(self) -> list[Route]:
         """The routes, for the app."""
@@ -70,42 +63,42 @@ class Health:
         return routes
 
     async def livez(self, _: Request) -> Response:
-        """200 while the event loop turns: a restart would not help what else is wrong."""
+        """200 while the event loop runs: a restart would not cure anything else."""
         return JSONResponse({"status": "alive"})
 
     async def readyz(self, _: Request) -> Response:
-        """200 where the store would take an event now; 503 says to send nothing here."""
+        """200 if the store would accept an event now, else 503."""
         if self._lifecycle.closing:
             raise HTTPException(503, "The receiver is shutting down")
         try:
-            async with timeout(self._limit):
+            async with asyncio.timeout(self._timeout):
                 await self._lifecycle.ensure()
                 await self._store.ping()
         except (StoreError, TimeoutError) as error:
-            self._tell(error)
-            title = "The store would not take an event now; the log says why"
+            self._emit(error)
+            title = "The store cannot accept an event now; the log says why"
             raise HTTPException(503, title, {"retry-after": "5"}) from None
         return JSONResponse({"status": "ready"})
 
     def scrape(self, metrics: Metrics) -> Callable[[Request], object]:
-        """The endpoint for Prometheus; it answers without the store too."""
+        """The endpoint for Prometheus; it answers even if the store fails."""
 
         async def endpoint(_: Request) -> Response:
             stats: Stats | None = None
             overdue = None
             try:
-                async with timeout(self._limit):
+                async with asyncio.timeout(self._timeout):
                     await self._lifecycle.ensure()
                     stats = await self._store.stats()
                     if self._ledger is not None:
                         overdue = await self._ledger.overdue(self._clock())
             except (StoreError, LedgerUnavailable, TimeoutError) as error:
-                self._tell(error)
+                self._emit(error)
             text = metrics.render(stats, self._clock(), overdue=overdue)
             return Response(text, media_type=metrics.content_type)
 
         return endpoint
 
-    def _tell(self, error: Exception) -> None:
+    def _emit(self, error: Exception) -> None:
         for hook in self._hooks:
             hook(TelemetryEvent("store.failed", error=describe(error)))

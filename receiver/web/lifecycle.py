@@ -1,7 +1,8 @@
-"""Opening and closing of what the app stands on, however its server treats lifespan.
+"""Opening and closing of store, ledger, dispatcher and services around the requests.
 
-A server runs lifespan once; on serverless platforms it runs never, or at every invocation (F41).
-So all parts are opened at the first need, once, and may be opened again after a close.
+A server runs the ASGI lifespan once; serverless platforms run it never, or for every invocation.
+So everything is opened by the first request that needs it, once, and can be opened again after it
+was closed.
 """
 
 from __future__ import annotations
@@ -9,77 +10,48 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.stores.base import Store
 from submitter.errors import LedgerMismatch, LedgerUnavailable
 
-
-class Dispatcher(Protocol):
-    """What the web layer asks of the dispatcher."""
-
-    async def start(self) -> None:
-        """Begin to run handlers in the background."""
-        ...
-
-    async def stop(self, grace: float) -> None:
-        """Claim nothing more; give running handlers `grace` seconds, give back the rest, close."""
-        ...
-
-    async def drain(self, limit: int | None, deadline: float | None) -> int:
-        """Run what is due, in the caller's time.
-
-        Args:
-            limit: dispatches at most; None for all.
-            deadline: seconds from now after which nothing more is begun.
-        """
-        ...
-
-
-class Ledger(Protocol):
-    """What is opened with the store."""
-
-    async def open(self) -> None:
-        """Connect; may be called twice. Raises LedgerUnavailable."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of everything; may be called twice."""
-        ...
+if TYPE_CHECKING:
+    from receiver.dispatch.dispatcher import Dispatcher
+    from submitter.ledger.base import Ledger
 
 
 class Service(Protocol):
-    """Something that runs beside the requests; may be started again after a stop."""
+    """A background task beside the requests; it can be started again after a stop."""
 
     async def start(self) -> None:
-        """Begin; must not keep the first delivery waiting."""
+        """Start without keeping the first delivery waiting."""
         ...
 
     async def stop(self) -> None:
-        """End within a time limit of its own; also where it was not started."""
+        """Stop within a time limit of its own; allowed without a start."""
         ...
 
 
 class Lifecycle:
-    """Opens store and ledger and starts what runs beside the requests, once; all ends in reverse.
+    """Starts all parts once, in order, and stops them in reverse.
 
     Args:
         store: the inbox.
-        dispatcher: None where no process of ours runs handlers.
-        grace: seconds for running handlers at a stop.
-        background: the dispatcher runs beside the requests. Where it does not, it is stopped all
-            the same: its handlers hold connections.
-        ledger: None where there is none.
+        dispatcher: None if this process runs no handlers.
+        grace: seconds that running handlers have at a stop.
+        background: run the dispatcher beside the requests. It is stopped even if this is false,
+            because its handlers hold connections.
+        ledger: opened with the store; None to open the store alone.
         services: run wherever requests are served.
-        lasting: run only in a process that goes on between requests: one that runs the dispatcher,
-            or whose server says when it starts.
-        halts: nothing goes on after a reply, whatever the server says.
+        long_running: services that run only in a process that keeps running between requests: one
+            that runs the dispatcher, or whose server runs the lifespan.
+        freezes: the platform freezes the process after a response, even if it runs the lifespan.
 
     Attributes:
-        started: all is open, and what runs beside the requests runs.
+        started: everything is open and running.
         closing: a stop has begun.
-        lasts: the process goes on between requests, as far as is known.
+        keeps_running: the process runs on between requests, as far as is known.
     """
 
     def __init__(
@@ -91,34 +63,34 @@ class Lifecycle:
         background: bool,
         ledger: Ledger | None = None,
         services: Sequence[Service] = (),
-        lasting: Sequence[Service] = (),
-        halts: bool = False,
+        long_running: Sequence[Service] = (),
+        freezes: bool = False,
     ) -> None:
         self.started = False
         self.closing = False
-        self.lasts = background and not halts
+        self.keeps_running = background and not freezes
         self._store = store
         self._dispatcher = dispatcher
         self._grace = grace
         self._background = background
         self._ledger = ledger
         self._services = tuple(services)
-        self._lasting = tuple(lasting)
-        self._halts = halts
+        self._long_running = tuple(long_running)
+        self._freezes = freezes
         self._lock = asyncio.Lock()
 
     async def begin(self) -> None:
-        """Start because the server says so, also after a stop."""
+        """Start for the lifespan; allowed after a stop."""
         self.closing = False
-        self.lasts = not self._halts
+        self.keeps_running = not self._freezes
         await self.ensure()
 
     async def open(self) -> None:
         """Open store and ledger, and start nothing yet.
 
         Raises:
-            StoreUnavailable: one of them does not open.
-            SchemaMismatch: see `Store.open`.
+            StoreUnavailable: one of them cannot be opened.
+            SchemaMismatch: a newer version made the database.
         """
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._store.close)
@@ -133,11 +105,11 @@ class Lifecycle:
             undo.pop_all()
 
     async def ensure(self) -> None:
-        """Start where that has not happened.
+        """Start everything unless it is started.
 
         Raises:
-            StoreUnavailable: the store does not open, or this is a shutdown.
-            SchemaMismatch: see `Store.open`.
+            StoreUnavailable: the database cannot be opened, or the receiver is shutting down.
+            SchemaMismatch: a newer version made the database.
         """
         if self.started:
             return
@@ -154,13 +126,13 @@ class Lifecycle:
                     await service.start()
                 if self._dispatcher is not None and self._background:
                     await self._dispatcher.start()
-                for service in self._lasting if self.lasts else ():
+                for service in self._long_running if self.keeps_running else ():
                     await service.start()
                 undo.pop_all()
             self.started = True
 
     async def stop(self) -> None:
-        """Stop for good, or until the next `begin`."""
+        """Stop everything, for good or until the next `begin`."""
         self.closing = True
         async with self._lock, AsyncExitStack() as last:
             self.started = False
@@ -169,7 +141,7 @@ class Lifecycle:
                 last.push_async_callback(service.stop)
             if self._dispatcher is not None:
                 last.push_async_callback(self._dispatcher.stop, self._grace)
-            for service in self._lasting:
+            for service in self._long_running:
                 last.push_async_callback(service.stop)
 
     async def _close(self) -> None:

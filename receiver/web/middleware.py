@@ -1,6 +1,6 @@
-"""The outermost layer: a request id, one log line a request, and an answer whatever happens.
+"""The outermost middleware: a request id, one log line a request, and a response to every error.
 
-Errors as `application/problem+json` (RFC 9457), one shape for each status.
+Errors are `application/problem+json` (RFC 9457), one shape for each status.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from receiver.telemetry.log import RequestLog, logger
 
 LOG_FIELDS_KEY = "wavehook.line"
-"""Where a request's scope holds the fields of its log line; `request_id` is always there."""
+"""Key of a request's scope that holds the fields of its log line, `request_id` among them."""
 
-LINGER = 2.0
-"""Seconds for a sender to finish a body that nobody wants, after its answer."""
+MAX_REQUEST_ID = 64
+"""Characters of the longest X-Request-ID that is adopted."""
+
+LINGER_S = 2.0
+"""Seconds for a sender to finish a body that is not wanted, after the response."""
 
 _TYPES: Mapping[int, str] = MappingProxyType(
     {
@@ -42,65 +45,8 @@ _TYPES: Mapping[int, str] = MappingProxyType(
 _CONTENT_TYPE = (b"content-type", b"application/problem+json")
 
 
-async def send_problem(
-    scope: Scope,
-    send: Send,
-    status: int,
-    title: str,
-    *,
-    headers: Iterable[tuple[bytes, bytes]] = (),
-    close: bool = False,
-    unread: Receive | None = None,
-) -> None:
-    """Answer with an error.
-
-    Args:
-        scope: of the request, under `Requests`.
-        send: of the request.
-        status: of HTTP.
-        title: what a person reads; the same for every error of its kind.
-        headers: more of them, such as Retry-After.
-        close: end the connection, because the body was not read to its end.
-        unread: gives the rest of the body, to be read and forgotten before the end.
-    """
-    type = f"urn:wavehook:problem:{_TYPES[status]}" if status in _TYPES else "about:blank"
-    request_id = scope[LOG_FIELDS_KEY]["request_id"]
-    body = json.dumps(
-        {"type": type, "title": title, "status": status, "request_id": request_id}
-    ).encode()
-    sent = [_CONTENT_TYPE, (b"content-length", b"%d" % len(body)), *headers]
-    # HTTP/2 has no such header, and servers fail on it.
-    if close and scope.get("http_version", "1.1").startswith("1"):
-        sent.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": status, "headers": sent})
-    if unread is None:
-        await send({"type": "http.response.body", "body": body})
-        return
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    await _linger(unread)
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def _linger(receive: Receive) -> None:
-    """Read on for a moment (RFC 9112, section 9.6).
-
-    To close a connection with bytes unread is to reset it, and a sender that is still writing
-    would never see its answer.
-    """
-    with suppress(TimeoutError):
-        async with timeout(LINGER):
-            more = True
-            while more:
-                message = await receive()
-                more = message["type"] == "http.request" and message.get("more_body", False)
-
-
-MAX_REQUEST_ID = 64
-"""The longest X-Request-ID that is taken over."""
-
-
-class Requests:
-    """Pure ASGI around the whole app.
+class RequestMiddleware:
+    """Pure ASGI middleware around the whole app.
 
     An endpoint adds fields to its request's log line through `scope[LOG_FIELDS_KEY]`. The line
     names the route's template and never the path, which may hold a token, nor the query.
@@ -109,7 +55,7 @@ class Requests:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._log = logger()
-        self._line = RequestLog()
+        self._request_log = RequestLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -119,8 +65,8 @@ class Requests:
         started = perf_counter()
         request_id = _request_id(scope)
         header = (b"x-request-id", request_id.encode())
-        line: dict[str, Any] = {"request_id": request_id}
-        scope[LOG_FIELDS_KEY] = line
+        fields: dict[str, Any] = {"request_id": request_id}
+        scope[LOG_FIELDS_KEY] = fields
         status = size = 0
         gone = False
 
@@ -134,7 +80,7 @@ class Requests:
             try:
                 await send(message)
             except OSError:
-                # The ASGI way to say that the client has left.
+                # In ASGI, an OSError from `send` means that the client disconnected.
                 gone = True
                 raise
 
@@ -142,33 +88,86 @@ class Requests:
             await self._app(scope, receive, reply)
         except HTTPException as error:
             if status:
-                self._failed(error, line)
+                self._failed(error, fields)
             else:
-                await _answer(error, scope, reply)
-        except Exception as error:  # noqa: BLE001 - nothing may reach the server's own 500
+                await _send_http_exception(error, scope, reply)
+        except Exception as error:  # noqa: BLE001 - the server would send its own 500
             if not gone:
-                self._failed(error, line)
+                self._failed(error, fields)
             if not status:
-                title = "The server failed; it is in its log under the request id"
+                title = "The server failed; its log has the error under this request id"
                 await send_problem(scope, reply, 500, title, close=True)
         finally:
             route = getattr(scope.get("route"), "path", None)
-            line["method"] = scope["method"][:16]
-            line["route"] = route
-            line["status"] = status or None
-            line["ms"] = round((perf_counter() - started) * 1000, 3)
-            line["bytes"] = size
-            self._line(INFO if status < 500 else WARNING, line)
+            fields["method"] = scope["method"][:16]
+            fields["route"] = route
+            fields["status"] = status or None
+            fields["ms"] = round((perf_counter() - started) * 1000, 3)
+            fields["bytes"] = size
+            self._request_log(INFO if status < 500 else WARNING, fields)
 
-    def _failed(self, error: Exception, line: dict[str, Any]) -> None:
-        self._log.error("request.failed", request_id=line["request_id"], exc_info=error)
+    def _failed(self, error: Exception, fields: dict[str, Any]) -> None:
+        self._log.error("request.failed", request_id=fields["request_id"], exc_info=error)
 
 
-async def _answer(error: HTTPException, scope: Scope, send: Send) -> None:
+async def send_problem(
+    scope: Scope,
+    send: Send,
+    status: int,
+    title: str,
+    *,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+    close: bool = False,
+    unread: Receive | None = None,
+) -> None:
+    """Send an error as `application/problem+json`.
+
+    Args:
+        scope: of a request inside `RequestMiddleware`.
+        send: of the same request.
+        status: the HTTP status.
+        title: text for a person; the same for every error of one kind.
+        headers: additional headers, such as Retry-After.
+        close: close the connection, because the body was not read to its end.
+        unread: receives the rest of the body, to read and discard it before the end.
+    """
+    type = f"urn:wavehook:problem:{_TYPES[status]}" if status in _TYPES else "about:blank"
+    request_id = scope[LOG_FIELDS_KEY]["request_id"]
+    body = json.dumps(
+        {"type": type, "title": title, "status": status, "request_id": request_id}
+    ).encode()
+    sent = [_CONTENT_TYPE, (b"content-length", b"%d" % len(body)), *headers]
+    # HTTP/2 does not allow this header, and servers fail on it.
+    if close and scope.get("http_version", "1.1").startswith("1"):
+        sent.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": sent})
+    if unread is None:
+        await send({"type": "http.response.body", "body": body})
+        return
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await _linger(unread)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _linger(receive: Receive) -> None:
+    """Read the rest of a body for a moment (RFC 9112, section 9.6).
+
+    Closing a connection with unread bytes resets it, and a sender that is still writing would
+    never see the response.
+    """
+    with suppress(TimeoutError):
+        async with timeout(LINGER_S):
+            more = True
+            while more:
+                message = await receive()
+                more = message["type"] == "http.request" and message.get("more_body", False)
+
+
+async def _send_http_exception(error: HTTPException, scope: Scope, send: Send) -> None:
     headers = [
         (name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()
     ]
-    # Whoever refuses a request has not read its body.
+    # The body of a refused request was not read.
     close = scope["method"] not in {"GET", "HEAD"}
     await send_problem(scope, send, error.status_code, error.detail, headers=headers, close=close)
 
@@ -181,5 +180,5 @@ def _request_id(scope: Scope) -> str:
                 if text.isprintable():
                     return text
             break
-    # It names a request and guards nothing, and is much cheaper than a UUID.
+    # An identifier, not a secret; `uuid4` costs 4 µs more.
     return f"{random.getrandbits(64):016x}"

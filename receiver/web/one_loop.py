@@ -1,7 +1,7 @@
-"""One event loop for the app, whatever loops its requests come from (F41).
+"""One event loop for the app, whichever loops its requests come from.
 
-A server has one loop, and says so by running lifespan. Some platforms bring a new loop with every
-request, while connections, locks and the clients of handlers belong to the loop that made them.
+A server has one loop, on which it also runs the lifespan. Some platforms start a new loop for every
+request, but connections, locks and handlers' clients belong to the loop that made them.
 """
 
 from __future__ import annotations
@@ -18,65 +18,65 @@ T = TypeVar("T")
 
 
 class App(Protocol):
-    """An ASGI app that can be ended without lifespan."""
+    """An ASGI app that can be stopped without a lifespan."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
         ...
 
     async def stop(self) -> None:
-        """Let go of everything."""
+        """Stop and close everything."""
         ...
 
 
 class OneLoop:
-    """Serves each of two apps on one event loop, so that neither meets another.
+    """Serves every request on the event loop of one of two apps.
 
-    The first loop that runs lifespan is served where it is. All others may be gone after the
-    reply: what comes from them goes to a loop in a thread of ours, which outlives them.
+    The loop that first runs a lifespan is the server's: its app runs there. Any other loop may end
+    after the response, so requests from those go to a second app, on a loop in its own thread.
 
     Args:
-        make: makes an app, at the first need.
+        make: makes an app, on the first request that needs it.
     """
 
     def __init__(self, make: Callable[[], App]) -> None:
         self._make = make
         self._lock = Lock()
-        self._home: AbstractEventLoop | None = None
+        self._server_loop: AbstractEventLoop | None = None
         self._app: App | None = None
-        self._elsewhere: _Elsewhere | None = None
+        self._thread_app: _ThreadApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
         here = asyncio.get_running_loop()
-        if here is not self._home and not self._moves_in(here, scope):
-            await self._away().serve(scope, receive, send)
+        if here is not self._server_loop and not self._adopt(here, scope):
+            await self._thread().serve(scope, receive, send)
             return
-        assert self._app is not None  # noqa: S101 - for the type checker: made with the home
+        assert self._app is not None  # noqa: S101 - made with the server loop
         await self._app(scope, receive, send)
 
     def close(self) -> None:
-        """End the thread and what was opened in it; the next request from elsewhere begins anew."""
+        """Stop the thread and its app; a later request starts them again."""
         with self._lock:
-            elsewhere, self._elsewhere = self._elsewhere, None
-        if elsewhere is not None:
-            elsewhere.close()
+            thread_app, self._thread_app = self._thread_app, None
+        if thread_app is not None:
+            thread_app.close()
 
-    def _moves_in(self, loop: AbstractEventLoop, scope: Scope) -> bool:
+    def _adopt(self, loop: AbstractEventLoop, scope: Scope) -> bool:
         with self._lock:
-            if self._home is None and scope["type"] == "lifespan":
-                self._app, self._home = self._make(), loop
-            return loop is self._home
+            if self._server_loop is None and scope["type"] == "lifespan":
+                self._app, self._server_loop = self._make(), loop
+            return loop is self._server_loop
 
-    def _away(self) -> _Elsewhere:
+    def _thread(self) -> _ThreadApp:
         with self._lock:
-            if self._elsewhere is None:
-                self._elsewhere = _Elsewhere(self._make())
-            return self._elsewhere
+            if self._thread_app is None:
+                self._thread_app = _ThreadApp(self._make())
+            return self._thread_app
 
 
-class _Elsewhere:
-    """An app on a loop of its own; a daemon, so that it keeps no process from ending."""
+class _ThreadApp:
+    """An app on its own loop, in a daemon thread, so that the process can exit."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -85,15 +85,15 @@ class _Elsewhere:
         self._thread.start()
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        theirs = asyncio.get_running_loop()
+        caller = asyncio.get_running_loop()
 
-        async def received() -> Message:
-            return await _on(theirs, receive())
+        async def receive_there() -> Message:
+            return await _on(caller, receive())
 
-        async def sent(message: Message) -> None:
-            await _on(theirs, send(message))
+        async def send_there(message: Message) -> None:
+            await _on(caller, send(message))
 
-        await _on(self._loop, self._app(scope, received, sent))
+        await _on(self._loop, self._app(scope, receive_there, send_there))
 
     def close(self) -> None:
         run_coroutine_threadsafe(self._app.stop(), self._loop).result()
@@ -103,9 +103,9 @@ class _Elsewhere:
 
 
 async def _on(loop: AbstractEventLoop, work: Awaitable[T]) -> T:
-    """Await something on another loop; who is cancelled here cancels it there."""
+    """Await on another loop; a cancellation here is passed on to it."""
 
-    async def there() -> T:
+    async def awaited() -> T:
         return await work
 
-    return await wrap_future(run_coroutine_threadsafe(there(), loop))
+    return await wrap_future(run_coroutine_threadsafe(awaited(), loop))

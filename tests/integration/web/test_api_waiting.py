@@ -18,7 +18,7 @@ from receiver.intake import Intake
 from receiver.results.long_poll import ResultWaiters
 from receiver.stores.base import Store
 from receiver.stores.sqlite import SQLiteStore
-from receiver.web.api import api_routes
+from receiver.web.api import result_routes
 from receiver.web.app import create_app
 from tests.integration.web.test_over_uvicorn import served
 from tests.support.asgi import NOW, PATH, Inbox, Log, signed
@@ -36,7 +36,7 @@ class Receiver:
         intake = Intake(like.sources, [], store, stored=stored)
         self.app: Starlette = create_app(intake=intake, store=store, clock=lambda: NOW)
         lifecycle = self.app.state.lifecycle
-        self.app.router.routes += api_routes(self.results, TOKEN, lifecycle, waiting=waiting)
+        self.app.router.routes += result_routes(self.results, TOKEN, lifecycle, max_waiting=waiting)
 
     @asynccontextmanager
     async def serving(self, http: str = "httptools") -> AsyncIterator[httpx.AsyncClient]:

@@ -95,7 +95,7 @@ async def test_a_sender_that_still_writes_sees_its_413(
     small: Starlette, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F8: after the answer the rest is read and forgotten, but not for ever."""
-    monkeypatch.setattr(middleware, "LINGER", 0.01)
+    monkeypatch.setattr(middleware, "LINGER_S", 0.01)
     finishing, stuck = Connection([b"x" * 2000] * 5), Connection([b"x" * 2000, None])
 
     for connection in (finishing, stuck):

@@ -12,7 +12,7 @@ from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import Event
 from receiver.results.long_poll import ResultWaiters
 from receiver.telemetry import TelemetryEvent
-from receiver.web.api import api_routes
+from receiver.web.api import result_routes
 from tests.support.asgi import NOW, Answer, Inbox, Log, request
 from tests.support.web_fixtures import Build
 
@@ -41,7 +41,7 @@ def api(build: Build, inbox: Inbox, told: list[TelemetryEvent]) -> Starlette:
     """A receiver with the routes; its store is not open yet."""
     app = build()
     results = ResultWaiters(inbox)
-    app.router.routes += api_routes(results, TOKEN, app.state.lifecycle, hooks=[told.append])
+    app.router.routes += result_routes(results, TOKEN, app.state.lifecycle, hooks=[told.append])
     return app
 
 
@@ -186,22 +186,22 @@ async def test_a_bad_wait_is_400(api: Starlette, value: str) -> None:
     answer = await get(api, query=f"wait={value}")
 
     assert (answer.status, answer.json["type"]) == (400, "urn:wavehook:problem:bad-request")
-    assert answer.json["title"] == "wait: expected seconds from 0 to 60, once"
+    assert answer.json["title"] == "wait: expected seconds, 0 to 60, once"
 
 
 @pytest.mark.parametrize(
     ("query", "title"),
     [
-        ("after=-1", "after: expected the cursor of the answer before, once"),
-        ("after=", "after: expected the cursor of the answer before, once"),
-        ("after=1.0", "after: expected the cursor of the answer before, once"),
-        ("after=9999999999999999999", "after: expected the cursor of the answer before, once"),
-        ("after=1&after=2", "after: expected the cursor of the answer before, once"),
+        ("after=-1", "after: expected the cursor of the previous response, once"),
+        ("after=", "after: expected the cursor of the previous response, once"),
+        ("after=1.0", "after: expected the cursor of the previous response, once"),
+        ("after=9999999999999999999", "after: expected the cursor of the previous response, once"),
+        ("after=1&after=2", "after: expected the cursor of the previous response, once"),
         ("limit=0", "limit: expected a whole number from 1 to 100, once"),
         ("limit=101", "limit: expected a whole number from 1 to 100, once"),
         ("limit=many", "limit: expected a whole number from 1 to 100, once"),
-        ("wiat=30", "Query: expected nothing but after, wait, limit"),
-        ("%ff=%fe", "Query: expected nothing but after, wait, limit"),
+        ("wiat=30", "Query: expected only after, wait, limit"),
+        ("%ff=%fe", "Query: expected only after, wait, limit"),
     ],
 )
 async def test_a_bad_query_is_400(api: Starlette, inbox: Inbox, query: str, title: str) -> None:
@@ -291,4 +291,4 @@ async def test_the_log_holds_neither_task_nor_token_nor_result(
 def test_an_empty_token_lets_nobody_start(build: Build, inbox: Inbox) -> None:
     """Without a token there are no routes, rather than routes for everybody."""
     with pytest.raises(ValueError, match="token"):
-        api_routes(ResultWaiters(inbox), "", build().state.lifecycle)
+        result_routes(ResultWaiters(inbox), "", build().state.lifecycle)

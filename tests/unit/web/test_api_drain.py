@@ -30,8 +30,8 @@ class Drain:
             raise self.failure
         return {"ran": 3, "reconciled": 0, "more": False}
 
-    async def follow(self) -> None:
-        self.asked.append("follow")
+    async def flush_ledger(self) -> None:
+        self.asked.append("flush_ledger")
 
 
 @pytest.fixture
@@ -41,11 +41,11 @@ def drain() -> Drain:
 
 @pytest.fixture
 def api(build: Build, drain: Drain, told: list[TelemetryEvent]) -> Starlette:
-    """A receiver with the route, which is in no process that lasts; its store is not open yet."""
+    """A receiver with the route, in a process that may be frozen; its store is not open yet."""
     app = build(dispatch="external")
     lifecycle = app.state.lifecycle
     app.router.routes += drain_routes(
-        drain, TOKEN, lifecycle, follow=drain.follow, hooks=[told.append]
+        drain, TOKEN, lifecycle, flush_ledger=drain.flush_ledger, hooks=[told.append]
     )
     return app
 
@@ -67,7 +67,7 @@ async def test_what_is_due_is_done(api: Starlette, drain: Drain, method: str) ->
 
     assert (answer.status, answer.json) == (200, {"ran": 3, "reconciled": 0, "more": False})
     assert answer.header(b"cache-control") == b"no-store"
-    assert drain.asked == [(1000, 20.0), "follow"]
+    assert drain.asked == [(1000, 20.0), "flush_ledger"]
 
 
 async def test_limits_of_ones_own(api: Starlette, drain: Drain) -> None:
@@ -130,7 +130,9 @@ async def test_a_store_that_is_away(
 async def test_a_process_that_lasts_does_not_wait(build: Build, drain: Drain) -> None:
     """What follows is done in the background there."""
     app = build()
-    app.router.routes += drain_routes(drain, TOKEN, app.state.lifecycle, follow=drain.follow)
+    app.router.routes += drain_routes(
+        drain, TOKEN, app.state.lifecycle, flush_ledger=drain.flush_ledger
+    )
 
     assert (await ask(app)).status == 200
     assert drain.asked == [(1000, 20.0)]

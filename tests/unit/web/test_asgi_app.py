@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 import receiver
 from receiver.errors import SchemaMismatch, SettingsError
 from receiver.telemetry import TelemetryEvent
-from receiver.web.asgi import TOLD, LazyApp
+from receiver.web.asgi import START_FAILED, LazyApp
 from tests.support.asgi import SECRET, Connection, Inbox, Log, post, request, scope
 from tests.unit.web.test_lifespan import running
 
@@ -68,7 +68,7 @@ async def test_bad_settings_fail_the_start(log: Log, install: Install) -> None:
     async with running(LazyApp()) as sent:
         pass
 
-    assert sent == [{"type": "lifespan.startup.failed", "message": TOLD}]
+    assert sent == [{"type": "lifespan.startup.failed", "message": START_FAILED}]
     assert log.line("settings.refused")["faults"] == list(FAULTS)
     assert "Traceback" not in log.text
 
@@ -85,7 +85,7 @@ async def test_a_store_that_does_not_open_is_told_once(
     with pytest.raises(SchemaMismatch):
         await lifespan.__aexit__(None, None, None)
 
-    assert sent == [{"type": "lifespan.startup.failed", "message": TOLD}]
+    assert sent == [{"type": "lifespan.startup.failed", "message": START_FAILED}]
     assert [each.name for each in told] == ["store.failed"]
 
 

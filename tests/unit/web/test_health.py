@@ -59,7 +59,7 @@ async def test_readyz_does_not_wait_for_a_store_that_hangs(
     """F20: no answer within the limit is the answer no."""
     inbox.hangs = True
 
-    answer = await get(build(ready_limit=0.01), "/readyz")
+    answer = await get(build(ready_timeout=0.01), "/readyz")
 
     assert (answer.status, told[0].error) == (503, "TimeoutError")
 
@@ -111,7 +111,7 @@ async def test_a_scrape_survives_a_store_that_is_down(
 ) -> None:
     """F20: counters are served, the queue's gauges are left out, and the failure is counted."""
     metrics = Metrics()
-    app = build(metrics=metrics, ready_limit=0.01)
+    app = build(metrics=metrics, ready_timeout=0.01)
     inbox.failure, inbox.hangs = StoreUnavailable("down"), hangs
 
     answer = await get(app, "/metrics")

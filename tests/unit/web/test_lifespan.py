@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.applications import Starlette
@@ -19,6 +19,7 @@ from receiver.handlers.routing import Route
 from receiver.telemetry import TelemetryEvent
 from receiver.web.lifecycle import Lifecycle
 from submitter.errors import LedgerUnavailable
+from submitter.ledger.base import Ledger
 from tests.support.asgi import BODY, EVENT_ID, NOW, Inbox, Log, post
 
 Build = Callable[..., Starlette]
@@ -294,7 +295,7 @@ def lifecycle(
     dispatcher: Noted | None = None,
     *,
     background: bool = True,
-    halts: bool = False,
+    freezes: bool = False,
     **parts: Part,
 ) -> Lifecycle:
     calls = inbox.calls
@@ -303,10 +304,10 @@ def lifecycle(
         dispatcher,
         3.0,
         background=background,
-        ledger=parts.get("ledger", Part("ledger", calls)),
+        ledger=cast("Ledger", parts.get("ledger", Part("ledger", calls))),
         services=[parts.get("follower", Part("follower", calls))],
-        lasting=[parts.get("reconcile", Part("reconcile", calls))],
-        halts=halts,
+        long_running=[parts.get("reconcile", Part("reconcile", calls))],
+        freezes=freezes,
     )
 
 
@@ -347,34 +348,33 @@ async def test_what_lasts_is_started_where_the_server_says_so(build: Build, inbo
 
 async def test_what_lasts_is_not_started_where_nothing_goes_on(build: Build, inbox: Inbox) -> None:
     """F41: some platforms run lifespan, and freeze the process between requests all the same."""
-    parts = lifecycle(inbox, background=False, halts=True)
+    parts = lifecycle(inbox, background=False, freezes=True)
     async with running(build(lifecycle=parts, dispatch="external")):
         assert "reconcile start" not in inbox.calls
-        assert not parts.lasts
+        assert not parts.keeps_running
 
 
-@pytest.mark.parametrize(("background", "halts"), [(False, False), (True, True), (True, False)])
+@pytest.mark.parametrize(("background", "freezes"), [(False, False), (True, True), (True, False)])
 async def test_what_follows_is_waited_for_where_the_process_may_halt(
-    build: Build, inbox: Inbox, background: bool, halts: bool
+    build: Build, inbox: Inbox, background: bool, freezes: bool
 ) -> None:
     """F41: before the reply, and for nobody where the process goes on."""
-    parts = lifecycle(inbox, background=background, halts=halts)
+    parts = lifecycle(inbox, background=background, freezes=freezes)
     inbox.calls.clear()
 
-    async def follow() -> None:
-        inbox.calls.append("follow")
+    async def flush_ledger() -> None:
+        inbox.calls.append("flush_ledger")
 
-    answer = await post(build(lifecycle=parts, dispatch="external", follow=follow))
+    answer = await post(build(lifecycle=parts, dispatch="external", flush_ledger=flush_ledger))
 
     assert answer.status == 202
-    assert ("follow" in inbox.calls) is (halts or not background)
+    assert ("flush_ledger" in inbox.calls) is (freezes or not background)
 
 
 async def test_a_store_that_is_lost_before_the_reply_does_not_keep_it(
-    build: Build, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, log: Log
+    build: Build, inbox: Inbox, log: Log
 ) -> None:
     """F20, F41: the event is stored; what cannot be given back now is free when its lease ends."""
-    monkeypatch.setattr("receiver.web.app.GIVE_BACK", 0.05)
     lost = asyncio.Event()
 
     async def keep(event: Event, context: Context) -> None:
@@ -387,7 +387,9 @@ async def test_a_store_that_is_lost_before_the_reply_does_not_keep_it(
 
     inbox.__class__ = Losing
     dispatcher = Dispatcher(inbox, [Installed(Route("keep"), keep)], owner="web", clock=lambda: NOW)
-    app = build(dispatcher=dispatcher, dispatch="inline", inline_deadline=0.05)
+    app = build(
+        dispatcher=dispatcher, dispatch="inline", inline_deadline=0.05, release_timeout=0.05
+    )
 
     assert (await post(app)).status == 202
     assert lost.is_set()
@@ -428,7 +430,7 @@ async def test_a_part_that_fails_to_stop_keeps_no_other_open(
     """F40: the database is let go of in any case."""
     app = build(lifecycle=lifecycle(inbox, reconcile=Part("reconcile", inbox.calls)))
     lasting = Part("broken", inbox.calls)
-    app.state.lifecycle._lasting = (lasting,)
+    app.state.lifecycle._long_running = (lasting,)
     with pytest.raises(OSError, match="broken"):
         async with running(app):
             lasting.failure = OSError("broken")

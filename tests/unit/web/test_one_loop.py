@@ -159,4 +159,4 @@ def test_importing_starts_no_thread() -> None:
 
     found: Callable[..., Any] = app
     assert isinstance(found, OneLoop)
-    assert found._elsewhere is None
+    assert found._thread_app is None
