@@ -75,7 +75,7 @@ def test_a_store_that_is_given_is_taken(tmp_path: Path) -> None:
 
     parts = build.build(found, store=MemoryStore(), ledger=MemoryLedger())
 
-    assert parts.lifecycle.lasts
+    assert parts.lifecycle.keeps_running
     with pytest.raises(SettingsError, match="Cloud Run"):
         build.build(found, store=MemoryStore())
 
