@@ -39,34 +39,36 @@ def linux() -> None:
 
 def postgres() -> str:
     """A PostgreSQL server, which TEST_POSTGRES names; gives its address."""
-    return _server("PostgreSQL", "asyncpg", "postgresql://root@127.0.0.1:5432/test")
+    return _server(
+        "PostgreSQL", "asyncpg", "TEST_POSTGRES", "postgresql://root@127.0.0.1:5432/test"
+    )
 
 
 def nats() -> str:
     """A NATS server with JetStream, which TEST_NATS names; gives its address."""
-    return _server("NATS", "nats", "nats://127.0.0.1:4222")
+    return _server("NATS", "nats", "TEST_NATS", "nats://127.0.0.1:4222")
 
 
 def rabbitmq() -> str:
     """A RabbitMQ server, which TEST_RABBITMQ names; gives its address."""
-    return _server("RabbitMQ", "aio_pika", "amqp://guest:guest@127.0.0.1:5672/")
+    return _server("RabbitMQ", "aio_pika", "TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672/")
 
 
 def redis() -> str:
     """A Redis server, which TEST_REDIS names; gives its address."""
-    return _server("Redis", "redis", "redis://127.0.0.1:6379/0")
+    return _server("Redis", "redis", "TEST_REDIS", "redis://127.0.0.1:6379/0")
 
 
 def mqtt() -> str:
     """An MQTT broker, which TEST_MQTT names; gives its address."""
-    return _server("MQTT", "paho", "mqtt://127.0.0.1:1883")
+    return _server("MQTT", "paho", "TEST_MQTT", "mqtt://127.0.0.1:1883")
 
 
-def _server(name: str, client: str, usual: str) -> str:
+def _server(name: str, client: str, variable: str, usual: str) -> str:
     if find_spec(client) is None:
-        # Who has not asked for the extra needs no server, on CI neither.
+        # Without the extra no server is needed, on CI neither.
         pytest.skip(f"{client} is not installed")
-    url = os.environ.get(f"TEST_{name.upper()}", usual)
+    url = os.environ.get(variable, usual)
     address, default = urlsplit(url), urlsplit(usual)
     host, port = address.hostname or "127.0.0.1", address.port or default.port
     try:
