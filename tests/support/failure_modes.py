@@ -40,10 +40,8 @@ def _docstrings(
     yield name, ast.get_docstring(node) or ""
     if isinstance(node, ast.Module | ast.ClassDef):
         for child in node.body:
-            if isinstance(child, ast.ClassDef) and child.name.startswith("Test"):
-                yield from _docstrings(child, f"{name}::{child.name}")
-            elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and (
-                child.name.startswith("test_")
+            if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+                child.name.startswith(("test_", "Test"))
             ):
                 yield from _docstrings(child, f"{name}::{child.name}")
 
