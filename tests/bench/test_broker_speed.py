@@ -18,7 +18,7 @@ import pytest
 
 from receiver.event import Event
 from receiver.handlers.base import Context
-from receiver.handlers.brokers.cloudevent import Envelopes, Shape
+from receiver.handlers.brokers.cloudevent import CloudEventEncoder, CloudEventSettings
 from receiver.handlers.loading import load_section
 from tests.support import needed
 from tests.support.broker_streams import Nats, Redis
@@ -102,7 +102,7 @@ async def test_events_a_second(place: Any, alone: Any) -> None:
     broker = place()
     await broker.make()
     handler = load_section("pipe", {"use": broker.use, **broker.settings(), "mode": "structured"})
-    envelopes = Envelopes(Shape())
+    envelopes = CloudEventEncoder(CloudEventSettings())
 
     rates: dict[str, list[float]] = {"ours": [], "bare": []}
     for number in range(ROUNDS):

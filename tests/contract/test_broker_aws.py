@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import GiveUp, Retry, SettingsError
-from receiver.handlers.brokers.aws import LIMIT, Settings
+from receiver.handlers.brokers.aws import MAX_CALL_BYTES, AwsSettings
 from receiver.handlers.loading import load_section
 from tests.support.broker_queues import Sqs, amazon
 from tests.support.brokers import SECRET, serving
@@ -74,7 +74,7 @@ async def test_a_topic_gives_it_on(queue: Sqs) -> None:
     mode = "binary" if queue.fifo else "structured"
     settings = queue.settings() | {"to": made["TopicArn"], "mode": mode}
     async with Handler("aws", settings) as handler:
-        assert await handler.check() == f"SNS topic {queue.name}: it is there"
+        assert await handler.check() == f"SNS topic {queue.name}: it exists"
         await asyncio.gather(*(handler(f"task-{number}") for number in range(12)))
     events = await queue.read(12)
     assert {event.get_id() for event in events} == {
@@ -95,7 +95,7 @@ async def test_a_bus_gives_it_on(url: str) -> None:
         "events", "put_targets", Rule=queue.name, EventBusName=queue.name, Targets=[target]
     )
     async with Handler("aws", queue.settings() | {"to": bus}) as handler:
-        assert await handler.check() == f"EventBridge bus {queue.name}: it is there"
+        assert await handler.check() == f"EventBridge bus {queue.name}: it exists"
         await asyncio.gather(*(handler(f"task-{number}") for number in range(12)))
     while await queue.take():
         pass
@@ -128,8 +128,8 @@ async def test_what_is_too_large_is_given_up(url: str) -> None:
     """F23: it is not even sent."""
     to = f"{url}/{ACCOUNT}/none"
     async with Handler("aws", {"to": to, "region": REGION}) as handler:
-        with pytest.raises(GiveUp, match=rf"\d+ bytes are more than the {LIMIT} it takes"):
-            await handler(context="x" * LIMIT)
+        with pytest.raises(GiveUp, match=rf"\d+ bytes are more than the {MAX_CALL_BYTES} it takes"):
+            await handler(context="x" * MAX_CALL_BYTES)
 
 
 async def test_large_ones_go_in_calls_of_their_own(queue: Sqs) -> None:
@@ -221,7 +221,9 @@ async def test_who_may_only_send_is_not_wrong() -> None:
     async with answering((400, refusal)) as (endpoint, _):
         settings = {"to": arn("events", "event-bus/b"), "endpoint": endpoint}
         async with Handler("aws", settings) as handler:
-            assert "we may not look; the first event shows" in await handler.check()
+            assert (
+                "reading its attributes is not permitted; the first event" in await handler.check()
+            )
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ async def test_what_is_missing_on_our_side_is_told(
 )
 def test_where_it_is_stands_in_its_name(to: str, place: tuple[str | None, str | None]) -> None:
     """So neither region nor endpoint has to be set."""
-    found = Settings(to=to).place
+    found = AwsSettings(to=to).location
     assert (found["region_name"], found["endpoint_url"]) == place
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import GiveUp, Retry
-from receiver.handlers.brokers.kafka import Kafka as Producing
+from receiver.handlers.brokers.kafka import KafkaHandler
 from tests.support import needed
 from tests.support.broker_streams import Kafka
 from tests.support.handler_harness import Handler
@@ -54,7 +54,7 @@ async def test_more_than_its_queue_holds_is_tried_again() -> None:
         came = await asyncio.gather(*map(handler, "abcdef"), return_exceptions=True)
     refused = [str(each) for each in came if isinstance(each, Retry)]
     assert refused
-    assert all(text.endswith("too much waits already") for text in refused)
+    assert all(text.endswith("the producer's queue is full") for text in refused)
     assert len(await broker.events()) == 6 - len(refused)
 
 
@@ -62,12 +62,12 @@ async def test_check_does_not_make_a_topic() -> None:
     """One that is not there is told; of a template it cannot know."""
     broker = Kafka()
     async with Handler("kafka", broker.settings()) as handler:
-        with pytest.raises(Retry, match=f"there is no topic {broker.name}; make it, unless"):
+        with pytest.raises(Retry, match=f"there is no topic {broker.name}; create it, unless"):
             await handler.check()
     settings = broker.settings() | {"topic": broker.name + ".{type}"}
     async with Handler("kafka", settings) as handler:
         said = await handler.check()
-    assert f"topics such as {broker.name}.prediction.completed have to be there" in said
+    assert f"topics such as {broker.name}.prediction.completed must exist" in said
     assert await broker.events() == []
 
 
@@ -78,14 +78,14 @@ async def test_a_producer_that_can_do_no_more_is_replaced() -> None:
     async with Handler("kafka", broker.settings()) as handler:
         await handler()
         producing = handler.installed.handle
-        assert isinstance(producing, Producing)
-        before = await producing._link.get()
-        before._failed(error(error._FATAL, "out of order", fatal=True))
+        assert isinstance(producing, KafkaHandler)
+        before = await producing._connection.get()
+        before._client_error(error(error._FATAL, "out of order", fatal=True))
         async with asyncio.timeout(10):
-            while await producing._link.get() is before:
+            while await producing._connection.get() is before:
                 await asyncio.sleep(0)
         await handler("task-2")
-        assert "out of order" in before._trouble
+        assert "out of order" in before._last_error
     assert len(await broker.events()) == 2
 
 

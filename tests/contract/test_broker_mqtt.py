@@ -132,7 +132,7 @@ async def test_a_broker_with_users_and_certificates(tmp_path: Path) -> None:
             with pytest.raises(Retry, match=r"it refuses no/prediction/completed \(Not authorized"):
                 await barred()
         async with Handler("mqtt", {"url": url.replace(SECRET, "wr0ng"), **files}) as unknown:
-            with pytest.raises(Retry, match="it refuses us") as error:
+            with pytest.raises(Retry, match="it refuses the connection") as error:
                 await unknown()
             assert "wr0ng" not in str(error.value)
         async with Handler("mqtt", {"url": url}) as untrusting:

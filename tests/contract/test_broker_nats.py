@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import GiveUp, Retry, SettingsError
-from receiver.handlers.brokers.nats_publisher import WINDOW
+from receiver.handlers.brokers.nats import DUPLICATE_WINDOW_S
 from receiver.handlers.loading import load_section
 from tests.support import needed
 from tests.support.broker_processes import nats_server
@@ -36,7 +36,7 @@ async def test_no_stream_is_no_confirmation(broker: Nats) -> None:
     """The error says what to do, and so does `check`."""
     async with Handler("nats", broker.settings()) as handler:
         for trying in (handler, handler.check):
-            with pytest.raises(Retry, match=f"no stream takes {broker.subject}; make one"):
+            with pytest.raises(Retry, match=f"no stream takes {broker.subject}; create one"):
                 await trying()
 
 
@@ -45,7 +45,7 @@ async def test_a_stream_is_made_where_asked_for(broker: Nats) -> None:
     settings = broker.settings() | {"stream": broker.name, "create_stream": True}
     async with Handler("nats", settings) as handler:
         for _ in range(2):
-            assert "is not there yet, made by its first event" in await handler.check()
+            assert "does not exist yet; the first event creates it" in await handler.check()
         assert await handler(type="a.b.c") == {
             "stream": broker.name,
             "seq": 1,
@@ -57,7 +57,7 @@ async def test_a_stream_is_made_where_asked_for(broker: Nats) -> None:
     client = await needed.module("nats").connect(broker.url)
     config = (await client.jetstream().stream_info(broker.name)).config
     await client.close()
-    assert (config.subjects, config.duplicate_window) == ([f"{broker.name}.>"], WINDOW)
+    assert (config.subjects, config.duplicate_window) == ([f"{broker.name}.>"], DUPLICATE_WINDOW_S)
 
 
 async def test_a_stream_that_cannot_be_made_is_told(broker: Nats) -> None:
@@ -65,7 +65,7 @@ async def test_a_stream_that_cannot_be_made_is_told(broker: Nats) -> None:
     await broker.make()
     settings = broker.settings() | {"stream": f"{broker.name}-2", "create_stream": True}
     async with Handler("nats", settings) as handler:
-        with pytest.raises(Retry, match=r"-2 cannot be made \(subjects overlap"):
+        with pytest.raises(Retry, match=r"-2 cannot be created \(subjects overlap"):
             await handler()
 
 
@@ -90,7 +90,7 @@ async def test_another_stream_is_refused(broker: Nats) -> None:
     async with Handler("nats", broker.settings() | {"stream": "OTHER"}) as handler:
         with pytest.raises(Retry, match="expected stream does not match"):
             await handler()
-        with pytest.raises(Retry, match=f"{broker.name} takes .*, and not OTHER"):
+        with pytest.raises(Retry, match=f"{broker.name} takes .*, not OTHER"):
             await handler.check()
 
 
@@ -132,7 +132,7 @@ async def test_what_answers_has_to_be_a_stream(broker: Nats, answer: bytes) -> N
     await client.subscribe(broker.subject, cb=reply)
     await client.flush()
     async with Handler("nats", broker.settings()) as handler:
-        with pytest.raises(Retry, match=f"what answers on {broker.subject} is no stream"):
+        with pytest.raises(Retry, match=f"the answer on {broker.subject} is not from a stream"):
             await handler()
     await client.close()
 
@@ -158,7 +158,9 @@ async def test_a_server_with_users_and_certificates(tmp_path: Path) -> None:
         ) as good:
             assert (await good())["seq"] == 1
         async with Handler("nats", {"url": url, "subject": "wh.no.{type}", **files}) as barred:
-            with pytest.raises(Retry, match=r"we may not publish to wh\.no\.prediction\.completed"):
+            with pytest.raises(
+                Retry, match=r"this user may not publish to wh\.no\.prediction\.completed"
+            ):
                 await barred()
         async with Handler("nats", {"url": url.replace(SECRET, "wr0ng"), **files}) as unknown:
             with pytest.raises(Retry, match="Authorization Violation") as error:

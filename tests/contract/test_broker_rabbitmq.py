@@ -50,13 +50,15 @@ async def test_what_no_queue_wants_is_not_done(broker: RabbitMQ) -> None:
     """It is mandatory: the error says what to do, with an exchange and without."""
     await broker.make()
     async with Handler("rabbitmq", settings(broker, queue=f"{broker.name}-no")) as handler:
-        with pytest.raises(Retry, match=f"there is no queue {broker.name}-no; make it"):
+        with pytest.raises(Retry, match=f"there is no queue {broker.name}-no; create it"):
             await handler()
     client = await needed.module("aio_pika").connect(broker.url)
     await (await client.channel()).queue_delete(broker.name)
     await client.close()
     async with Handler("rabbitmq", broker.settings()) as handler:
-        with pytest.raises(Retry, match=f"exchange {broker.name} has no queue for prediction"):
+        with pytest.raises(
+            Retry, match=f"no queue is bound to the exchange {broker.name} for prediction"
+        ):
             await handler()
 
 
@@ -73,7 +75,7 @@ async def test_exchange_and_queue_are_made_where_asked_for(broker: RabbitMQ) -> 
     declared = settings(broker, exchange=broker.name, queue=broker.name, declare=True)
     async with Handler("rabbitmq", declared) as handler:
         for _ in range(2):
-            assert (await handler.check()).count("made at the first event") == 2
+            assert (await handler.check()).count("which the first event creates") == 2
         await handler(type="a.b")
         said = await handler.check()
     assert said.endswith(f"the exchange {broker.name} and the queue {broker.name}, with 1 messages")
@@ -99,7 +101,9 @@ async def test_a_full_queue_refuses(broker: RabbitMQ) -> None:
     await client.close()
     async with Handler("rabbitmq", settings(broker, queue=broker.name)) as handler:
         await handler()
-        with pytest.raises(Retry, match=r"a queue refused it, routing key .*; it may be full"):
+        with pytest.raises(
+            Retry, match=r"a queue refused the event, routing key .*; it may be full"
+        ):
             await handler("task-2")
 
 
@@ -107,7 +111,7 @@ async def test_a_full_queue_refuses(broker: RabbitMQ) -> None:
     ("path", "words"),
     [
         (f"guest:{SECRET}@127.0.0.1:PORT/", "it refuses the user or password in `url`"),
-        ("guest:guest@127.0.0.1:PORT/nowhere", "is the vhost of `url` there?"),
+        ("guest:guest@127.0.0.1:PORT/nowhere", "does the vhost in `url` exist?"),
     ],
 )
 async def test_who_is_not_let_in_is_told(broker: RabbitMQ, path: str, words: str) -> None:
@@ -156,7 +160,7 @@ async def test_check_without_a_name_says_so(broker: RabbitMQ) -> None:
     """A routing key alone, for the default exchange, may be any queue's name."""
     async with Handler("rabbitmq", settings(broker, routing_key="videos.{model}")) as handler:
         said = await handler.check()
-    assert said.endswith("it lets us in; routing key videos.kwaivgi_kling-v2_1-i2v-standard")
+    assert said.endswith("connected; routing key videos.kwaivgi_kling-v2_1-i2v-standard")
 
 
 @pytest.mark.parametrize(

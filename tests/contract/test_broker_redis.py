@@ -61,7 +61,7 @@ async def test_something_else_under_its_name_is_told(broker: Redis) -> None:
         came: tuple[Any, Any] = await asyncio.gather(
             handler("a"), handler("b"), return_exceptions=True
         )
-    assert str(came[0]).endswith(f"{broker.name}-a is no stream; name another one in `stream`")
+    assert str(came[0]).endswith(f"{broker.name}-a is not a stream; name another one in `stream`")
     assert came[1]["stream"] == f"{broker.name}-b"
     async with Handler("redis", other.settings() | {"stream": f"{broker.name}-a"}) as handler:
         with pytest.raises(Retry, match="is a string, expected a stream or nothing"):

@@ -11,9 +11,8 @@ import pytest
 
 from receiver.event import Event
 from receiver.handlers.brokers import aws, kafka, mqtt, nats, rabbitmq, redis
-from receiver.handlers.brokers.cloudevent import Envelopes, Shape
-from receiver.handlers.brokers.nats_publisher import WINDOW
-from receiver.handlers.brokers.topic import _FIELDS
+from receiver.handlers.brokers.cloudevent import CloudEventEncoder, CloudEventSettings
+from receiver.handlers.brokers.topic import TEMPLATE_FIELDS
 from tests.docs import pages
 from tests.docs.test_reference import settings_of
 
@@ -77,7 +76,7 @@ def test_the_event_is_the_one_that_is_shown() -> None:
         body=json.dumps(data["prediction"]).encode(),
         occurred_at=datetime.fromisoformat(above["timestamp"]).timestamp(),
     )
-    found = json.loads(Envelopes(Shape()).message(made).body)
+    found = json.loads(CloudEventEncoder(CloudEventSettings()).message(made).body)
     assert found.pop("data")["prediction"] == data["prediction"]
     assert found == attributes
 
@@ -85,12 +84,12 @@ def test_the_event_is_the_one_that_is_shown() -> None:
 def test_fields_of_a_template_are_told() -> None:
     """The sentence that lists them names all, and no other."""
     line = pages.the_line("Subjects and topics may use ")
-    assert set(re.findall(r"`\{(\w+)\}`", line)) == set(_FIELDS)
+    assert set(re.findall(r"`\{(\w+)\}`", line)) == set(TEMPLATE_FIELDS)
 
 
 def test_numbers_are_those_of_the_program() -> None:
     """Limits that a reader may rely on."""
-    assert f"or {WINDOW // 60} if Wavehook created the stream" in pages.TEXT
-    assert f"{aws.LIMIT // 1024} KiB for `aws`" in pages.TEXT
-    assert aws.MOST == 10
+    assert f"or {nats.DUPLICATE_WINDOW_S // 60} if Wavehook created the stream" in pages.TEXT
+    assert f"{aws.MAX_CALL_BYTES // 1024} KiB for `aws`" in pages.TEXT
+    assert aws.MAX_CALL_MESSAGES == 10
     assert "one of up to ten in a call" in pages.TEXT

@@ -1,4 +1,5 @@
 """Handlers that publish events as CloudEvents to a message broker.
 
-Begin with `connection` and `cloudevent`, then read one broker, such as `nats`.
+Each file is one broker, and its docstring is the handler's reference: begin with `nats`. They
+share `connection`, `cloudevent` (the message format), `topic` (templates of names) and `batching`.
 """

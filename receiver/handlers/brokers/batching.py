@@ -1,4 +1,4 @@
-"""Sends what concurrent runs have for one place in one call, and gives each its own answer."""
+"""Batching of concurrent sends: one call to the broker carries the items of many runs."""
 
 from __future__ import annotations
 
@@ -14,92 +14,92 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-class Batches(Generic[Item, Answer]):
-    """What waits, and what is on its way.
+class SendBatcher(Generic[Item, Answer]):
+    """Queue of items to send, and the calls that are in flight.
 
-    Nothing waits for company: an item goes at once, with all that came in the same moment, or as
-    soon as one of the calls on their way is back.
+    Nothing is delayed to fill a batch. An item is sent at once, together with all others of the
+    same moment; if every call is in flight, it is sent as soon as one returns.
 
     Args:
-        send: takes items, and gives an answer or an error for each, in their order; what it
-            raises is the answer to all.
-        most: items in one call.
-        calls: on their way at once.
-        size: of an item, in bytes.
-        room: bytes in one call; no limit unless given.
+        send: sends items, and returns an answer or an error for each, in their order; an error
+            that it raises is the answer to all.
+        max_items: in one call.
+        max_calls: in flight at the same time.
+        item_size: of an item, in bytes.
+        max_bytes: in one call.
     """
 
     def __init__(
         self,
         send: Callable[[Sequence[Item]], Awaitable[Sequence[Answer | Exception]]],
         *,
-        most: int,
-        calls: int,
-        size: Callable[[Item], int] = lambda _: 0,
-        room: float = math.inf,
+        max_items: int,
+        max_calls: int,
+        item_size: Callable[[Item], int] = lambda _: 0,
+        max_bytes: float = math.inf,
     ) -> None:
         self._send = send
-        self._most = most
-        self._calls = calls
-        self._size = size
-        self._room = room
-        self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
-        self._sending: set[asyncio.Task[None]] = set()
+        self._max_items = max_items
+        self._max_calls = max_calls
+        self._item_size = item_size
+        self._max_bytes = max_bytes
+        self._queue: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
+        self._senders: set[asyncio.Task[None]] = set()
 
     async def put(self, item: Item) -> Answer:
-        """Send an item with others; gives its answer, or raises its error.
+        """Send an item in a batch; return its answer, or raise its error.
 
-        One whose run is cancelled before it was sent is not sent.
+        If the caller is cancelled before the item was sent, it is not sent.
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
-        if len(self._sending) < self._calls:
-            self._sending.add(asyncio.create_task(self._work(), name="wavehook-batches"))
+        self._queue.append((item, future))
+        if len(self._senders) < self._max_calls:
+            self._senders.add(asyncio.create_task(self._drain(), name="wavehook-batches"))
         return await future
 
     async def close(self) -> None:
-        """Give up what waits and what is on its way; its runs are to be tried again."""
-        waiting, self._waiting = self._waiting, deque()
-        _answer([future for _, future in waiting], [_CLOSED] * len(waiting))
-        sending = set(self._sending)
-        for task in sending:
+        """Cancel all calls; every item in the queue or in flight fails with `Retry`."""
+        queued, self._queue = self._queue, deque()
+        _resolve([future for _, future in queued], [_CLOSED] * len(queued))
+        senders = set(self._senders)
+        for task in senders:
             task.cancel()
-        if sending:
-            await asyncio.wait(sending)
+        if senders:
+            await asyncio.wait(senders)
 
-    async def _work(self) -> None:
+    async def _drain(self) -> None:
         try:
-            while batch := self._take():
+            while batch := self._next_batch():
                 answers: Sequence[Answer | Exception] = [_CLOSED] * len(batch)
                 try:
                     answers = await self._send([item for item, _ in batch])
-                except Exception as error:  # noqa: BLE001 - whatever it was, each run is told
+                except Exception as error:  # noqa: BLE001 - any error is the answer to each run
                     answers = [error] * len(batch)
                 finally:
-                    _answer([future for _, future in batch], answers)
+                    _resolve([future for _, future in batch], answers)
         finally:
-            # In the step that found nothing more: what comes next starts another.
-            self._sending.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            # No await since the queue was found empty: the next item starts another task.
+            self._senders.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
-        """The next call's items, without those whose run has been cancelled."""
+    def _next_batch(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
+        """The items of the next call, without those whose run was cancelled."""
         batch: list[tuple[Item, asyncio.Future[Answer]]] = []
-        room = self._room
-        while self._waiting and len(batch) < self._most:
-            item, future = self._waiting[0]
+        bytes_left = self._max_bytes
+        while self._queue and len(batch) < self._max_items:
+            item, future = self._queue[0]
             if not future.done():
-                room -= self._size(item)
-                if batch and room < 0:
+                bytes_left -= self._item_size(item)
+                if batch and bytes_left < 0:
                     break
                 batch.append((item, future))
-            self._waiting.popleft()
+            self._queue.popleft()
         return batch
 
 
 _CLOSED = Retry("the handler was closed")
 
 
-def _answer(
+def _resolve(
     futures: Sequence[asyncio.Future[Answer]], answers: Sequence[Answer | Exception]
 ) -> None:
     for future, answer in zip(futures, answers, strict=True):

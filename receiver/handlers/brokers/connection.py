@@ -1,23 +1,26 @@
-"""One connection for all runs of a handler: made when first needed, replaced when broken.
+"""The connection of a broker handler: shared by all its runs, with its limits, URL and TLS.
 
-Runs at the same time share it, and what they send is in flight together. What breaks it fails
-them with `Retry`; the dispatcher tries again, and the next run makes a new one.
+The first run connects, and all others use the same connection at the same time. When it breaks,
+the runs that use it fail with `Retry`, and the dispatcher's next attempt connects anew.
 
-TLS towards a broker: a certificate authority of your own, and a certificate for ourselves.
+TLS settings of every broker that is addressed by a URL:
 
-ca = "ca.pem"                           # trusted in place of the system's
-cert = "client.pem"                     # where the broker asks who we are
-key = "client.key"                      # unless it stands in `cert`
+    ca = "ca.pem"           # certificate authority to trust instead of the system's
+    cert = "client.pem"     # client certificate, if the broker asks for one
+    key = "client.key"      # its private key, unless it is in `cert`
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
@@ -26,18 +29,144 @@ from receiver.errors import Retry, SettingsError
 Answer = TypeVar("Answer")
 Connection = TypeVar("Connection")
 
-CONNECT = 10.0
-"""Seconds for a connection to be there."""
-
-DISCONNECT = 2.0
-"""Seconds for one to end as its protocol wants it."""
-
-HEARTBEAT = 10
-"""Seconds between two signs of life, so that one that died silently is found out."""
+CONNECT_TIMEOUT_S = 10.0
+DISCONNECT_TIMEOUT_S = 2.0
+HEARTBEAT_INTERVAL_S = 10
+"""A connection that died silently is found by a missing heartbeat."""
 
 
-def reason(error: BaseException) -> str:
-    """What went wrong, without a client library's own words, which may show an address (F16)."""
+class SharedConnection(Generic[Connection]):
+    """One connection for all runs of a handler.
+
+    Args:
+        label: the broker's name for errors, such as `NATS at host:4222`, without a secret.
+        connect: opens a connection; leaves nothing open when it fails.
+        disconnect: closes one, also a broken one.
+        connect_timeout: seconds.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        connect: Callable[[], Awaitable[Connection]],
+        disconnect: Callable[[Connection], Awaitable[None]],
+        connect_timeout: float = CONNECT_TIMEOUT_S,
+    ) -> None:
+        self._label = label
+        self._connect = connect
+        self._disconnect = disconnect
+        self._connect_timeout = connect_timeout
+        self._opening: asyncio.Task[Connection] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def get(self) -> Connection:
+        """The open connection; opens it if there is none.
+
+        Raises:
+            Retry: it cannot be opened; the text says why.
+        """
+        opening = self._opening
+        if opening is None:
+            opening = self._opening = asyncio.create_task(self._open(), name="wavehook-connection")
+            opening.add_done_callback(self._opened)
+        elif opening.done():
+            return opening.result()
+        try:
+            # A run that is cancelled must not cancel the connection that others wait for.
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            if opening.cancelled():
+                raise Retry(f"{self._label}: the connection was closed") from None
+            raise
+
+    async def use(self, deadline: float, work: Callable[[Connection], Awaitable[Answer]]) -> Answer:
+        """Run `work` with the connection, and return its answer.
+
+        Args:
+            deadline: of the run, in Unix seconds.
+            work: sends something over the connection and awaits the confirmation.
+
+        Raises:
+            Retry: there is no connection, or no confirmation before the deadline.
+        """
+
+        async def connected() -> Answer:
+            return await work(await self.get())
+
+        return await self.confirmed(deadline, connected())
+
+    async def confirmed(self, deadline: float, confirmation: Awaitable[Answer]) -> Answer:
+        """Await a confirmation until the run's deadline, in Unix seconds.
+
+        Raises:
+            Retry: the deadline has passed.
+        """
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.time())):
+                return await confirmation
+        except TimeoutError:
+            raise Retry(f"{self._label}: no confirmation in time") from None
+
+    def drop(self, connection: Connection) -> None:
+        """Close a broken connection, so that the next run opens another one.
+
+        Does nothing for a connection that has been replaced already.
+        """
+        opening = self._opening
+        if opening is not None and _succeeded(opening) and opening.result() is connection:
+            self._opening = None
+            task = asyncio.ensure_future(close_quietly(self._disconnect(connection)))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Close the connection; the next run opens another one, on any event loop."""
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
+            await asyncio.wait({opening})
+            if _succeeded(opening):
+                await close_quietly(self._disconnect(opening.result()))
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    async def _open(self) -> Connection:
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                return await self._connect()
+        except TimeoutError:
+            text = f"{self._label}: no connection within {self._connect_timeout:g} s"
+            raise Retry(text) from None
+
+    def _opened(self, opening: asyncio.Task[Connection]) -> None:
+        """Forget an attempt that failed, so that the next run tries again."""
+        if not _succeeded(opening) and self._opening is opening:
+            self._opening = None
+
+
+def _succeeded(opening: asyncio.Task[Connection]) -> bool:
+    return opening.done() and not opening.cancelled() and opening.exception() is None
+
+
+async def close_quietly(closing: Awaitable[None]) -> None:
+    """Await the end of a connection for a limited time, and ignore the errors of a broken one."""
+    with suppress(Exception):
+        async with asyncio.timeout(DISCONNECT_TIMEOUT_S):
+            await closing
+
+
+@asynccontextmanager
+async def closed_on_failure(close: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Close a half-open connection when the rest of its opening fails or is cancelled."""
+    try:
+        yield
+    except BaseException:
+        await close_quietly(close())
+        raise
+
+
+def safe_reason(error: BaseException) -> str:
+    """The reason of a failure, without a client library's text: that may hold a password."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, OSError) and error.strerror and error.errno:
@@ -45,114 +174,53 @@ def reason(error: BaseException) -> str:
     return type(error).__name__
 
 
-async def end(ending: Awaitable[None]) -> None:
-    """Let a connection end; whatever a broken one says to it, and however long, it is over."""
-    with suppress(Exception):
-        async with asyncio.timeout(DISCONNECT):
-            await ending
+@dataclass(frozen=True, slots=True)
+class UrlRules:
+    """The URLs that a broker's handler accepts.
 
-
-async def within(seconds: float, place: str, work: Awaitable[Answer]) -> Answer:
-    """A run's time for its confirmation.
-
-    Args:
-        seconds: from now.
-        place: which broker, for the error; no secret in it.
-        work: gets the confirmation.
-
-    Raises:
-        Retry: the time is over.
-    """
-    try:
-        async with asyncio.timeout(max(0.0, seconds)):
-            return await work
-    except TimeoutError:
-        raise Retry(f"{place}: no confirmation in time") from None
-
-
-class Link(Generic[Connection]):
-    """The connection.
-
-    Args:
-        place: which broker, for errors; no secret in it.
-        connect: makes a connection; cleans up after itself where it cannot.
-        disconnect: ends one, also a broken one.
+    Attributes:
+        broker: the broker's name, such as `NATS`.
+        ports: the default port of each scheme; 0 for a scheme whose path is a Unix socket.
+        expected: what to write instead of a URL that is not accepted.
+        path: the URL may have a path and a query.
     """
 
-    def __init__(
-        self,
-        place: str,
-        connect: Callable[[], Awaitable[Connection]],
-        disconnect: Callable[[Connection], Awaitable[None]],
-    ) -> None:
-        self._place = place
-        self._connect = connect
-        self._disconnect = disconnect
-        self._making: asyncio.Task[Connection] | None = None
-        self._ending: set[asyncio.Task[None]] = set()
+    broker: str
+    ports: Mapping[str, int]
+    expected: str
+    path: bool = False
 
-    async def get(self) -> Connection:
-        """The connection, once it is there.
+    def label(self, url: str) -> str:
+        """The broker's name and address, such as `NATS at host:4222`, without user or password.
 
         Raises:
-            Retry: there is none; the text says why.
+            ValueError: the URL is not accepted; the text says what was expected.
         """
-        making = self._making
-        if making is None:
-            making = self._making = asyncio.create_task(self._make(), name="wavehook-connection")
-            making.add_done_callback(self._made)
-        elif making.done():
-            return making.result()
         try:
-            # Whoever runs out of time leaves it to the others.
-            return await asyncio.shield(making)
-        except asyncio.CancelledError:
-            if making.cancelled():
-                raise Retry(f"{self._place}: the connection was closed") from None
-            raise
+            parts = urlsplit(url)
+            host, default = parts.hostname, self.ports[parts.scheme]
+            port = parts.port or default
+        except (ValueError, KeyError):
+            raise ValueError(self.expected) from None
+        if not default and parts.path:
+            return f"{self.broker} at {parts.path}"
+        extra = parts.path.strip("/") or parts.query
+        if not host or not default or (extra and not self.path):
+            raise ValueError(self.expected)
+        return f"{self.broker} at {host}:{port}"
 
-    def drop(self, connection: Connection) -> None:
-        """Forget a connection that is broken, and end it; another one is left alone."""
-        making = self._making
-        if making is not None and _there(making) and making.result() is connection:
-            self._making = None
-            task = asyncio.ensure_future(self._end(connection))
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+    def check(self, url: str) -> str:
+        """Return a URL that is accepted; for a settings model.
 
-    async def close(self) -> None:
-        """End the connection; the next run makes a new one, on any event loop."""
-        making, self._making = self._making, None
-        if making is not None:
-            making.cancel()
-            await asyncio.wait({making})
-            if _there(making):
-                await self._end(making.result())
-        if self._ending:
-            await asyncio.wait(self._ending)
-
-    async def _make(self) -> Connection:
-        try:
-            async with asyncio.timeout(CONNECT):
-                return await self._connect()
-        except TimeoutError:
-            raise Retry(f"{self._place}: no connection within {CONNECT:g} s") from None
-
-    def _made(self, making: asyncio.Task[Connection]) -> None:
-        """One that failed is not kept; whoever runs next tries again."""
-        if not _there(making) and self._making is making:
-            self._making = None
-
-    async def _end(self, connection: Connection) -> None:
-        await end(self._disconnect(connection))
+        Raises:
+            ValueError: it is not; the text says what was expected.
+        """
+        self.label(url)
+        return url
 
 
-def _there(making: asyncio.Task[Connection]) -> bool:
-    return making.done() and not making.cancelled() and making.exception() is None
-
-
-class Certificates(BaseModel):
-    """The settings of all handlers that speak TLS by themselves."""
+class TlsSettings(BaseModel):
+    """TLS settings of a broker that is addressed by a URL."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -161,37 +229,38 @@ class Certificates(BaseModel):
     key: Path | None = None
 
 
-def context(name: str, certificates: Certificates) -> ssl.SSLContext | None:
-    """What the settings ask for; None where they ask for nothing.
+def tls_context(name: str, settings: TlsSettings) -> ssl.SSLContext | None:
+    """The TLS context of a handler's settings; None if they set nothing.
 
     Args:
         name: the handler's name, for the faults.
-        certificates: its settings.
+        settings: its settings.
 
     Raises:
-        SettingsError: a file is not what it should be.
+        SettingsError: a file cannot be used.
     """
-    given = certificates
-    if given.key and not given.cert:
-        fault = f"handlers.{name}.key: '{given.key}', expected `cert` beside it"
+    if settings.key and not settings.cert:
+        fault = f"handlers.{name}.key: '{settings.key}', expected `cert` beside it"
         raise SettingsError([fault])
-    if not given.ca and not given.cert:
+    if not settings.ca and not settings.cert:
         return None
-    made = ssl.create_default_context()
+    context = ssl.create_default_context()
     faults = []
     try:
-        if given.ca:
-            made = ssl.create_default_context(cafile=given.ca)
-    except (OSError, ValueError):
-        faults.append(f"handlers.{name}.ca: '{given.ca}', expected a file of certificates in PEM")
-    try:
-        if given.cert:
-            made.load_cert_chain(given.cert, given.key)
+        if settings.ca:
+            context = ssl.create_default_context(cafile=settings.ca)
     except (OSError, ValueError):
         faults.append(
-            f"handlers.{name}.cert: '{given.cert}', expected a file with a certificate in PEM, "
+            f"handlers.{name}.ca: '{settings.ca}', expected a file of certificates in PEM"
+        )
+    try:
+        if settings.cert:
+            context.load_cert_chain(settings.cert, settings.key)
+    except (OSError, ValueError):
+        faults.append(
+            f"handlers.{name}.cert: '{settings.cert}', expected a file with a certificate in PEM, "
             "and its key, without a password, in it or in `key`"
         )
     if faults:
         raise SettingsError(faults)
-    return made
+    return context

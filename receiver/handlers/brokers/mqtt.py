@@ -1,95 +1,87 @@
-"""`mqtt`: publishes the event with QoS 1, and waits until the broker has acknowledged it.
+"""`mqtt`: publishes the event to an MQTT broker with QoS 1, and waits for the acknowledgement.
 
     [handlers.events]
     use = "mqtt"
-    url = "mqtt://user:password@mqtt.example:1883"      # mqtts:// for TLS
-    topic = "wavehook/{type}"               # see `topic`; dots of a type divide
-    retain = false                          # the broker keeps the last one of each topic
-    mandatory = true                        # one that nobody subscribes to is not done
-    version = "5"                           # or "3.1.1"
+    url = "mqtt://user:password@mqtt.example:1883"  # mqtts:// for TLS; required
+    topic = "wavehook/{type}"               # a template, see `topic`; this is the default; dots of
+                                            # a type separate levels, as slashes do
+    retain = false                          # true: the broker keeps each topic's last event
+    mandatory = true                        # false: an event without a subscriber is done, and lost
+    version = "5"                           # MQTT's version, or "3.1.1"
+    ca, cert, key                           # files for TLS, see `connection`
+    mode, source                            # of the CloudEvent, see `cloudevent`
 
-The body is a CloudEvent; see `cloudevent`. In binary mode its attributes are
-user properties, which MQTT 3.1.1 does not have.
+In binary mode the attributes are user properties, which MQTT 3.1.1 does not have.
 
-Done means that the broker has it. A broker gives it to who subscribes then, and to sessions that
-it keeps; nobody else gets it later, unless it is retained. So where a broker says that nobody
-subscribes (MQTT 5), it is tried again; `mandatory = false` lets it go. A broker does not know an
-event again: where an answer was lost it comes twice, with one `id`.
+Done: the broker has acknowledged the event. It passes the event to present subscribers, and to
+absent ones whose session it keeps. Nobody else gets it later, unless it is retained. There is no
+result.
+
+Retried: the broker reports that there is no subscriber (MQTT 5 only, and neither `retain` nor
+`mandatory = false` is set), it refuses the topic, the connection fails, or there is no
+acknowledgement before the handler's `timeout`. Not retried: the event is larger than the broker
+accepts.
+
+Duplicates: MQTT does not detect them. After a lost acknowledgement a subscriber may get the event
+twice, with the same `id`.
 """
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
 from receiver.errors import Retry
 from receiver.event import Event
 from receiver.handlers.base import Context
-from receiver.handlers.brokers.cloudevent import Envelopes, Message, Shape
-from receiver.handlers.brokers.connection import Certificates, Link, end, within
-from receiver.handlers.brokers.connection import context as tls_context
-from receiver.handlers.brokers.topic import Form, Topic
+from receiver.handlers.brokers.cloudevent import CloudEventEncoder, CloudEventSettings
+from receiver.handlers.brokers.connection import (
+    SharedConnection,
+    TlsSettings,
+    UrlRules,
+    closed_on_failure,
+    tls_context,
+)
+from receiver.handlers.brokers.topic import TopicRules, TopicTemplate
 from receiver.handlers.settings import read
 
 if TYPE_CHECKING:
     import ssl
 
-    from paho.mqtt.reasoncodes import ReasonCode
+    from receiver.handlers.brokers.mqtt_session import MqttSession
 
-    from receiver.handlers.brokers.mqtt_session import Session
+NO_MATCHING_SUBSCRIBERS = 0x10
+"""https://docs.oasis-open.org/mqtt/mqtt/v5.0/os/mqtt-v5.0-os.html#_Toc3901124"""
 
-NOBODY = 0x10
-"""No matching subscribers
-(https://docs.oasis-open.org/mqtt/mqtt/v5.0/os/mqtt-v5.0-os.html#_Toc3901124)."""
-
-_FORM = Form(
-    divider="/",
-    legal=re.compile(r"(?!\$)[!-\"$-*,-~]+"),
-    limit=1024,
-    words="a topic such as wavehook/{type}, without spaces and wildcards",
+URL_RULES = UrlRules(
+    broker="MQTT",
+    ports={"mqtt": 1883, "mqtts": 8883},
+    expected="mqtt://host:1883 or mqtts://host:8883",
+)
+TOPIC_RULES = TopicRules(
+    separator="/",
+    pattern=re.compile(r"(?!\$)[!-\"$-*,-~]+"),
+    max_chars=1024,
+    expected="a topic such as wavehook/{type}, without spaces and wildcards",
 )
 
 
-def place(url: str) -> str:
-    """Where a URL leads, without who we are there.
+class MqttSettings(CloudEventSettings, TlsSettings):
+    """The settings of the handler."""
 
-    Raises:
-        ValueError: it cannot be one.
-    """
-    expected = "mqtt://host:1883 or mqtts://host:8883"
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or (8883 if parts.scheme == "mqtts" else 1883)
-    except ValueError:
-        raise ValueError(expected) from None
-    if parts.scheme not in ("mqtt", "mqtts") or not host or parts.path.strip("/") or parts.query:
-        raise ValueError(expected)
-    return f"MQTT at {host}:{port}"
-
-
-def _url(url: str) -> str:
-    place(url)
-    return url
-
-
-class Settings(Shape, Certificates):
-    """The handler's own settings."""
-
-    url: Annotated[str, AfterValidator(_url)] = Field(
-        repr=False, description="where the broker is, such as mqtt://127.0.0.1:1883"
+    url: Annotated[str, AfterValidator(URL_RULES.check)] = Field(
+        repr=False, description="the broker's URL, such as mqtt://127.0.0.1:1883"
     )
-    topic: Annotated[str, AfterValidator(_FORM.check)] = "wavehook/{type}"
+    topic: Annotated[str, AfterValidator(TOPIC_RULES.check)] = "wavehook/{type}"
     retain: bool = False
     mandatory: bool = True
     version: Literal["5", "3.1.1"] = "5"
 
     @model_validator(mode="after")
-    def _fitting(self) -> Settings:
+    def _consistent(self) -> MqttSettings:
         if self.mode == "binary" and self.version != "5":
             raise ValueError('`version = "5"` beside `mode = "binary"`, for its user properties')
         if (self.ca or self.cert) and not self.url.startswith("mqtts:"):
@@ -97,76 +89,62 @@ class Settings(Shape, Certificates):
         return self
 
 
-class Mqtt:
+class MqttHandler:
     """Publishes events with QoS 1."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        tls: ssl.SSLContext | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, settings: MqttSettings, tls: ssl.SSLContext | None = None) -> None:
         self._settings = settings
         self._tls = tls
-        self._clock = clock
-        self._where = place(settings.url)
-        self._topic = Topic(settings.topic, _FORM)
-        self._envelopes = Envelopes(settings)
-        self._link = Link(self._where, self._connect, _disconnect)
+        self._label = URL_RULES.label(settings.url)
+        self._topic = TopicTemplate(settings.topic, TOPIC_RULES)
+        self._encoder = CloudEventEncoder(settings)
+        self._connection: SharedConnection[MqttSession] = SharedConnection(
+            self._label, self._connect, lambda session: session.close()
+        )
 
     async def __call__(self, event: Event, context: Context) -> None:
-        """Publish the event; see the module's docstring for what done means."""
-        topic = self._topic.fill(event)
-        message = self._envelopes.message(event)
-        publishing = self._publish(topic, message)
-        code = await within(context.deadline - self._clock(), self._where, publishing)
-        given = self._settings
+        """Publish the event; see the module's docstring for when it is done."""
+        settings = self._settings
+        topic, message = self._topic.fill(event), self._encoder.message(event)
+        code = await self._connection.use(
+            context.deadline,
+            lambda session: session.publish(topic, message, retain=settings.retain),
+        )
         if code.is_failure:
-            raise Retry(f"{self._where}: it refuses {topic} ({code})")
-        if code.value == NOBODY and given.mandatory and not given.retain:
+            raise Retry(f"{self._label}: it refuses {topic} ({code})")
+        if code.value == NO_MATCHING_SUBSCRIBERS and settings.mandatory and not settings.retain:
             raise Retry(
-                f"{self._where}: nobody subscribes to {topic}, and it would be lost; "
+                f"{self._label}: nobody subscribes to {topic}, and the event would be lost; "
                 "`retain = true` keeps it there, `mandatory = false` lets it go"
             )
 
     async def check(self) -> str:
-        """Connect, without publishing anything."""
-        await self._link.get()
-        return f"{self._where}: it lets us in; what we may publish shows with the first event"
+        """Connect; publishes nothing."""
+        await self._connection.get()
+        return f"{self._label}: connected; the first event shows whether publishing is permitted"
 
     async def close(self) -> None:
-        """Let the connection go; the next event makes a new one."""
-        await self._link.close()
+        """Close the connection; the next event opens another one."""
+        await self._connection.close()
 
-    async def _publish(self, topic: str, message: Message) -> ReasonCode:
-        session = await self._link.get()
-        return await session.publish(topic, message, retain=self._settings.retain)
+    async def _connect(self) -> MqttSession:
+        from receiver.handlers.brokers.mqtt_session import MqttSession
 
-    async def _connect(self) -> Session:
-        from receiver.handlers.brokers.mqtt_session import Session
-
-        given = self._settings
-        session = Session(self._where, v5=given.version == "5", lost=self._link.drop)
-        try:
-            await session.open(given.url, self._tls)
-        except BaseException:
-            await end(session.close())
-            raise
+        settings = self._settings
+        session = MqttSession(self._label, v5=settings.version == "5", lost=self._connection.drop)
+        async with closed_on_failure(session.close):
+            await session.open(settings.url, self._tls)
         return session
 
 
-def create(name: str, settings: Mapping[str, Any]) -> Mqtt:
+def create(name: str, settings: Mapping[str, Any]) -> MqttHandler:
     """Make the handler.
 
     Raises:
         SettingsError: with all faults.
         ImportError: the extra is not installed.
     """
-    import paho.mqtt.client  # noqa: F401 - so that it is missed at start
+    import paho.mqtt.client  # noqa: F401 - a missing extra shows at start
 
-    chosen = read(Settings, name, settings)
-    return Mqtt(chosen, tls_context(name, chosen))
-
-
-async def _disconnect(session: Session) -> None:
-    await session.close()
+    chosen = read(MqttSettings, name, settings)
+    return MqttHandler(chosen, tls_context(name, chosen))

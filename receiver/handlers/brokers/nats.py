@@ -1,36 +1,58 @@
-"""`nats`: publishes the event to JetStream, and waits until a stream has it.
+"""`nats`: publishes the event to NATS JetStream, and waits until a stream has stored it.
 
     [handlers.events]
     use = "nats"
-    url = "nats://nats.example:4222"        # a list for a cluster; user and password, or a token,
-                                            # stand in it; tls:// for TLS
-    subject = "wavehook.{type}"             # see `topic`
-    stream = "WAVEHOOK"                     # refuse to be stored by any other
-    create_stream = true                    # make it if it is not there
+    url = "nats://nats.example:4222"        # or a list for a cluster; tls:// for TLS; user and
+                                            # password, or a token, are part of the URL; required
+    subject = "wavehook.{type}"             # a template, see `topic`; this is the default
+    stream = "WAVEHOOK"                     # the only stream that may store it; default any
+    create_stream = false                   # true: the first event creates `stream` if missing
+    ca, cert, key                           # files for TLS, see `connection`
+    mode, source                            # of the CloudEvent, see `cloudevent`
 
-The body is a CloudEvent; see `cloudevent`. `Nats-Msg-Id` is the dispatch's key:
-what is sent again within the stream's duplicate window (2 minutes, unless the stream says
-otherwise) is not stored again. Done means that the stream has acknowledged it; the result is
+Done: a stream has acknowledged the event. The result is
 `{"stream": …, "seq": …, "duplicate": …}`.
+
+Retried: no stream takes the subject, the stream refuses it (for example because it is full), the
+connection fails, or there is no acknowledgement before the handler's `timeout`. Not retried: the
+event is larger than the server or the stream accepts.
+
+Duplicates: `Nats-Msg-Id` is the idempotency key. The stream drops a second copy within its
+duplicate window: 2 minutes by default, 15 minutes for a stream that this handler created.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from receiver.errors import Retry
+from receiver.errors import GiveUp, Retry
 from receiver.event import Event
 from receiver.handlers.base import Context
-from receiver.handlers.brokers.cloudevent import Envelopes, Message, Shape
-from receiver.handlers.brokers.connection import Certificates, Link, end, within
-from receiver.handlers.brokers.connection import context as tls_context
-from receiver.handlers.brokers.topic import EXAMPLE, Form, Topic
+from receiver.handlers.brokers.cloudevent import (
+    BrokerMessage,
+    CloudEventEncoder,
+    CloudEventSettings,
+)
+from receiver.handlers.brokers.connection import (
+    CONNECT_TIMEOUT_S,
+    HEARTBEAT_INTERVAL_S,
+    SharedConnection,
+    TlsSettings,
+    UrlRules,
+    close_quietly,
+    closed_on_failure,
+    safe_reason,
+    tls_context,
+)
+from receiver.handlers.brokers.topic import EXAMPLE_EVENT, TopicRules, TopicTemplate
 from receiver.handlers.envelope import plain
 from receiver.handlers.settings import SomeTexts, read
 from submitter.prediction import JSON
@@ -38,150 +60,313 @@ from submitter.prediction import JSON
 if TYPE_CHECKING:
     import ssl
 
-    from receiver.handlers.brokers.nats_publisher import Publisher
+    from nats.aio.msg import Msg
 
-# Visible ASCII without wildcards, in tokens; what begins with $ is the server's own.
-_FORM = Form(
-    divider=".",
-    legal=re.compile(r"(?!\$)[!-)+-\-/-=?-~]+(?:\.[!-)+-\-/-=?-~]+)*"),
-    limit=1024,
-    words="a subject such as wavehook.{type}, without spaces and wildcards",
+DUPLICATE_WINDOW_S = 15 * 60
+"""Of a stream that this handler creates: longer than the longest wait between two attempts under
+the default retry policy."""
+
+_MESSAGE_TOO_LARGE = 10054
+"""https://github.com/nats-io/nats-server/blob/main/server/errors.json"""
+
+URL_RULES = UrlRules(
+    broker="NATS",
+    ports={"nats": 4222, "tls": 4222},
+    expected="nats://host:port or tls://host:port",
 )
-_STREAM = r"^[A-Za-z0-9_-]{1,255}$"
+# Visible ASCII without wildcards, in levels; a name that begins with $ is the server's own.
+TOPIC_RULES = TopicRules(
+    separator=".",
+    pattern=re.compile(r"(?!\$)[!-)+-\-/-=?-~]+(?:\.[!-)+-\-/-=?-~]+)*"),
+    max_chars=1024,
+    expected="a subject such as wavehook.{type}, without spaces and wildcards",
+)
+_STREAM_NAME = r"^[A-Za-z0-9_-]{1,255}$"
 
 
 def _urls(urls: tuple[str, ...]) -> tuple[str, ...]:
-    for url in urls:
-        place(url)
-    return urls
+    return tuple(URL_RULES.check(url) for url in urls)
 
 
-def place(url: str) -> str:
-    """Where a URL leads, without who we are there.
-
-    Raises:
-        ValueError: it cannot be one.
-    """
-    expected = "nats://host:port or tls://host:port"
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or 4222
-    except ValueError:
-        raise ValueError(expected) from None
-    if parts.scheme not in ("nats", "tls") or not host or parts.path.strip("/") or parts.query:
-        raise ValueError(expected)
-    return f"NATS at {host}:{port}"
-
-
-class Settings(Shape, Certificates):
-    """The handler's own settings."""
+class NatsSettings(CloudEventSettings, TlsSettings):
+    """The settings of the handler."""
 
     url: Annotated[SomeTexts, AfterValidator(_urls)] = Field(
-        repr=False, description="where NATS is, such as nats://127.0.0.1:4222"
+        repr=False, description="the server's URL, such as nats://127.0.0.1:4222"
     )
-    subject: Annotated[str, AfterValidator(_FORM.check)] = "wavehook.{type}"
-    stream: Annotated[str, Field(pattern=_STREAM)] | None = None
+    subject: Annotated[str, AfterValidator(TOPIC_RULES.check)] = "wavehook.{type}"
+    stream: Annotated[str, Field(pattern=_STREAM_NAME)] | None = None
     create_stream: bool = False
 
     @model_validator(mode="after")
-    def _creatable(self) -> Settings:
+    def _can_create(self) -> NatsSettings:
         if self.create_stream and not self.stream:
-            raise ValueError("`stream` beside `create_stream`, the name of what is made")
-        if self.create_stream and not self.subjects:
-            raise ValueError("a `subject` that begins with a name of its own, as wavehook.{type}")
+            raise ValueError("`stream` beside `create_stream`: the name of the stream to create")
+        if self.create_stream and not self.stream_subjects:
+            raise ValueError("a `subject` that begins with a fixed level, such as wavehook.{type}")
         return self
 
     @property
-    def subjects(self) -> str:
-        """What a stream must take to take all that `subject` can make; empty where that is all."""
-        topic = Topic(self.subject, _FORM)
-        if topic.fixed:
-            return topic.start
-        start, dot, _ = topic.start.rpartition(".")
-        return f"{start}{dot}>" if dot else ""
+    def stream_subjects(self) -> str:
+        """The subjects of a stream for all names that `subject` can make; empty for all names."""
+        template = TopicTemplate(self.subject, TOPIC_RULES)
+        if template.constant:
+            return template.prefix
+        levels, dot, _ = template.prefix.rpartition(".")
+        return f"{levels}{dot}>" if dot else ""
 
 
-class Nats:
+class NatsHandler:
     """Publishes events to JetStream."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        tls: ssl.SSLContext | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, settings: NatsSettings, tls: ssl.SSLContext | None = None) -> None:
         self._settings = settings
         self._tls = tls
-        self._clock = clock
-        self._where = place(settings.url[0])
-        self._subject = Topic(settings.subject, _FORM)
-        self._envelopes = Envelopes(settings)
-        self._link = Link(self._where, self._connect, _disconnect)
+        self._label = URL_RULES.label(settings.url[0])
+        self._subject = TopicTemplate(settings.subject, TOPIC_RULES)
+        self._encoder = CloudEventEncoder(settings)
+        self._connection = SharedConnection(self._label, self._connect, NatsPublisher.close)
 
     async def __call__(self, event: Event, context: Context) -> dict[str, JSON]:
-        """Publish the event; see the module's docstring for what done means."""
-        subject, message = self._subject.fill(event), self._envelopes.message(event)
-        publishing = self._publish(subject, message, plain(context.key))
-        return await within(context.deadline - self._clock(), self._where, publishing)
+        """Publish the event; see the module's docstring for when it is done."""
+        subject, message = self._subject.fill(event), self._encoder.message(event)
+        return await self._connection.use(
+            context.deadline,
+            lambda publisher: publisher.publish(subject, message, plain(context.key)),
+        )
 
     async def check(self) -> str:
-        """Look whether there is a stream for the subject; sends nothing, and makes none."""
-        subject, wanted = self._subject.fill(EXAMPLE), self._settings.stream
+        """Find the stream that takes the subject; publishes nothing and creates no stream."""
+        subject, expected = self._subject.fill(EXAMPLE_EVENT), self._settings.stream
         publisher = await self._open()
         try:
-            found = await publisher.stream_of(subject)
+            stream = await publisher.stream_of(subject)
         finally:
-            await end(publisher.close())
-        if found is None and self._settings.create_stream:
-            return f"{self._where}: the stream {wanted} is not there yet, made by its first event"
-        if found is None:
-            raise Retry(publisher.no_stream(subject))
-        if wanted not in (None, found):
-            raise Retry(f"{self._where}: the stream {found} takes {subject}, and not {wanted}")
-        return f"{self._where}: the stream {found} takes {subject}"
+            await close_quietly(publisher.close())
+        if stream is None and self._settings.create_stream:
+            return (
+                f"{self._label}: the stream {expected} does not exist yet; "
+                "the first event creates it"
+            )
+        if stream is None:
+            raise publisher.no_stream(subject)
+        if expected not in (None, stream):
+            raise Retry(f"{self._label}: the stream {stream} takes {subject}, not {expected}")
+        return f"{self._label}: the stream {stream} takes {subject}"
 
     async def close(self) -> None:
-        """Let the connection go; the next event makes a new one."""
-        await self._link.close()
+        """Close the connection; the next event opens another one."""
+        await self._connection.close()
 
-    async def _publish(self, subject: str, message: Message, key: str) -> dict[str, JSON]:
-        publisher = await self._link.get()
-        return await publisher.publish(subject, message, key)
-
-    async def _open(self) -> Publisher:
-        from receiver.handlers.brokers.nats_publisher import Publisher
-
-        publisher = Publisher(self._where, self._settings.stream, self._link.drop)
-        try:
+    async def _open(self) -> NatsPublisher:
+        publisher = NatsPublisher(self._label, self._settings.stream, self._connection.drop)
+        async with closed_on_failure(publisher.close):
             await publisher.open(self._settings.url, self._tls)
-        except BaseException:
-            await end(publisher.close())
-            raise
         return publisher
 
-    async def _connect(self) -> Publisher:
-        publisher, given = await self._open(), self._settings
-        if given.stream and given.create_stream:
+    async def _connect(self) -> NatsPublisher:
+        publisher, settings = await self._open(), self._settings
+        if settings.stream and settings.create_stream:
+            async with closed_on_failure(publisher.close):
+                await publisher.create_stream(settings.stream, settings.stream_subjects)
+        return publisher
+
+
+class NatsPublisher:
+    """One connection, and the messages on it that wait for an acknowledgement.
+
+    All acknowledgements arrive at one inbox, each under the number of its message. `publish_async`
+    of nats-py 2.16 is not used: after a cut connection, or an answer that is not a stream's, its
+    futures stay pending until the timeout (tests/contract/test_pipeline_nats.py fails with it).
+
+    Args:
+        label: the server's name for errors, without a secret.
+        stream: the only stream that may store the messages; None for any.
+        lost: called when the connection is closed.
+    """
+
+    def __init__(
+        self, label: str, stream: str | None, lost: Callable[[NatsPublisher], None]
+    ) -> None:
+        from nats.aio.client import Client
+
+        self._label = label
+        self._stream_header = {"Nats-Expected-Stream": stream} if stream else {}
+        self._lost = lost
+        self._client = Client()
+        self._inbox = self._client.new_inbox()
+        self._numbers = count()
+        self._pending: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
+
+    async def open(self, urls: Sequence[str], tls: ssl.SSLContext | None) -> None:
+        """Connect to one of the servers, and subscribe to the acknowledgements.
+
+        Raises:
+            Retry: there is no connection.
+        """
+        options: dict[str, Any] = {} if tls is None else {"tls": tls}
+        with self._errors_as_retry():
+            await self._client.connect(
+                list(urls),
+                name="wavehook",
+                # The next event opens another connection; the client must not reconnect.
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=int(CONNECT_TIMEOUT_S / 2),
+                ping_interval=HEARTBEAT_INTERVAL_S,
+                # No buffer for a later connection: the event is sent again by its next attempt.
+                pending_size=0,
+                error_cb=self._client_error,
+                closed_cb=self._closed,
+                **options,
+            )
+            await self._client.subscribe(f"{self._inbox}.*", cb=self._acknowledged)
+
+    async def create_stream(self, stream: str, subjects: str) -> None:
+        """Create a stream if it does not exist; an existing one is not changed.
+
+        Raises:
+            Retry: it cannot be created.
+        """
+        from nats.js.errors import NotFoundError
+
+        manager = self._client.jetstream()
+        with self._errors_as_retry(f"the stream {stream} cannot be created"):
             try:
-                await publisher.create(given.stream, given.subjects)
-            except BaseException:
-                await end(publisher.close())
-                raise
-        return publisher
+                await manager.stream_info(stream)
+            except NotFoundError:
+                await manager.add_stream(
+                    name=stream, subjects=[subjects], duplicate_window=DUPLICATE_WINDOW_S
+                )
+
+    async def stream_of(self, subject: str) -> str | None:
+        """The stream that takes a subject, if there is one.
+
+        Raises:
+            Retry: JetStream does not answer.
+        """
+        from nats.js.errors import NotFoundError
+
+        with self._errors_as_retry("JetStream does not answer"):
+            try:
+                return await self._client.jetstream().find_stream_name_by_subject(subject)
+            except NotFoundError:
+                return None
+
+    async def publish(self, subject: str, message: BrokerMessage, key: str) -> dict[str, JSON]:
+        """Send a message, and wait until a stream has stored it.
+
+        Args:
+            subject: of the message.
+            message: the CloudEvent.
+            key: its idempotency key.
+
+        Raises:
+            Retry: it was not acknowledged.
+            GiveUp: it is too large.
+        """
+        size = len(message.body)
+        if size > self._client.max_payload:
+            raise GiveUp(f"{self._label}: {size} bytes are more than its max_payload")
+        # A percent sign is escaped again, as in the binding for HTTP: https://github.com/
+        # cloudevents/spec/blob/main/cloudevents/bindings/nats-protocol-binding.md
+        headers = {
+            name: value.replace("%", "%25") for name, value in message.headers("ce-").items()
+        }
+        headers |= {"Nats-Msg-Id": key, **self._stream_header}
+        number = str(next(self._numbers))
+        future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        self._pending[number] = (subject, future)
+        try:
+            with self._errors_as_retry():
+                await self._client.publish(
+                    subject, message.body, f"{self._inbox}.{number}", headers
+                )
+            return self._result(await future, subject)
+        finally:
+            del self._pending[number]
+
+    def no_stream(self, subject: str) -> Retry:
+        """The error when no stream takes a subject."""
+        return Retry(
+            f"{self._label}: no stream takes {subject}; create one that does, or set "
+            "`stream` and `create_stream = true`"
+        )
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    def _result(self, answer: Msg, subject: str) -> dict[str, JSON]:
+        if answer.headers and answer.headers.get("Status") == "503":
+            raise self.no_stream(subject)
+        found = _json_object(answer.data)
+        if isinstance(error := found.get("error"), dict):
+            code = error.get("err_code")
+            text = f"{self._label}: {error.get('description')} ({code})"
+            raise GiveUp(text) if code == _MESSAGE_TOO_LARGE else Retry(text)
+        if not (isinstance(found.get("stream"), str) and isinstance(found.get("seq"), int)):
+            raise Retry(f"{self._label}: the answer on {subject} is not from a stream")
+        return {key: found.get(key, False) for key in ("stream", "seq", "duplicate")}
+
+    async def _acknowledged(self, answer: Msg) -> None:
+        _, future = self._pending.get(answer.subject.rpartition(".")[2], (None, None))
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    async def _closed(self) -> None:
+        self._fail(Retry(f"{self._label}: the connection broke"))
+        self._lost(self)
+
+    async def _client_error(self, error: Exception) -> None:
+        """Fail the messages whose subject the server does not permit; it sends no other answer."""
+        text = str(error).lower()
+        if "permissions violation for publish" in text:
+            for subject in {subject for subject, _ in self._pending.values()}:
+                if f'"{subject.lower()}"' in text:
+                    refused = f"{self._label}: this user may not publish to {subject}"
+                    self._fail(Retry(refused), subject)
+
+    def _fail(self, error: Retry, of: str | None = None) -> None:
+        for subject, future in self._pending.values():
+            if of in (None, subject) and not future.done():
+                future.set_exception(error)
+
+    @contextmanager
+    def _errors_as_retry(self, problem: str = "") -> Iterator[None]:
+        """Raise `Retry` for an error of nats-py, whose own texts hold no address."""
+        from nats.errors import Error
+        from nats.js.errors import APIError
+
+        try:
+            yield
+        except (Error, OSError) as error:
+            reason = safe_reason(error)
+            if isinstance(error, APIError) and error.description:
+                reason = error.description
+            elif isinstance(error, Error):
+                reason = str(error).removeprefix("nats: ")
+            text = f"{problem} ({reason})" if problem else reason
+            raise Retry(f"{self._label}: {text}") from None
 
 
-def create(name: str, settings: Mapping[str, Any]) -> Nats:
+def create(name: str, settings: Mapping[str, Any]) -> NatsHandler:
     """Make the handler.
 
     Raises:
         SettingsError: with all faults.
         ImportError: the extra is not installed.
     """
-    import nats  # noqa: F401 - so that it is missed at start
+    import nats  # noqa: F401 - a missing extra shows at start
 
-    chosen = read(Settings, name, settings)
-    return Nats(chosen, tls_context(name, chosen))
+    chosen = read(NatsSettings, name, settings)
+    return NatsHandler(chosen, tls_context(name, chosen))
 
 
-async def _disconnect(publisher: Publisher) -> None:
-    await publisher.close()
+def _json_object(data: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(data.decode())
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from receiver.errors import Retry
-from receiver.handlers.brokers.batching import Batches
+from receiver.handlers.brokers.batching import SendBatcher
 
 
 class Place:
@@ -19,8 +19,12 @@ class Place:
         self.calls: list[list[int]] = []
         self.open = asyncio.Event()
         self.open.set()
-        self.batches: Batches[int, int] = Batches(
-            self.send, most=most, calls=calls, size=lambda number: number, room=room
+        self.batches: SendBatcher[int, int] = SendBatcher(
+            self.send,
+            max_items=most,
+            max_calls=calls,
+            item_size=lambda number: number,
+            max_bytes=room,
         )
 
     async def send(self, numbers: Sequence[int]) -> list[int | Exception]:

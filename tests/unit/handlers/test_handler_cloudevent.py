@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 
 from receiver.errors import SettingsError
 from receiver.event import Event, Origin
-from receiver.handlers.brokers.cloudevent import Envelopes, Shape
+from receiver.handlers.brokers.cloudevent import CloudEventEncoder, CloudEventSettings
 from receiver.handlers.envelope import envelope
 from receiver.handlers.settings import read
 from tests.support.events import NOW, event
 
 FORMAT = JSONFormat()
-STRUCTURED = Envelopes(Shape())
-BINARY = Envelopes(Shape(mode="binary", source="https://hooks.example.com/a?b=%20"))
+STRUCTURED = CloudEventEncoder(CloudEventSettings())
+BINARY = CloudEventEncoder(
+    CloudEventSettings(mode="binary", source="https://hooks.example.com/a?b=%20")
+)
 
 
 def test_structured_is_one_object() -> None:
@@ -150,4 +152,4 @@ def test_two_events_have_two_ids(one: str, other: str) -> None:
 def test_a_source_has_to_be_a_reference(source: str) -> None:
     """It goes into headers as it is."""
     with pytest.raises(SettingsError, match=r"handlers\.x\.source: .*expected a URI such as"):
-        read(Shape, "x", {"source": source})
+        read(CloudEventSettings, "x", {"source": source})

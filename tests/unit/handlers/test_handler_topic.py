@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from receiver.event import Event
 from receiver.handlers.brokers import kafka, mqtt, nats, rabbitmq, redis
-from receiver.handlers.brokers.topic import MAX_FIELD, Form, Topic
+from receiver.handlers.brokers.topic import MAX_VALUE_CHARS, TopicRules, TopicTemplate
 from tests.support.events import event
 
-DOTS = Form(".", re.compile(r"[a-zA-Z0-9_-]+(?:\.[a-zA-Z0-9_-]+)*"), 300, "a name")
-FORMS = [module._FORM for module in (nats, rabbitmq, redis, kafka, mqtt)]
+DOTS = TopicRules(".", re.compile(r"[a-zA-Z0-9_-]+(?:\.[a-zA-Z0-9_-]+)*"), 300, "a name")
+FORMS = [module.TOPIC_RULES for module in (nats, rabbitmq, redis, kafka, mqtt)]
 
 
-def fill(text: str, made: Event, form: Form = DOTS) -> str:
-    return Topic(text, form).fill(made)
+def fill(text: str, made: Event, form: TopicRules = DOTS) -> str:
+    return TopicTemplate(text, form).fill(made)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_long_field_ends_in_a_digest() -> None:
     """F17: two of them stay two, and both are short."""
     one, other = (fill("{subject}", event(subject="x" * 900 + end)) for end in "ab")
     assert one != other
-    assert len(one) == len(other) == MAX_FIELD
+    assert len(one) == len(other) == MAX_VALUE_CHARS
     assert re.fullmatch(r"x{47}_[0-9a-f]{16}", one)
 
 
@@ -73,13 +73,13 @@ def test_a_long_field_ends_in_a_digest() -> None:
         model=st.none() | st.text(max_size=300),
     )
 )
-def test_any_event_gives_a_legal_name(form: Form, made: Event) -> None:
+def test_any_event_gives_a_legal_name(form: TopicRules, made: Event) -> None:
     """F17: of any form, and as many levels as the template and the type have."""
-    template = form.divider.join(("w", "{type}", "{model}", "{subject}"))
+    template = form.separator.join(("w", "{type}", "{model}", "{subject}"))
     name = fill(form.check(template), made, form)
-    assert form.legal.fullmatch(name)
-    assert len(name) <= form.limit
-    assert re.fullmatch(rf"w(?:[{form.divider}][A-Za-z0-9_-]+){{3,}}", name)
+    assert form.pattern.fullmatch(name)
+    assert len(name) <= form.max_chars
+    assert re.fullmatch(rf"w(?:[{form.separator}][A-Za-z0-9_-]+){{3,}}", name)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from receiver.errors import Retry
-from receiver.handlers.brokers.connection import Link, reason, within
+from receiver.handlers.brokers.connection import SharedConnection, safe_reason
 
 
 class Peer:
@@ -20,7 +20,7 @@ class Peer:
         self.open = asyncio.Event()
         self.open.set()
         self.failing: Exception | None = None
-        self.link = Link("there", self.connect, self.end)
+        self.shared = SharedConnection("there", self.connect, self.end)
 
     async def connect(self) -> int:
         self.made += 1
@@ -37,9 +37,9 @@ class Peer:
 async def test_all_wait_for_one_connection() -> None:
     """It is made when the first asks, and kept."""
     peer = Peer()
-    assert await asyncio.gather(*(peer.link.get() for _ in range(5))) == [1] * 5
-    assert await peer.link.get() == 1
-    await peer.link.close()
+    assert await asyncio.gather(*(peer.shared.get() for _ in range(5))) == [1] * 5
+    assert await peer.shared.get() == 1
+    await peer.shared.close()
     assert (peer.made, peer.ended) == (1, [1])
 
 
@@ -47,36 +47,36 @@ async def test_one_that_failed_is_not_kept() -> None:
     """All who waited are told, and the next tries again."""
     peer = Peer()
     peer.failing = Retry("no")
-    came = await asyncio.gather(*(peer.link.get() for _ in range(3)), return_exceptions=True)
+    came = await asyncio.gather(*(peer.shared.get() for _ in range(3)), return_exceptions=True)
     assert [str(each) for each in came] == ["no"] * 3
     peer.failing = None
-    assert await peer.link.get() == 2
-    await peer.link.close()
+    assert await peer.shared.get() == 2
+    await peer.shared.close()
 
 
 async def test_who_runs_out_of_time_leaves_it_to_the_others() -> None:
     """F24: one run's end is not the end of the connection that others wait for."""
     peer = Peer()
     peer.open.clear()
-    other = asyncio.create_task(peer.link.get())
+    other = asyncio.create_task(peer.shared.get())
     with pytest.raises(Retry, match=r"^there: no confirmation in time$"):
-        await within(0.0, "there", peer.link.get())
+        await peer.shared.confirmed(0.0, peer.shared.get())
     peer.open.set()
     assert await other == 1
-    await peer.link.close()
+    await peer.shared.close()
     assert peer.made == 1
 
 
 async def test_a_broken_one_is_replaced() -> None:
     """Only once, however many say so; and it is ended too."""
     peer = Peer()
-    first = await peer.link.get()
-    peer.link.drop(first)
-    peer.link.drop(first)
-    assert await peer.link.get() == 2
-    peer.link.drop(first)
-    assert await peer.link.get() == 2
-    await peer.link.close()
+    first = await peer.shared.get()
+    peer.shared.drop(first)
+    peer.shared.drop(first)
+    assert await peer.shared.get() == 2
+    peer.shared.drop(first)
+    assert await peer.shared.get() == 2
+    await peer.shared.close()
     assert sorted(peer.ended) == [1, 2]
 
 
@@ -84,16 +84,16 @@ async def test_close_ends_one_that_is_being_made() -> None:
     """Whoever waits for it is to be tried again, and the next makes another."""
     peer = Peer()
     peer.open.clear()
-    waiting = asyncio.create_task(peer.link.get())
+    waiting = asyncio.create_task(peer.shared.get())
     while not peer.made:
         await asyncio.sleep(0)
-    await peer.link.close()
+    await peer.shared.close()
     with pytest.raises(Retry, match="the connection was closed"):
         await waiting
     peer.open.set()
-    assert await peer.link.get() == 2
-    await peer.link.close()
-    await peer.link.close()
+    assert await peer.shared.get() == 2
+    await peer.shared.close()
+    await peer.shared.close()
 
 
 async def test_one_that_does_not_end_well_has_ended() -> None:
@@ -102,18 +102,17 @@ async def test_one_that_does_not_end_well_has_ended() -> None:
     async def end(_: int) -> None:
         raise OSError
 
-    link = Link("there", Peer().connect, end)
-    await link.get()
-    assert await link.close() is None  # type: ignore[func-returns-value]
+    shared = SharedConnection("there", Peer().connect, end)
+    await shared.get()
+    assert await shared.close() is None  # type: ignore[func-returns-value]
 
 
-async def test_a_connection_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_does_not_come_is_given_up() -> None:
     """F24: in its own time, whoever waits."""
-    monkeypatch.setattr("receiver.handlers.brokers.connection.CONNECT", 0.01)
     never: Callable[[], Awaitable[int]] = asyncio.Event().wait
-    link = Link("there", never, Peer().end)
+    shared = SharedConnection("there", never, Peer().end, connect_timeout=0.01)
     with pytest.raises(Retry, match=r"^there: no connection within 0\.01 s$"):
-        await link.get()
+        await shared.get()
 
 
 @pytest.mark.parametrize(
@@ -127,4 +126,4 @@ async def test_a_connection_that_does_not_come_is_given_up(monkeypatch: pytest.M
 )
 def test_a_reason_shows_no_address(error: Exception, words: str) -> None:
     """F16: a library's own words may hold a URL."""
-    assert reason(error) == words
+    assert safe_reason(error) == words
