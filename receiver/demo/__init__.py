@@ -1,4 +1,4 @@
-"""The command `wavehook demo`: the whole loop against the simulator, in one process.
+"""`wavehook demo`: the whole loop against the simulator, in one process.
 
-Begin with `story`.
+`command` is the command line, `story` is what happens, `view` is what a person sees.
 """

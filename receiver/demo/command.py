@@ -1,55 +1,46 @@
-"""`wavehook demo`: the whole loop on this machine, over real HTTP, with things going wrong."""
+"""The command `wavehook demo`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import secrets
 import sys
-import time
-from collections import Counter
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from receiver.cli.options import settings
-from receiver.demo.story import KEPT, OWN, Ledger, Place, placed
+from receiver.config import Settings, load
+from receiver.telemetry.log import configure
 
 if TYPE_CHECKING:
-    from receiver.build import ReceiverParts
-    from receiver.config import Settings
-    from receiver.demo.story import Summary
+    from receiver.demo.story import DemoInbox, Scenario
     from receiver.demo.view import View
-    from submitter.simulator import Faults, Simulator
 
-MODEL = "kwaivgi/kling-v2.1-i2v-standard"
-TASKS = 10
-SPEED = 20.0
-FAULTS = "duplicate=0.3,reorder=0.3,early-webhook=0.1"
-SEED = 39
+DEFAULT_FILE = "wavehook-demo.db"
 
-LEASE = 2.0
-"""Seconds after which the dispatch of a killed worker is taken up."""
-
-DEADLINE = 25.0
-"""Seconds for all of it."""
-
-PATIENCE = 120.0
-"""Seconds for all of it, with handlers of the user's."""
+_DATABASE_VARIABLES = ("WAVEHOOK_DATABASE", "WAVEHOOK_DATABASE_POOLER")
 
 
 def demo(
+    context: typer.Context,
     path: Annotated[
         str | None,
-        typer.Argument(metavar="PATH", help="Where to keep the inbox; implies --keep."),
+        typer.Argument(metavar="PATH", help="File to keep the inbox in; implies --keep."),
     ] = None,
     *,
     keep: Annotated[
         bool,
         typer.Option(
-            "--keep", help=f"Keep the inbox, in {KEPT} or its schema unless PATH says where."
+            "--keep",
+            help=f"Keep the inbox: in {DEFAULT_FILE}, or in its schema on PostgreSQL.",
         ),
     ] = False,
     config: Annotated[
@@ -62,206 +53,115 @@ def demo(
         bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")
     ] = False,
 ) -> None:
-    """See the whole loop in a few seconds.
+    """See submits, webhooks and handlers at work, in a few seconds.
 
-    No account, no cost. It starts a simulated WaveSpeedAI API and a receiver on free ports of this
-    machine, submits ten Kling image-to-video tasks with a context each, and handles their webhooks.
-    On purpose, webhooks come twice, out of order, and before the submit's answer; one is forged; a
-    worker is killed over one task, and another task's handler fails at first.
+    It needs no account and costs nothing. It starts a simulated WaveSpeedAI API and a receiver on
+    free ports of this machine, submits ten image-to-video tasks, and handles their webhooks.
 
-    The inbox is a file; where WAVEHOOK_DATABASE is a PostgreSQL, a schema of its own there.
+    Things go wrong on purpose: webhooks arrive twice, out of order, and before the response to the
+    submit; one webhook is forged; one worker is killed; one handler fails at first. In the end,
+    each task must have been handled exactly once.
 
-    With --config, the handlers of that file, and of the modules that it names, are run beside the
-    demo's own: they write, post and send as they always do. The videos come from 127.0.0.1, where
-    a handler fetches them only if its `allow` names it.
+    The inbox is a temporary file. If WAVEHOOK_DATABASE is a PostgreSQL database, it is a new schema
+    there, which is removed afterwards.
+
+    With --config, the handlers of that file and of its modules run beside the demo's own. They
+    really write, post and send. The videos are on 127.0.0.1: a handler that downloads them needs
+    this address in its `allow`.
 
     Example: wavehook demo --keep
 
-    Exit codes: 0 all ten were handled exactly once, 1 they were not, 2 usage or settings.
+    Exit codes: 0 all ten tasks were handled exactly once, 1 they were not, 2 wrong usage or
+    settings.
     """
-    from receiver.telemetry.log import configure
-
-    guests = settings(config=config) if config else None
+    user_settings = settings(config=config) if config else None
     configure(level="error")
-    asyncio.run(_play(path, keep=keep, guests=guests, as_json=as_json))
+    from receiver.demo.story import Scenario
+
+    scenario = context.find_object(Scenario) or Scenario()
+    asyncio.run(
+        _play(path, keep=keep, user_settings=user_settings, as_json=as_json, scenario=scenario)
+    )
 
 
-async def _play(path: str | None, *, keep: bool, guests: Settings | None, as_json: bool) -> None:
-    async with placed(path, keep=keep) as place:
+async def _play(
+    path: str | None,
+    *,
+    keep: bool,
+    user_settings: Settings | None,
+    as_json: bool,
+    scenario: Scenario,
+) -> None:
+    from receiver.demo.story import run
+    from receiver.demo.view import summary_text
+
+    async with demo_inbox(path, keep=keep) as inbox:
         with _view(as_json=as_json) as view:
-            summary = await run(view, place, guests)
-    if as_json:
-        typer.echo(json.dumps(asdict(summary)))
-    else:
-        from receiver.demo.view import closing
-
-        typer.echo(f"\n{closing(summary)}")
+            summary = await run(view, inbox, user_settings, scenario)
+    typer.echo(json.dumps(asdict(summary)) if as_json else f"\n{summary_text(summary)}")
     if not summary.exactly_once:
         raise typer.Exit(1)
-
-
-async def run(view: View, place: Place, guests: Settings | None = None) -> Summary:
-    """Run the demo.
-
-    Args:
-        view: shows it.
-        place: of the inbox, which is made here.
-        guests: settings whose handlers are run too.
-
-    Raises:
-        SettingsError: one of these cannot be made.
-    """
-    from cryptography.fernet import Fernet
-
-    from receiver.demo.story import TALLY, Tally, all_dispatches, summed_up
-    from submitter.simulator import Faults, Simulator
-    from submitter.simulator.server import serving
-
-    started = time.monotonic()
-    tally = Tally()
-    TALLY.set(tally)
-    ledger = Ledger(TASKS)
-    limit = PATIENCE if guests else DEADLINE
-    key = Fernet.generate_key().decode()
-    faults = Faults.parse(FAULTS, SEED)
-    async with Simulator(speed=SPEED, faults=faults) as sim:
-        parts = _receiver(sim, _with_guests(place.settings, guests), key, ledger)
-        ledger.guests = {each.name: Counter() for each in parts.handlers if each.name != OWN}
-        async with (
-            serving(parts.app, lifespan=True) as url,
-            _shown(view, ledger, sim),
-        ):
-            ledger.notes.append(f"simulated API on {sim.url}, receiver on {url}")
-            try:
-                async with asyncio.timeout(limit):
-                    await _submit(sim, url, key, parts, ledger)
-                    await _forge(sim, url)
-                    await ledger.stored.wait()
-                    await _kill_a_worker(parts, ledger)
-                    await parts.dispatcher.start()
-                    await _until_done(parts, ledger, sim, faults)
-            except TimeoutError:
-                ledger.notes.append(f"not complete after {limit:g} s")
-            finally:
-                await parts.dispatcher.stop(1.0)
-            stored = await all_dispatches(parts.store)
-    return summed_up(ledger, tally, stored, started=started, place=place)
-
-
-def _with_guests(settings: Settings, guests: Settings | None) -> Settings:
-    """The demo's own handler, and those of the user."""
-    own = ("receiver.demo.story",)
-    if guests is None:
-        return replace(settings, modules=own)
-    return replace(settings, modules=(*own, *guests.modules), handlers=guests.handlers)
-
-
-def _receiver(sim: Simulator, place: Settings, key: str, ledger: Ledger) -> ReceiverParts:
-    """The receiver as `serve` builds it; its dispatcher is started by hand."""
-    from receiver.build import build
-    from receiver.config import Secret
-
-    settings = replace(
-        place,
-        seal_keys=(Secret(key),),
-        dispatch="external",
-        lease=LEASE,
-    )
-    return build(settings, secrets=[sim.secret], hooks=[ledger.hook])
-
-
-async def _submit(sim: Simulator, url: str, key: str, parts: ReceiverParts, ledger: Ledger) -> None:
-    import httpx
-
-    from receiver.demo.story import STUMBLES
-    from submitter.client import WaveSpeed
-    from submitter.settings import SubmitSettings
-
-    # A transport of its own: no proxy of the environment stands between two local ports.
-    transport = httpx.AsyncHTTPTransport()
-    settings = SubmitSettings("any-key", sim.url, public_url=url, seal_keys=(key,))
-    async with WaveSpeed(ledger=parts.ledger, settings=settings, transport=transport) as wave:
-        for number in range(1, TASKS + 1):
-            submission = await wave.submit(
-                MODEL,
-                prompt=f"A lighthouse at dusk, take {number}",
-                image=sim.first_frame,
-                context={"task": number, STUMBLES: number == TASKS},
-            )
-            ledger.submitted(submission.task_id or "")
-
-
-async def _forge(sim: Simulator, url: str) -> None:
-    """Post what a stranger would: a result for a real task, signed with a guessed secret."""
-    import httpx
-
-    from submitter.simulator.webhook_sender import sign
-
-    task, now = sim.tasks[-1], int(time.time())
-    body = json.dumps(
-        {"id": task.id, "status": "completed", "model": MODEL, "outputs": ["https://evil.example"]}
-    ).encode()
-    headers = {
-        "content-type": "application/json",
-        "webhook-id": task.id,
-        "webhook-timestamp": str(now),
-        "webhook-signature": sign("whsec_guessed", task.id, now, body),
-    }
-    async with httpx.AsyncClient(trust_env=False) as client:
-        await client.post(f"{url}/webhooks/wavespeed", content=body, headers=headers)
-
-
-async def _kill_a_worker(parts: ReceiverParts, ledger: Ledger) -> None:
-    """Leave a lease behind as a worker under SIGKILL does: taken, and never heard of again."""
-    # Of the demo's own handler: a guest's work is its user's, and done once.
-    claims = await parts.store.claim("a worker that is killed", {OWN: 1}, LEASE, time.time())
-    for claim in claims:
-        ledger.lost(claim.event.subject or "")
-
-
-async def _until_done(parts: ReceiverParts, ledger: Ledger, sim: Simulator, faults: Faults) -> None:
-    from receiver.demo.story import settled
-
-    # Three sides, of which none tells the others.
-    while not (ledger.complete and _sent(sim, faults) and await settled(parts.store)):  # noqa: ASYNC110
-        await asyncio.sleep(0.02)
-
-
-def _sent(sim: Simulator, faults: Faults) -> bool:
-    """Whether every webhook has been delivered, its duplicate too."""
-    from submitter.simulator import FaultKind
-
-    wanted = sum(1 + faults.hits(FaultKind.DUPLICATE, task.number) for task in sim.tasks)
-    return sum(attempt.accepted for attempt in sim.attempts) >= wanted
-
-
-@asynccontextmanager
-async def _shown(view: View, ledger: Ledger, sim: Simulator) -> AsyncIterator[None]:
-    """Keep the view up to date, and true at the end."""
-
-    def show() -> None:
-        now = time.time()
-        view.show(ledger, {task.id: task.status(now).value for task in sim.tasks})
-
-    async def keep_showing() -> None:
-        while True:
-            show()
-            await asyncio.sleep(0.08)
-
-    showing = asyncio.create_task(keep_showing())
-    try:
-        yield
-    finally:
-        showing.cancel()
-        await asyncio.wait({showing})
-        show()
 
 
 def _view(*, as_json: bool) -> View:
     from rich.console import Console
 
-    from receiver.demo.view import Lines, LiveTable, Silent
+    from receiver.demo.view import Lines, LiveTable, View
 
     if as_json:
-        return Silent()
+        return View()
     return LiveTable(Console()) if sys.stdout.isatty() else Lines(typer.echo)
+
+
+@asynccontextmanager
+async def demo_inbox(path: str | None, *, keep: bool) -> AsyncIterator[DemoInbox]:
+    """Choose the database of one demo, and remove it afterwards unless it is kept.
+
+    Args:
+        path: a new file; implies `keep`.
+        keep: keep the database.
+
+    Raises:
+        SettingsError: the environment's database setting is not valid.
+    """
+    from receiver.demo.story import file_inbox
+
+    given = _database_settings()
+    if path is None and given.database_path is None:
+        async with _schema_inbox(given, keep=keep) as inbox:
+            yield inbox
+    elif path is None and not keep:
+        with tempfile.TemporaryDirectory(prefix="wavehook-demo-") as folder:
+            yield file_inbox(Path(folder) / "inbox.db")
+    else:
+        yield file_inbox(_new_file(path or DEFAULT_FILE), kept=True)
+
+
+def _database_settings() -> Settings:
+    """The environment's database and nothing else: no other setting changes the demo."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("WAVEHOOK_")}
+    given = {name: os.environ[name] for name in _DATABASE_VARIABLES if os.environ.get(name)}
+    return load({**others, **given, "WAVEHOOK_CONFIG": os.devnull}, cwd=Path.cwd())
+
+
+@asynccontextmanager
+async def _schema_inbox(given: Settings, *, keep: bool) -> AsyncIterator[DemoInbox]:
+    from receiver.demo.story import DemoInbox
+
+    schema = f"wavehook_demo_{secrets.token_hex(4)}"
+    try:
+        yield DemoInbox(replace(given, database_schema=schema), keep)
+    finally:
+        if not keep:
+            from receiver.stores.postgres_migrate import remove
+
+            await remove(given.database, schema, pooler=given.database_pooler)
+
+
+def _new_file(name: str) -> Path:
+    path = Path(name).resolve()
+    if path.exists():
+        raise typer.BadParameter(f"{path} exists; choose another file", param_hint="PATH")
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"the folder {path.parent} does not exist", param_hint="PATH")
+    return path

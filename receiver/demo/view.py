@@ -1,10 +1,9 @@
-"""How a demo is shown: a live table on a terminal, lines elsewhere."""
+"""Views of a demo: a live table on a terminal, lines elsewhere, and the summary at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,49 +11,30 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from receiver.demo.story import Ledger, Summary
+from receiver.demo.story import DemoLog, DemoSummary
 
-NOTES = 4
+MAX_NOTES = 4
 """Lines of the story under the table."""
 
-HANDLED = "handled"
-
 Statuses = Mapping[str, str]
-"""What the API says of the tasks, by id."""
+"""The API's status of each task, by id."""
 
 
-class View(Protocol):
-    """Shows a demo while it runs."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-    def show(self, ledger: Ledger, statuses: Statuses) -> None:
-        """Show how it stands."""
-        ...
-
-
-class Silent:
-    """Shows nothing: for programs."""
+class View:
+    """View of a running demo; this one shows nothing, for `--json`."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to end."""
+        """End the view."""
 
-    def show(self, ledger: Ledger, statuses: Statuses) -> None:
-        """See `View.show`."""
+    def show(self, log: DemoLog, statuses: Statuses) -> None:
+        """Show the present state."""
 
 
-class Lines(Silent):
-    """Prints the story line by line: for pipes and logs.
+class Lines(View):
+    """Prints each note once, for pipes and log files.
 
     Args:
         echo: prints a line.
@@ -62,20 +42,20 @@ class Lines(Silent):
 
     def __init__(self, echo: Callable[[str], None]) -> None:
         self._echo = echo
-        self._told = 0
+        self._printed = 0
 
-    def show(self, ledger: Ledger, statuses: Statuses) -> None:  # noqa: ARG002
-        """See `View.show`."""
-        for note in ledger.notes[self._told :]:
+    def show(self, log: DemoLog, statuses: Statuses) -> None:  # noqa: ARG002
+        """Print the new notes."""
+        for note in log.notes[self._printed :]:
             self._echo(note)
-        self._told = len(ledger.notes)
+        self._printed = len(log.notes)
 
 
-class LiveTable:
-    """Redraws a table in place.
+class LiveTable(View):
+    """Table that is redrawn in place.
 
     Args:
-        console: of the terminal.
+        console: the terminal.
     """
 
     def __init__(self, console: Console) -> None:
@@ -88,15 +68,17 @@ class LiveTable:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def show(self, ledger: Ledger, statuses: Statuses) -> None:
-        """See `View.show`."""
-        self._live.update(picture(ledger, statuses), refresh=True)
+    def show(self, log: DemoLog, statuses: Statuses) -> None:
+        """Redraw the table."""
+        self._live.update(picture(log, statuses), refresh=True)
 
 
-def picture(ledger: Ledger, statuses: Statuses) -> RenderableType:
-    """The table, the progress, and the end of the story."""
-    table = Table("task", "id", "status", "webhook", "attempts", HANDLED, box=None, pad_edge=False)
-    for row in ledger.rows:
+def picture(log: DemoLog, statuses: Statuses) -> RenderableType:
+    """The table of tasks, the progress bar, and the last notes."""
+    table = Table(
+        "task", "id", "status", "webhook", "attempts", "handled", box=None, pad_edge=False
+    )
+    for row in log.rows:
         table.add_row(
             str(row.number),
             row.task_id[:8],
@@ -105,15 +87,14 @@ def picture(ledger: Ledger, statuses: Statuses) -> RenderableType:
             str(row.attempts or "-"),
             Text("yes", "green") if row.handled else Text("-"),
         )
-    done = sum(row.handled for row in ledger.rows)
+    done = sum(row.handled for row in log.rows)
     progress = Table.grid(padding=(0, 1))
     progress.add_row(
-        ProgressBar(total=ledger.total, completed=done, width=40), f"{done}/{ledger.total} handled"
+        ProgressBar(total=log.total, completed=done, width=40), f"{done}/{log.total} handled"
     )
-    for name, outcomes in ledger.guests.items():
+    for name, outcomes in log.user_handlers.items():
         progress.add_row(name, _counted(outcomes))
-    story = Text("\n".join(ledger.notes[-NOTES:]), "dim")
-    return Group(table, "", progress, "", story)
+    return Group(table, "", progress, "", Text("\n".join(log.notes[-MAX_NOTES:]), "dim"))
 
 
 def _webhook(count: int) -> str:
@@ -123,21 +104,21 @@ def _webhook(count: int) -> str:
 
 
 def _counted(states: Mapping[str, int]) -> str:
-    """Such as `9 done, 1 dead`."""
+    """Number of dispatches by state, such as `9 done, 1 dead`."""
     return ", ".join(f"{count} {state}" for state, count in states.items()) or "none yet"
 
 
-def closing(summary: Summary) -> str:
+def summary_text(summary: DemoSummary) -> str:
     """The summary for a person."""
-    word = "all, exactly once" if summary.exactly_once else "NOT all exactly once"
+    verdict = "each exactly once" if summary.exactly_once else "NOT each exactly once"
     lines = [
-        f"submitted           {summary.submitted}",
-        f"verified            {summary.verified}",
-        f"duplicates dropped  {summary.duplicates_dropped}",
-        f"forgeries refused   {summary.forgeries_refused}",
-        f"retried             {summary.retried}",
-        f"handled             {summary.handled}  ({word}, {summary.seconds:.1f} s)",
-        *(f"{name:<18}  {_counted(states)}" for name, states in summary.handlers.items()),
+        f"{summary.submitted:>3} tasks submitted",
+        f"{summary.verified:>3} webhooks received with a valid signature",
+        f"{summary.duplicates_dropped:>3} of these dropped as duplicates",
+        f"{summary.forgeries_refused:>3} forged webhook refused",
+        f"{summary.retried:>3} handler attempts failed or killed, then retried",
+        f"{summary.handled:>3} tasks handled ({verdict}, in {summary.seconds:.1f} s)",
+        *(f"    {name}: {_counted(states)}" for name, states in summary.handlers.items()),
     ]
     if summary.database:
         flag = f"--database sqlite:///{summary.database}"
@@ -145,7 +126,7 @@ def closing(summary: Summary) -> str:
             flag = f"--database-schema {summary.schema}"
         lines += [
             "",
-            "The inbox is kept. Look into it:",
+            "The inbox is kept. To look into it:",
             f"  wavehook events {flag}",
             f"  wavehook events {flag} --json",
             f"  wavehook show EVENT_ID {flag}",

@@ -18,8 +18,8 @@ from receiver import Context, Prediction, safe_http, testing
 from receiver.cli import startup
 from receiver.cli.check import FEW
 from receiver.config import REFERENCE, Settings, SourceSettings
-from receiver.demo.story import Summary
-from receiver.demo.view import closing
+from receiver.demo.story import DemoSummary
+from receiver.demo.view import summary_text
 from receiver.errors import Rejected
 from receiver.event import PARKED, DispatchState, Event
 from receiver.handlers import command, http, log
@@ -63,8 +63,8 @@ def test_picture_shows_what_the_demo_prints() -> None:
     shown = demo_picture.lines(demo_picture.PICTURE.read_text("utf-8"))
     took = re.search(r"([\d.]+) s\)", "\n".join(shown))
     assert took is not None
-    summary = Summary(10, 13, 3, 1, 2, 10, exactly_once=True, seconds=float(took[1]))
-    expected = [line.rstrip() for line in closing(summary).splitlines() if line.strip()]
+    summary = DemoSummary(10, 13, 3, 1, 2, 10, exactly_once=True, seconds=float(took[1]))
+    expected = [line.rstrip() for line in summary_text(summary).splitlines() if line.strip()]
     assert shown[-len(expected) :] == expected
     assert "https://" not in demo_picture.PICTURE.read_text("utf-8").partition("<style>")[2]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import io
 import json
 import os
@@ -23,19 +22,16 @@ from typer.testing import CliRunner, Result
 from receiver.cli.application import Group
 from receiver.cli.application import application as cli
 from receiver.database import open_store, there
-from receiver.demo.command import demo, run
-from receiver.demo.story import Summary, in_file, placed
-from receiver.demo.view import Lines, LiveTable, Silent, closing
+from receiver.demo.command import _view, demo, demo_inbox
+from receiver.demo.story import DemoLog, DemoSummary, Scenario, file_inbox, run
+from receiver.demo.view import Lines, LiveTable, Statuses, View, summary_text
 from receiver.errors import SettingsError
 from receiver.stores.postgres_migrate import remove
 from receiver.stores.sqlite import SQLiteStore
 from submitter.postgres import place
 from tests.support import needed
 
-# The package has a function of the same name.
-module = importlib.import_module("receiver.demo.command")
-
-FAST = 200.0
+FAST = Scenario(speed=200.0)
 
 
 def application() -> typer.Typer:
@@ -45,13 +41,8 @@ def application() -> typer.Typer:
     return app
 
 
-@pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SPEED", FAST)
-
-
-def invoke(*arguments: str) -> Result:
-    return CliRunner().invoke(application(), ["demo", *arguments])
+def invoke(*arguments: str, scenario: Scenario | None = None) -> Result:
+    return CliRunner().invoke(application(), ["demo", *arguments], obj=scenario)
 
 
 def test_ten_tasks_are_handled_exactly_once_whatever_goes_wrong(tmp_path: Path) -> None:
@@ -59,7 +50,7 @@ def test_ten_tasks_are_handled_exactly_once_whatever_goes_wrong(tmp_path: Path) 
     kept = tmp_path / "kept.db"
     result = invoke("--json", str(kept))
     assert result.exit_code == 0, result.output
-    summary = Summary(**json.loads(result.stdout))
+    summary = DemoSummary(**json.loads(result.stdout))
     assert summary.exactly_once
     assert (summary.submitted, summary.handled, summary.forgeries_refused) == (10, 10, 1)
     assert summary.duplicates_dropped == 3
@@ -96,33 +87,31 @@ async def _look_into(kept: Path) -> None:
     assert outcomes["retry"] == 1
 
 
-@pytest.mark.usefixtures("fast")
 def test_where_nobody_watches_it_tells_the_story_in_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lines, the summary, and the way into the inbox that was kept."""
     monkeypatch.chdir(tmp_path)
-    result = invoke("--keep")
+    result = invoke("--keep", scenario=FAST)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert "simulated API on http://127.0.0.1:" in lines[0]
     assert sum("  submitted" in line for line in lines) == 10
-    assert sum("its first worker was killed" in line for line in lines) == 1
-    assert "a webhook with a wrong signature was refused: 401" in lines
-    assert any(line.startswith("handled             10  (all, exactly once") for line in lines)
+    assert sum("its worker was killed" in line for line in lines) == 1
+    assert "forged webhook refused: invalid signature, HTTP status 401" in lines
+    assert any(line.startswith(" 10 tasks handled (each exactly once,") for line in lines)
     kept = tmp_path / "wavehook-demo.db"
     assert f"  wavehook events --database sqlite:///{kept}" in lines
     assert kept.exists()
 
 
-@pytest.mark.usefixtures("fast")
 async def test_on_a_terminal_it_draws_a_table(tmp_path: Path) -> None:
     """The last picture has every task handled, and full progress."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)
     before = asyncio.all_tasks()
     with LiveTable(console) as view:
-        summary = await run(view, in_file(tmp_path / "demo.db"))
+        summary = await run(view, file_inbox(tmp_path / "demo.db"), scenario=FAST)
     assert summary.exactly_once
     assert summary.database is None
     assert "10/10 handled" in screen.getvalue()
@@ -132,31 +121,22 @@ async def test_on_a_terminal_it_draws_a_table(tmp_path: Path) -> None:
 
 def test_what_is_not_handled_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Exit 1, and the summary says so; nothing is left in the temporary folder."""
-    monkeypatch.setattr(module, "FAULTS", "drop")
-    monkeypatch.setattr(module, "SPEED", FAST)
-    monkeypatch.setattr(module, "DEADLINE", 0.5)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    result = invoke()
+    result = invoke(scenario=Scenario(speed=200.0, faults="drop", timeout_s=0.5))
     assert result.exit_code == 1
-    assert "NOT all exactly once" in result.stdout
-    assert "not complete after 0.5 s" in result.stdout
+    assert "NOT each exactly once" in result.stdout
+    assert "stopped after 0.5 s" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_beside_the_stores_word_is_no_success(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_run_beside_the_stores_word_is_no_success(tmp_path: Path) -> None:
     """F30: exactly once is counted in the handlers too, not only in the store."""
-    from receiver.demo.story import Tally
 
-    def twice() -> Tally:
-        tally = Tally()
-        tally.runs["another task", "another key"] += 1
-        return tally
+    class ExtraRun(View):
+        def show(self, log: DemoLog, statuses: Statuses) -> None:
+            log.runs["another task", "another key"] = 1
 
-    monkeypatch.setattr(module, "SPEED", FAST)
-    monkeypatch.setattr("receiver.demo.story.Tally", twice)
-    summary = asyncio.run(run(Silent(), in_file(tmp_path / "demo.db")))
+    summary = asyncio.run(run(ExtraRun(), file_inbox(tmp_path / "demo.db"), scenario=FAST))
     assert summary.handled == 10
     assert not summary.exactly_once
 
@@ -181,8 +161,8 @@ def test_the_view_fits_who_is_watching(
             return watched
 
     monkeypatch.setattr("sys.stdout", Output())
-    assert isinstance(module._view(as_json=False), view)
-    assert type(module._view(as_json=True)) is Silent
+    assert isinstance(_view(as_json=False), view)
+    assert type(_view(as_json=True)) is View
 
 
 START = """
@@ -218,7 +198,6 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("fast")
 def test_on_the_postgres_of_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -226,14 +205,14 @@ def test_on_the_postgres_of_the_environment(
     url = needed.postgres()
     monkeypatch.setenv("WAVEHOOK_DATABASE", url)
     monkeypatch.chdir(tmp_path)
-    result = invoke("--json", "--keep")
-    summary = Summary(**json.loads(result.stdout))
+    result = invoke("--json", "--keep", scenario=FAST)
+    summary = DemoSummary(**json.loads(result.stdout))
     schema = summary.schema
     assert schema is not None
     try:
         assert (result.exit_code, summary.exactly_once, summary.handled) == (0, True, 10)
         assert summary.database == f"{place(url)}, schema {schema}"
-        assert f"wavehook events --database-schema {schema}" in closing(summary)
+        assert f"wavehook events --database-schema {schema}" in summary_text(summary)
         looked = CliRunner().invoke(cli(), ["events", "--json", "--database-schema", schema])
         assert [json.loads(line)["dispatches"] for line in looked.stdout.splitlines()] == [
             {"demo": "done"}
@@ -247,7 +226,7 @@ async def test_the_schema_of_a_demo_goes_with_it(monkeypatch: pytest.MonkeyPatch
     """Also where the demo fails; nothing else on the server is touched."""
     url = needed.postgres()
     monkeypatch.setenv("WAVEHOOK_DATABASE", url)
-    context = placed(None, keep=False)
+    context = demo_inbox(None, keep=False)
     at = await context.__aenter__()
     store = open_store(at.settings)
     await store.open()
@@ -265,9 +244,9 @@ async def test_a_path_is_a_file_whatever_the_environment_says(
     """Who names a file gets it, and other settings of the environment change nothing."""
     monkeypatch.setenv("WAVEHOOK_DATABASE", "postgresql://127.0.0.1:1/x")
     monkeypatch.setenv("WAVEHOOK_PORT", "no number")
-    async with placed(str(tmp_path / "kept.db"), keep=False) as at:
+    async with demo_inbox(str(tmp_path / "kept.db"), keep=False) as at:
         assert (at.settings.database_path, at.kept) == (tmp_path / "kept.db", True)
     monkeypatch.setenv("WAVEHOOK_DATABASE", "postgresql://me:hush@127.0.0.1:port/x")
     with pytest.raises(SettingsError) as raised:
-        await placed(None, keep=False).__aenter__()
+        await demo_inbox(None, keep=False).__aenter__()
     assert "hush" not in str(raised.value)

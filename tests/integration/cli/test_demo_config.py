@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -11,10 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from receiver.cli.application import application
-from receiver.demo.story import Summary
+from receiver.demo.story import DemoSummary, Scenario
 
-# The package has a function of the same name.
-module = importlib.import_module("receiver.demo.command")
+FAST = Scenario(speed=200.0)
 
 SETTINGS = """
 [wavehook]
@@ -53,7 +51,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """With a file of settings and a module, and a demo that hurries."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(module, "SPEED", 200.0)
     (tmp_path / "mine.toml").write_text(SETTINGS)
     (tmp_path / "demo_guest.py").write_text(GUEST)
     return tmp_path
@@ -61,7 +58,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def invoke(*words: str) -> Result:
     try:
-        return CliRunner().invoke(application(), ["demo", "--config", "mine.toml", *words])
+        return CliRunner().invoke(
+            application(), ["demo", "--config", "mine.toml", *words], obj=FAST
+        )
     finally:
         sys.modules.pop("demo_guest", None)
 
@@ -70,7 +69,7 @@ def test_each_gets_each_event_once(folder: Path) -> None:
     """F30: the demo's duplicates, forgery and killed worker multiply nothing of the user's."""
     result = invoke("--json")
     assert result.exit_code == 0, result.output
-    summary = Summary(**json.loads(result.stdout))
+    summary = DemoSummary(**json.loads(result.stdout))
     assert summary.exactly_once
     assert summary.handlers == {"keep": {"done": 10}, "sorry": {}, "tell": {"done": 10}}
     assert summary.retried >= 3
@@ -91,13 +90,13 @@ def test_one_that_gives_up_is_told(folder: Path) -> None:
     assert (
         lines[-3:]
         == [
-            "keep                10 done",
-            "sorry               none yet",
-            "tell                9 done, 1 dead",
+            "    keep: 10 done",
+            "    sorry: none yet",
+            "    tell: 9 done, 1 dead",
         ]
-        or lines[-3:][2] == "tell                1 dead, 9 done"
+        or lines[-3:][2] == "    tell: 1 dead, 9 done"
     )
-    assert "NOT all exactly once" in result.stdout
+    assert "NOT each exactly once" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -126,6 +125,6 @@ def test_a_file_here_is_not_read_unless_it_is_named(
     """The demo without --config is the same everywhere."""
     (folder / "mine.toml").rename(folder / "wavehook.toml")
     monkeypatch.setenv("WAVEHOOK_HANDLERS", "demo_guest")
-    result = CliRunner().invoke(application(), ["demo", "--json"])
+    result = CliRunner().invoke(application(), ["demo", "--json"], obj=FAST)
     assert json.loads(result.stdout)["handlers"] == {}
     assert not (folder / "events.jsonl").exists()

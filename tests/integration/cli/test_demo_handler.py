@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 
-from receiver.demo.story import TALLY, Tally, publish
+from receiver.demo.story import FAIL_FIRST, RUNS, publish
 from receiver.event import Event
 from receiver.handlers.base import Context
 from submitter.simulator import Simulator
@@ -31,15 +32,15 @@ def at(attempt: int) -> Context:
 
 async def test_the_handler_fetches_the_video_and_counts_it() -> None:
     """Its result names the task of the context; the tally has task and key."""
-    tally = Tally()
-    token = TALLY.set(tally)
+    runs = Counter[tuple[str, str]]()
+    token = RUNS.set(runs)
     try:
         async with Simulator() as sim:
             result = await publish(event({"task": 3}, outputs=[sim.first_frame]), at(1))
             expected = {"task": 3, "video": sim.first_frame, "bytes": 2183}
             with pytest.raises(ConnectionError):
-                await publish(event({"stumbles": True}, outputs=[sim.first_frame]), at(1))
+                await publish(event({FAIL_FIRST: True}, outputs=[sim.first_frame]), at(1))
     finally:
-        TALLY.reset(token)
+        RUNS.reset(token)
     assert result == expected
-    assert tally.runs == {(ONE, "k"): 1}
+    assert runs == {(ONE, "k"): 1}

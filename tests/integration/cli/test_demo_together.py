@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib
 import json
 import secrets
 import threading
@@ -19,12 +18,10 @@ from nats.js.errors import NotFoundError
 from typer.testing import CliRunner
 
 from receiver.cli.application import application
-from receiver.demo.story import Summary
+from receiver.demo.story import DemoSummary, Scenario
 from tests.support import needed
 
-# The package has a function of the same name.
-module = importlib.import_module("receiver.demo.command")
-
+FAST = Scenario(speed=200.0)
 PUBLIC = "https://cdn.example/made"
 LOCAL = 'allow = ["127.0.0.1"]'
 
@@ -74,7 +71,6 @@ def messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[d
     told: list[dict[str, Any]] = []
     stand_in = type("Slack", (Slack,), {"messages": told})
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "SPEED", 200.0)
     with ThreadingHTTPServer(("127.0.0.1", 0), stand_in) as server:
         monkeypatch.setenv("DEMO_SLACK", f"http://127.0.0.1:{server.server_port}/t0ken")
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -121,11 +117,13 @@ async def _published(stream: str) -> list[dict[str, Any]]:
     return [json.loads(each.data or b"") for each in found]
 
 
-def play(code: int, settings: str) -> Summary:
+def play(code: int, settings: str) -> DemoSummary:
     Path("demo.toml").write_text(settings)
-    result = CliRunner().invoke(application(), ["demo", "--config", "demo.toml", "--json"])
+    result = CliRunner().invoke(
+        application(), ["demo", "--config", "demo.toml", "--json"], obj=FAST
+    )
     assert result.exit_code == code, result.output
-    return Summary(**json.loads(result.stdout))
+    return DemoSummary(**json.loads(result.stdout))
 
 
 def test_ten_videos_ten_events_ten_messages(
