@@ -1,4 +1,4 @@
-"""One run of a handler: a time limit that holds, and an outcome whatever happens."""
+"""One attempt: a run of a handler with a timeout that holds, and always an outcome."""
 
 from __future__ import annotations
 
@@ -13,42 +13,48 @@ from receiver.handlers.base import Context, Installed
 from submitter.prediction import JSON
 
 MAX_RESULT_BYTES = 64 * 1024
-"""Bytes of a handler's result, as compact JSON, that are kept; a longer one is not."""
+"""Largest result that is stored, as compact JSON; a larger one is dropped."""
 
-CANCEL_GRACE = 1.0
-"""Seconds that a cancelled handler has to clean up before it is left behind."""
+CANCEL_GRACE_S = 1.0
+"""Seconds for a cancelled handler to clean up before it is abandoned."""
 
 
 class TimedOut(Exception):
-    """The handler did not return within its time limit."""
+    """The handler did not return within its timeout."""
 
 
 class Exited(Exception):
-    """The handler called `sys.exit`, which must not end the process."""
+    """The handler called `sys.exit`; the process goes on."""
 
 
 async def run(
-    installed: Installed, claim: Claim, now: float, random: Callable[[], float]
+    installed: Installed,
+    claim: Claim,
+    now: float,
+    random: Callable[[], float],
+    *,
+    cancel_grace: float = CANCEL_GRACE_S,
 ) -> tuple[Outcome, BaseException | None]:
     """Run a handler once.
 
     Args:
         installed: the handler and its rules.
         claim: the leased dispatch.
-        now: Unix seconds, of the start.
-        random: gives a number from 0 to 1.
+        now: Unix seconds of the start.
+        random: returns a number from 0 to 1, for the jitter.
+        cancel_grace: seconds for a cancelled handler to clean up before it is abandoned.
 
     Returns:
-        What it came to, and the error where there was one. `RetryAt.at` counts from the end of
-        the run as the event loop's clock measured it.
+        The outcome, and the error if there was one. `RetryAt.at` counts from the end of the run,
+        by the event loop's clock.
 
     Raises:
         asyncio.CancelledError: the run was cancelled from outside.
     """
     dispatch, retry = claim.dispatch, installed.retry
     if dispatch.tries > retry.attempts:
-        # Only runs that ended nowhere can bring it here: each took its process down (F23).
-        return Dead("gave up: the last run did not end, or took its process down"), None
+        # Every counted attempt ended without an outcome: each one took its process down.
+        return Dead("gave up: the last attempt did not end, or crashed its process"), None
     context = Context(
         key=dispatch.key,
         handler=dispatch.handler,
@@ -59,8 +65,8 @@ async def run(
     loop = asyncio.get_running_loop()
     started = loop.time()
     try:
-        result = await _within(_guarded(installed, claim, context), installed.timeout)
-    except Exception as error:  # noqa: BLE001 - goes by the retry policy and into the attempt's row
+        result = await _within(_guarded(installed, claim, context), installed.timeout, cancel_grace)
+    except Exception as error:  # noqa: BLE001 - the retry policy decides, and the attempt's row keeps it
         ended = now + loop.time() - started
         decided = retry.next(dispatch.tries, error, ended, random)
         return replace(decided, error=installed.masked(decided.error)), error
@@ -79,26 +85,29 @@ async def _guarded(installed: Installed, claim: Claim, context: Context) -> Any:
         raise TimedOut("cancelled itself") from None
 
 
-async def _within(work: Any, seconds: float) -> Any:
-    """Await `work` for so long; one that ignores its cancellation is left behind (F24)."""
+async def _within(work: Any, timeout: float, cancel_grace: float) -> Any:
+    """Await `work` with a timeout in seconds; a task that ignores its cancellation is abandoned.
+
+    `asyncio.wait` for the one task costs 3 µs more of the 130 µs of CPU that a dispatch takes
+    (tests/bench/test_dispatch_speed.py).
+    """
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
-    # What `asyncio.wait` does for one task, at a third of its price: every run pays it.
     over = loop.create_future()
     task.add_done_callback(lambda _: _over(over))
-    timer = loop.call_later(seconds, _over, over)
+    timer = loop.call_later(timeout, _over, over)
     try:
         await over
         if task.done():
             return task.result()
-        raise TimedOut(f"timed out after {seconds:g} s")
+        raise TimedOut(f"timed out after {timeout:g} s")
     finally:
         timer.cancel()
         if not task.done():
             task.cancel()
-            await asyncio.wait({task}, timeout=CANCEL_GRACE)
+            await asyncio.wait({task}, timeout=cancel_grace)
         if task.done() and not task.cancelled():
-            task.exception()  # what a cancelled run raised has no reader
+            task.exception()  # marks it as retrieved: asyncio would log it
 
 
 def _over(future: asyncio.Future[None]) -> None:
@@ -117,10 +126,10 @@ def _as_json(result: object) -> JSON:
 
 
 def compact_json(result: object) -> bytes:
-    """A result as it is measured.
+    """A result as compact JSON, as its size is measured.
 
     Raises:
-        TypeError, ValueError, RecursionError: it is no JSON.
+        TypeError, ValueError, RecursionError: it is not JSON.
     """
     text = json.dumps(result, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return text.encode()

@@ -1,9 +1,8 @@
-"""The dispatcher: claims what is due, keeps the leases alive, runs handlers, settles.
+"""The dispatcher: claims due dispatches, keeps their leases alive, runs handlers, settles.
 
-Each handler has its own lane of places and rate, and claims are by handler: one that hangs or
-fails fills its own lane and nobody else's. An event stored by this process wakes the dispatcher
-at once; what other processes stored is found by polling. The rate of a handler is held by the
-store, over all processes.
+Each handler has its own concurrency slots, and claims are limited by handler: one that hangs or
+fails fills its own slots and no others. An event that this process stores wakes the dispatcher at
+once; events that other processes store are found by polling, or by the store's notifications.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import assert_never, cast
 
-from receiver.dispatch.attempt import run
+from receiver.dispatch.attempt import CANCEL_GRACE_S, run
 from receiver.dispatch.slots import ConcurrencySlots
 from receiver.errors import Retry, StoreUnavailable
 from receiver.event import Claim, Dead, Dispatch, Done, Outcome, Released, RetryAt
@@ -25,29 +24,32 @@ from receiver.stores.base import Store
 from receiver.stores.rate_limit import spare
 from receiver.telemetry import Hook, TelemetryEvent
 
-SETTLE_PAUSE = 0.5
-"""Seconds between two tries to record an outcome in a store that is away."""
+SETTLE_RETRY_INTERVAL_S = 0.5
+"""Seconds between two attempts to record an outcome while the store is away."""
 
-LOOKS = 0.01, 0.1
-"""Seconds between two looks while other processes use a handler's rate up: at least, and where that
-costs the handler nothing of its rate."""
+RATE_POLL_RANGE_S = (0.01, 0.1)
+"""Shortest and longest interval of polling while other processes use up a handler's rate; the
+longest holds only if it costs the handler nothing of its rate."""
 
-CLOSE_LIMIT = 5.0
-"""Seconds that a handler has to let go of what it holds."""
+CLOSE_TIMEOUT_S = 5.0
+"""Seconds for a handler to close its connections at a stop."""
 
 
 class Dispatcher:
-    """Runs handlers.
+    """Runs handlers for the events of one store.
 
     Args:
         store: the inbox.
-        handlers: those that this process runs; others' dispatches are left alone.
-        owner: unique to this dispatcher, for the fence of its leases.
-        hooks: told what happens.
+        handlers: the handlers that this process runs; dispatches of others are left alone.
+        owner: unique to this dispatcher; it fences its leases.
+        hooks: called for every outcome and every failure.
         clock: Unix seconds.
-        random: a number from 0 to 1, for jitter.
-        lease: seconds that a dispatch stays ours without a sign of life.
-        poll: seconds between two looks into the store when nothing wakes us.
+        random: returns a number from 0 to 1, for the jitter.
+        lease: seconds until an unrenewed lease expires (the visibility timeout).
+        poll: seconds between two polls of the store when nothing wakes the dispatcher.
+        cancel_grace: seconds for a cancelled handler to clean up.
+        close_timeout: seconds for each handler to close at a stop.
+        settle_retry_interval: seconds between two attempts to record an outcome.
     """
 
     def __init__(
@@ -61,6 +63,9 @@ class Dispatcher:
         random: Callable[[], float] = _random.random,
         lease: float = 60.0,
         poll: float = 1.0,
+        cancel_grace: float = CANCEL_GRACE_S,
+        close_timeout: float = CLOSE_TIMEOUT_S,
+        settle_retry_interval: float = SETTLE_RETRY_INTERVAL_S,
     ) -> None:
         self._store = store
         self._handlers = tuple(handlers)
@@ -70,55 +75,56 @@ class Dispatcher:
         self._random = random
         self._lease = lease
         self._poll = poll
-        self._lanes = {each.name: ConcurrencySlots(each) for each in handlers}
+        self._cancel_grace = cancel_grace
+        self._close_timeout = close_timeout
+        self._settle_retry_interval = settle_retry_interval
+        self._slots = {each.name: ConcurrencySlots(each) for each in handlers}
+        # Tasks until their outcome is recorded, and those among them whose handler still runs.
         self._running: dict[asyncio.Task[None], Dispatch] = {}
         self._handling: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
+        # A loop or drain ends when this number is no longer the one with which it began.
         self._stops = 0
-        # What a handler holds, it may hold from its making on.
+        # True from the start: a handler may open connections when it is made.
         self._unclosed = True
         self._loop: asyncio.Task[None] | None = None
-        store.subscribe(self.wake)
-
-    def wake(self) -> None:
-        """Look into the store now; on the event loop."""
-        self._woken.set()
+        store.subscribe(self._woken.set)
 
     async def start(self) -> None:
-        """Begin to work in the background."""
+        """Start to work in the background."""
         if self._loop is None:
             self._loop = asyncio.create_task(self._work(self._stops), name="wavehook-dispatcher")
 
     async def stop(self, grace: float) -> None:
-        """Claim nothing more, let what runs finish, give back the rest, close the handlers.
+        """Stop claiming, wait for running handlers, release the rest, close the handlers.
 
-        However the handlers were run, in the background or by `drain`. They may be run again
-        after it, and are then closed again by the next stop.
+        It applies to `start` and `drain` alike. Handlers may run again afterwards; the next stop
+        then closes them again.
 
         Args:
-            grace: seconds that running handlers have; then they are cancelled, and their
-                dispatches are free for others at once (F40).
+            grace: seconds for running handlers; then they are cancelled, and their dispatches are
+                released, so that others can claim them at once.
         """
         self._stops += 1
-        self.wake()
+        self._woken.set()
         if self._loop is not None:
             await self._loop
             self._loop = None
         async with self._heartbeat():
-            await _end(set(self._running), grace)
+            await _finish(set(self._running), grace)
         if self._unclosed:
             self._unclosed = False
             await asyncio.gather(*(self._close(each) for each in self._handlers))
 
     async def drain(self, limit: int | None = None, deadline: float | None = None) -> int:
-        """Run what is due now, and what becomes due while it runs, then return.
+        """Run what is due now and what becomes due meanwhile, then return.
 
         Args:
-            limit: dispatches at most.
-            deadline: seconds from now; what has not ended then is given back.
+            limit: the most dispatches to run; None for all.
+            deadline: seconds from now; unfinished dispatches are released then. None for none.
 
         Returns:
-            How many were run.
+            The number of dispatches run.
 
         Raises:
             StoreUnavailable: the store cannot be read.
@@ -139,17 +145,17 @@ class Dispatcher:
                 if not started:
                     await asyncio.wait(mine, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             left = None if until is None else max(0, until - asyncio.get_running_loop().time())
-            await _end(mine, left)
+            await _finish(mine, left)
         return count
 
     async def _close(self, handler: Installed) -> None:
         if handler.close is not None:
             try:
-                async with asyncio.timeout(CLOSE_LIMIT):
+                async with asyncio.timeout(self._close_timeout):
                     await handler.close()
-            except Exception as error:  # noqa: BLE001 - one handler's end is not another's
+            except Exception as error:  # noqa: BLE001 - the other handlers are closed too
                 text = handler.masked(describe(error))
-                self._tell(TelemetryEvent("handler.failed", handler=handler.name, error=text))
+                self._emit(TelemetryEvent("handler.failed", handler=handler.name, error=text))
 
     async def _work(self, stops: int) -> None:
         async with self._heartbeat():
@@ -158,114 +164,122 @@ class Dispatcher:
                 try:
                     idle = 0.0 if await self._claim(None) else await self._idle()
                 except StoreUnavailable as error:
-                    self._tell(TelemetryEvent("store.failed", error=str(error)))
+                    self._emit(TelemetryEvent("store.failed", error=str(error)))
                     idle = self._poll
-                except Exception as error:  # noqa: BLE001 - the loop must outlive a fault of ours
-                    self._tell(TelemetryEvent("dispatcher.failed", error=describe(error)))
+                except Exception as error:  # noqa: BLE001 - the loop must outlive any bug
+                    self._emit(TelemetryEvent("dispatcher.failed", error=describe(error)))
                     idle = self._poll
                 if idle and stops == self._stops:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._woken.wait(), idle)
 
     async def _idle(self) -> float:
-        """Seconds until there may be something to do that nobody wakes us for."""
+        """Seconds to sleep at most: until something may be due that wakes nobody."""
         now = self._clock()
         waits, spares = [self._poll], {}
-        for name, lane in self._lanes.items():
-            if lane.rate is not None:
-                if wait := lane.wait(now):
+        for name, slots in self._slots.items():
+            if slots.rate is not None:
+                if wait := slots.rate_wait(now):
                     waits.append(wait)
                 else:
-                    # We would start one: there is none, or other processes use the rate up.
-                    spares[name] = spare(lane.rate)
+                    # Nothing was claimed: nothing is due, or other processes use up the rate.
+                    spares[name] = spare(slots.rate)
         if spares and (due := await self._store.next_due(list(spares))) is not None:
-            least, most = LOOKS
-            waits.append(max(due - now, least, min(most, *spares.values())))
+            shortest, longest = RATE_POLL_RANGE_S
+            waits.append(max(due - now, shortest, min(longest, *spares.values())))
         return min(waits)
 
-    async def _claim(self, most: int | None) -> list[asyncio.Task[None]]:
-        """Lease what the lanes have room for, and start it."""
+    async def _claim(self, limit: int | None) -> list[asyncio.Task[None]]:
+        """Lease due dispatches for all available slots, `limit` at most, and start them."""
         now = self._clock()
         limits, rates = {}, {}
-        for name, lane in self._lanes.items():
-            free = lane.free(now) if most is None else min(lane.free(now), most)
-            if free > 0:
-                limits[name] = free
-                if lane.installed.rate is not None:
-                    rates[name] = lane.installed.rate
-                most = None if most is None else most - free
+        for name, slots in self._slots.items():
+            available = slots.available(now)
+            if limit is not None:
+                available = min(available, limit)
+            if available > 0:
+                limits[name] = available
+                if slots.installed.rate is not None:
+                    rates[name] = slots.installed.rate
+                limit = None if limit is None else limit - available
         if not limits:
             return []
         claims = await self._store.claim(self._owner, limits, self._lease, now, rates)
         return [self._begin(claim, now) for claim in claims]
 
     def _begin(self, claim: Claim, now: float) -> asyncio.Task[None]:
-        lane = self._lanes[claim.dispatch.handler]
-        lane.start(now)
+        slots = self._slots[claim.dispatch.handler]
+        slots.start(now)
         self._unclosed = True
-        task = asyncio.create_task(self._handle(lane, claim, self._stops))
+        task = asyncio.create_task(self._handle(slots, claim, self._stops))
         self._running[task] = claim.dispatch
         self._handling.add(task)
-        task.add_done_callback(lambda done: self._ended(done, lane))
+        task.add_done_callback(lambda done: self._ended(done, slots))
         return task
 
-    def _ended(self, task: asyncio.Task[None], lane: ConcurrencySlots) -> None:
+    def _ended(self, task: asyncio.Task[None], slots: ConcurrencySlots) -> None:
         del self._running[task]
-        self._free(task, lane)
-        lane.release()
+        self._handler_ended(task, slots)
+        slots.settle()
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._tell(
+            self._emit(
                 TelemetryEvent(
-                    "dispatcher.failed", handler=lane.installed.name, error=describe(error)
+                    "dispatcher.failed", handler=slots.installed.name, error=describe(error)
                 )
             )
-        self.wake()
+        self._woken.set()
 
-    async def _handle(self, lane: ConcurrencySlots, claim: Claim, stops: int) -> None:
+    async def _handle(self, slots: ConcurrencySlots, claim: Claim, stops: int) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         started = asyncio.get_running_loop().time()
         error: BaseException | None = None
         try:
-            outcome, error = await run(lane.installed, claim, self._clock(), self._random)
+            outcome, error = await run(
+                slots.installed,
+                claim,
+                self._clock(),
+                self._random,
+                cancel_grace=self._cancel_grace,
+            )
         except asyncio.CancelledError:
             outcome = Released()
         seconds = asyncio.get_running_loop().time() - started
         if isinstance(error, Retry) and error.pause and isinstance(outcome, RetryAt):
             await self._pause(claim.dispatch.handler, outcome.at)
-        self._free(task, lane)
+        self._handler_ended(task, slots)
         await self._settle(claim, outcome, seconds, stops)
 
-    def _free(self, task: asyncio.Task[None], lane: ConcurrencySlots) -> None:
+    def _handler_ended(self, task: asyncio.Task[None], slots: ConcurrencySlots) -> None:
         if task in self._handling:
             self._handling.discard(task)
-            lane.end()
-            self.wake()
+            slots.end()
+            self._woken.set()
 
     async def _pause(self, handler: str, until: float) -> None:
         try:
             await self._store.pause(handler, until)
         except StoreUnavailable as error:
-            self._tell(TelemetryEvent("store.failed", handler=handler, error=str(error)))
+            self._emit(TelemetryEvent("store.failed", handler=handler, error=str(error)))
         else:
-            self._tell(TelemetryEvent("handler.paused", handler=handler, until=until))
+            self._emit(TelemetryEvent("handler.paused", handler=handler, until=until))
 
     async def _settle(self, claim: Claim, outcome: Outcome, seconds: float, stops: int) -> None:
         dispatch = claim.dispatch
-        kept = None
-        while kept is None:
+        recorded = None
+        while recorded is None:
             try:
-                kept = await self._store.settle(dispatch, self._owner, outcome, self._clock())
+                recorded = await self._store.settle(dispatch, self._owner, outcome, self._clock())
             except StoreUnavailable as error:
-                self._tell(
+                self._emit(
                     TelemetryEvent("store.failed", event_id=dispatch.event_id, error=str(error))
                 )
                 if stops != self._stops:
                     return
-                await asyncio.sleep(SETTLE_PAUSE)
-        word, error_text, until = _words(outcome)
-        self._tell(
+                await asyncio.sleep(self._settle_retry_interval)
+        word, error_text, until = _outcome_fields(outcome)
+        self._emit(
             TelemetryEvent(
-                "dispatch.settled" if kept else "dispatch.lost",
+                "dispatch.settled" if recorded else "dispatch.lost",
                 source=claim.event.source,
                 event_id=dispatch.event_id,
                 type=claim.event.type,
@@ -277,16 +291,16 @@ class Dispatcher:
                 until=until,
             )
         )
-        if kept and until is not None:
+        if recorded and until is not None:
             delay = max(0.0, until - self._clock())
-            asyncio.get_running_loop().call_later(delay, self.wake)
-        elif kept and isinstance(outcome, Done | Dead):
-            # Another lane may have waited for this one.
-            self.wake()
+            asyncio.get_running_loop().call_later(delay, self._woken.set)
+        elif recorded and isinstance(outcome, Done | Dead):
+            # Another handler may run `after` this one.
+            self._woken.set()
 
     @contextlib.asynccontextmanager
     async def _heartbeat(self) -> AsyncIterator[None]:
-        """Keep the leases of all that runs alive."""
+        """Renew the leases of everything that runs, meanwhile."""
         beat = asyncio.create_task(self._beat(), name="wavehook-heartbeat")
         try:
             yield
@@ -305,21 +319,21 @@ class Dispatcher:
                     list(self._running.values()), self._owner, self._lease, self._clock()
                 )
             except StoreUnavailable as error:
-                self._tell(TelemetryEvent("store.failed", error=str(error)))
+                self._emit(TelemetryEvent("store.failed", error=str(error)))
                 continue
             for dispatch in lost:
-                # Another owns it by now: what this run would still do is done twice. One that
-                # has just been settled is not leased either, and is left to end.
+                # Another dispatcher may own it by now, and would do the same work again. A dispatch
+                # that was settled a moment ago is not leased either; its task ends by itself.
                 if (task := held[dispatch.key]) in self._handling:
                     task.cancel()
 
-    def _tell(self, details: TelemetryEvent) -> None:
+    def _emit(self, event: TelemetryEvent) -> None:
         for hook in self._hooks:
-            hook(details)
+            hook(event)
 
 
-async def _end(tasks: set[asyncio.Task[None]], grace: float | None) -> None:
-    """Wait for tasks, cancel those that take longer than `grace` seconds, wait for these."""
+async def _finish(tasks: set[asyncio.Task[None]], grace: float | None) -> None:
+    """Wait for tasks, cancel those that take longer than `grace` seconds, wait for those too."""
     if not tasks:
         return
     _, late = await asyncio.wait(tasks, timeout=grace)
@@ -329,7 +343,7 @@ async def _end(tasks: set[asyncio.Task[None]], grace: float | None) -> None:
         await asyncio.wait(late)
 
 
-def _words(outcome: Outcome) -> tuple[str, str | None, float | None]:
+def _outcome_fields(outcome: Outcome) -> tuple[str, str | None, float | None]:
     match outcome:
         case Done():
             return "done", None, None

@@ -1,4 +1,4 @@
-"""One handler's places in one process, and its rate: how many dispatches it may claim now."""
+"""Concurrency slots of one handler in one process, and its rate as far as this process knows it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from receiver.stores.rate_limit import NEVER, believed, free, spent
 
 
 class ConcurrencySlots:
-    """Counts what runs, and what this process has started.
+    """Counts a handler's runs, and says how many dispatches may be claimed for it.
 
-    A place is free when its handler has ended: what comes next is claimed while the outcome is
-    recorded. As many again may be on their way to the store, and no more where it is away. The
-    store holds the rate over all processes; here it is known when asking would be in vain.
+    A slot is free again when the handler has ended: the next dispatch is claimed while the outcome
+    is being recorded. At most as many outcomes again may wait for the store, so that a store that
+    is away stops the claims. The store enforces the rate over all processes; the copy here saves
+    claims that it would refuse.
 
     Args:
         installed: the handler.
@@ -20,38 +21,38 @@ class ConcurrencySlots:
     def __init__(self, installed: Installed) -> None:
         self.installed = installed
         self.running = 0
-        self._held = 0
+        self._unsettled = 0
         self._next_at = NEVER
 
     @property
     def rate(self) -> float | None:
-        """Starts a second, where that may be what keeps the next one back."""
+        """Starts a second, if the rate and not the concurrency limits the next start."""
         return self.installed.rate if self.running < self.installed.concurrency else None
 
-    def free(self, now: float) -> int:
-        """How many dispatches may start at `now` (Unix seconds)."""
+    def available(self, now: float) -> int:
+        """Dispatches that may start at `now` (Unix seconds)."""
         concurrency = self.installed.concurrency
-        places = min(concurrency - self.running, 2 * concurrency - self._held)
+        slots = min(concurrency - self.running, 2 * concurrency - self._unsettled)
         if self.installed.rate is not None:
             self._next_at = believed(self._next_at, self.installed.rate, now)
-            places = min(places, free(self._next_at, self.installed.rate, now))
-        return places
+            slots = min(slots, free(self._next_at, self.installed.rate, now))
+        return slots
 
     def start(self, now: float) -> None:
-        """One begins."""
+        """Count a run that starts."""
         self.running += 1
-        self._held += 1
+        self._unsettled += 1
         if self.installed.rate is not None:
             self._next_at = spent(self._next_at, self.installed.rate, now, 1)
 
     def end(self) -> None:
-        """A handler has ended."""
+        """Count a handler that has ended; its outcome is not recorded yet."""
         self.running -= 1
 
-    def release(self) -> None:
-        """An outcome is recorded, or will not be."""
-        self._held -= 1
+    def settle(self) -> None:
+        """Count an outcome that is recorded, or never will be."""
+        self._unsettled -= 1
 
-    def wait(self, now: float) -> float:
-        """Seconds until the rate lets the next one start, if no other process starts one."""
+    def rate_wait(self, now: float) -> float:
+        """Seconds until the rate permits the next start, if no other process starts one."""
         return max(0.0, self._next_at - now)

@@ -225,11 +225,8 @@ async def test_a_handler_that_hangs_is_timed_out(bench: Bench) -> None:
     )
 
 
-async def test_a_handler_that_ignores_its_cancellation_is_left_behind(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_handler_that_ignores_its_cancellation_is_left_behind(bench: Bench) -> None:
     """F24: a run that will not end holds up neither its place nor the settle."""
-    monkeypatch.setattr("receiver.dispatch.attempt.CANCEL_GRACE", 0.02)
     release = asyncio.Event()
 
     async def stubborn(event: Event, context: Context) -> str:
@@ -242,7 +239,7 @@ async def test_a_handler_that_ignores_its_cancellation_is_left_behind(
 
     installed = handler(stubborn, timeout=0.02)
     id = await bench.add("t", [installed])
-    await bench.dispatcher(installed).drain()
+    await bench.dispatcher(installed, cancel_grace=0.02).drain()
     release.set()
     await asyncio.sleep(0)
     dispatch = await bench.state(id)
@@ -393,15 +390,15 @@ async def test_the_rate_holds_after_an_outage(bench: Bench) -> None:
 
 def test_a_clock_that_steps_back_neither_gives_nor_takes_places() -> None:
     """F6: the rate survives a step of the clock."""
-    lane = ConcurrencySlots(handler(scripted()[0], rate=1.0))
-    lane.start(1000)
-    assert (lane.free(1000), lane.wait(1000)) == (0, 1.0)
-    assert (lane.free(500), lane.wait(500)) == (0, 1.0)
-    assert (lane.free(501), lane.wait(501)) == (1, 0.0)
+    slots = ConcurrencySlots(handler(scripted()[0], rate=1.0))
+    slots.start(1000)
+    assert (slots.available(1000), slots.rate_wait(1000)) == (0, 1.0)
+    assert (slots.available(500), slots.rate_wait(500)) == (0, 1.0)
+    assert (slots.available(501), slots.rate_wait(501)) == (1, 0.0)
 
 
 async def test_the_background_loop_waits_for_the_rate_itself(bench: Bench) -> None:
-    """A lane out of tokens is looked at again when its rate allows, not at the next poll."""
+    """A handler out of tokens is looked at again when its rate allows, not at the next poll."""
     run, seen = scripted()
     installed = handler(run, rate=50.0, concurrency=1)
     dispatcher = Dispatcher(bench.store, [installed], owner="one", poll=30)
@@ -622,16 +619,14 @@ async def test_handlers_are_closed_once_a_use(bench: Bench) -> None:
     assert (len(seen), closed) == (1, ["h", "h"])
 
 
-async def test_a_close_that_hangs_holds_up_no_shutdown(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_close_that_hangs_holds_up_no_shutdown(bench: Bench) -> None:
     """F40: a handler has a bounded time to let go; that it did not is told."""
-    monkeypatch.setattr("receiver.dispatch.dispatcher.CLOSE_LIMIT", 0.01)
 
     async def hangs() -> None:
         await asyncio.Event().wait()
 
-    await bench.dispatcher(handler(scripted()[0], close=hangs)).stop(0)
+    installed = handler(scripted()[0], close=hangs)
+    await bench.dispatcher(installed, close_timeout=0.01).stop(0)
     assert [(each.name, each.error) for each in bench.told] == [("handler.failed", "TimeoutError")]
 
 
@@ -730,16 +725,15 @@ async def test_the_loop_outlives_a_store_that_fails(error: Exception) -> None:
     assert [each.name for each in bench.told][:2] == [name, name]
 
 
-async def test_an_outcome_waits_for_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_outcome_waits_for_the_store() -> None:
     """F20: what a handler did is recorded when the store is back, not done again."""
-    monkeypatch.setattr("receiver.dispatch.dispatcher.SETTLE_PAUSE", 0.001)
     bench = Bench()
     bench.store = Flaky("settle", "settle", "pause")
     await bench.store.open()
     run, seen = scripted(Retry("x", after=1, pause=True))
     installed = handler(run)
     id = await bench.add("t", [installed])
-    await bench.dispatcher(installed).drain()
+    await bench.dispatcher(installed, settle_retry_interval=0.001).drain()
     assert len(seen) == 1
     assert (await bench.state(id)).state is DispatchState.PENDING
     assert [each.name for each in bench.told] == ["store.failed"] * 3 + ["dispatch.settled"]
