@@ -25,7 +25,7 @@ from receiver.intake import Intake
 from receiver.results.drain_round import DrainRound
 from receiver.results.ledger_sync import LedgerSync
 from receiver.results.long_poll import ResultWaiters
-from receiver.results.reconcile import InboxGateway, background
+from receiver.results.reconcile import InboxGateway, background_reconciler
 from receiver.source_keys import load_sources
 from receiver.sources.insecure import Insecure
 from receiver.stores.base import Store
@@ -119,7 +119,7 @@ def build(
     connect = partial(make_api_client, settings)
     asking = ResultFetcher(connect, hooks=hooks) if settings.api_key else None
     results = ResultWaiters(store)
-    follower = LedgerSync(store, ledger, results, hooks=hooks)
+    ledger_sync = LedgerSync(store, ledger, results, hooks=hooks)
     intake = Intake(
         sources,
         [handler.route for handler in handlers],
@@ -127,28 +127,28 @@ def build(
         seal,
         owners=ledger,
         fetch=asking.fetch if asking else None,
-        stored=[follower.stored],
+        stored=[ledger_sync.stored],
     )
-    door = InboxGateway(intake, store, hooks=hooks)
+    gateway = InboxGateway(intake, store, hooks=hooks)
     long_running: list[Service] = []
     if reconciles(settings):
-        long_running.append(background(connect, ledger, door, settings.overdue))
+        long_running.append(background_reconciler(connect, ledger, gateway, settings.overdue))
     lifecycle = Lifecycle(
         store,
         work.dispatcher,
         settings.grace,
         background=settings.dispatch == "background",
         ledger=ledger,
-        services=(follower, asking) if asking else (follower,),
+        services=(ledger_sync, asking) if asking else (ledger_sync,),
         long_running=long_running,
         freezes=_freezes(settings),
     )
     routes: list[BaseRoute] = []
     if settings.admin_token is not None:
         token = settings.admin_token.get_secret_value()
-        drain = _draining(work, ledger, door).run
+        drain = _draining(work, ledger, gateway).run
         routes += result_routes(results, token, lifecycle, hooks=hooks)
-        routes += drain_routes(drain, token, lifecycle, flush_ledger=follower.settle, hooks=hooks)
+        routes += drain_routes(drain, token, lifecycle, flush_ledger=ledger_sync.flush, hooks=hooks)
     web = create_app(
         intake=intake,
         store=store,
@@ -161,7 +161,7 @@ def build(
         body_deadline=settings.body_deadline,
         dispatch=settings.dispatch,
         inline_deadline=settings.inline_deadline,
-        flush_ledger=follower.settle,
+        flush_ledger=ledger_sync.flush,
         routes=routes,
     )
     return ReceiverParts(
@@ -225,11 +225,11 @@ def drain_round(
     work = worker(settings, faults=faults, listen=False, hooks=hooks)
     ledger = ledger_of(settings)
     intake = Intake({}, [handler.route for handler in work.handlers], work.store)
-    door = InboxGateway(intake, work.store, hooks=(*hooks, work.metrics))
+    gateway = InboxGateway(intake, work.store, hooks=(*hooks, work.metrics))
     lifecycle = Lifecycle(
         work.store, work.dispatcher, settings.grace, background=False, ledger=ledger
     )
-    return _draining(work, ledger, door), lifecycle
+    return _draining(work, ledger, gateway), lifecycle
 
 
 def inbox_gateway(
@@ -266,14 +266,14 @@ def _halting(settings: Settings) -> Sequence[str]:
     return [fault]
 
 
-def _draining(work: WorkerParts, ledger: Ledger, door: InboxGateway) -> DrainRound:
+def _draining(work: WorkerParts, ledger: Ledger, gateway: InboxGateway) -> DrainRound:
     settings = work.settings
     return DrainRound(
         work.store,
         work.dispatcher,
         [handler.name for handler in work.handlers],
         ledger=ledger,
-        door=door,
+        gateway=gateway,
         connect=partial(make_api_client, settings) if _asks(settings) else None,
         overdue=settings.overdue,
     )

@@ -148,13 +148,13 @@ async def _look_at_all(installed: list[Installed]) -> list[Finding]:
 
 
 async def _check_handler(one: Installed) -> Finding:
-    from receiver.dispatch.dispatcher import CLOSE_LIMIT
+    from receiver.dispatch.dispatcher import CLOSE_TIMEOUT_S
 
     found, wrong = "nothing to try", None
     if one.check is not None:
         found, wrong = await _outcome(one.check, HANDLER_TIMEOUT_S)
     if one.close is not None:
-        _, unclosed = await _outcome(one.close, CLOSE_LIMIT)
+        _, unclosed = await _outcome(one.close, CLOSE_TIMEOUT_S)
         wrong = wrong or (f"it does not close ({unclosed})" if unclosed else None)
     text = one.masked(f"{one.name}: {wrong or found}")
     todo = f"correct [handlers.{one.name}], or see to what it stands on" if wrong else None

@@ -146,7 +146,7 @@ def reconcile(
 async def _run(settings: Settings, *, history: bool, dry_run: bool) -> Counts:
     from receiver.api_client import make_api_client
     from receiver.build import inbox_gateway
-    from receiver.results.reconcile import reconciler
+    from receiver.results.reconcile import make_reconciler
     from submitter.errors import SubmitterError
     from submitter.ledger.base import State
 
@@ -157,8 +157,8 @@ async def _run(settings: Settings, *, history: bool, dry_run: bool) -> Counts:
             open_ledger(settings) as ledger,
             make_api_client(settings) as calls,
         ):
-            door = inbox_gateway(settings, store)
-            once = reconciler(calls, ledger, door, settings.overdue)
+            gateway = inbox_gateway(settings, store)
+            once = make_reconciler(calls, ledger, gateway, settings.overdue)
             try:
                 if dry_run:
                     await _look(counts, ledger)
@@ -166,7 +166,7 @@ async def _run(settings: Settings, *, history: bool, dry_run: bool) -> Counts:
                     while counts.add(await once.round()):
                         pass
                 if history and counts.error is None:
-                    await _compare(counts, once, door, dry_run=dry_run)
+                    await _compare(counts, once, gateway, dry_run=dry_run)
             finally:
                 left = await ledger.open_entries(limit=MAX_OPEN_ENTRIES)
                 counts.open = len(left)
@@ -200,8 +200,12 @@ def _due(entry: Entry, now: float) -> bool:
     return at is not None and at <= now
 
 
-async def _compare(counts: Counts, once: Reconciler, door: InboxGateway, *, dry_run: bool) -> None:
-    report = await once.compare_history(since=time.time() - KEPT, known=door.known, dry_run=dry_run)
+async def _compare(
+    counts: Counts, once: Reconciler, gateway: InboxGateway, *, dry_run: bool
+) -> None:
+    report = await once.compare_history(
+        since=time.time() - KEPT, known=gateway.known, dry_run=dry_run
+    )
     counts.add(report)
 
 

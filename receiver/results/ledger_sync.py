@@ -1,7 +1,7 @@
-"""What follows once an event is stored: who waits wakes up, and the ledger learns of the result.
+"""Ledger sync: what follows once an event is stored, in batches and after the sender's response.
 
-It happens after the sender's answer and in batches, so that it costs the way in nothing; where a
-process may be frozen after its answer, the answer waits for it.
+Waiting callers get the result at once; the ledger learns of it a moment later, so that the ack path
+pays nothing for it. A process that may be frozen after its response awaits `flush` before it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
-from typing import Protocol
 
 from receiver.errors import StoreError
 from receiver.event import Event
 from receiver.handlers.retry import describe
 from receiver.intake import Accepted
+from receiver.results.long_poll import ResultWaiters
 from receiver.sources.base import WAVESPEED, terminal_ids
 from receiver.stores.base import Store
 from receiver.telemetry import Hook, TelemetryEvent
@@ -26,48 +26,32 @@ from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Ledger, Result
 from submitter.prediction import TERMINAL
 
-AT_ONCE = 1000
-"""Events that are looked at together."""
+BATCH_SIZE = 1000
+"""Most events written to the ledger together."""
 
-MANY = 16
-"""Events of one look after which the next ones may gather for a moment."""
+GATHER_THRESHOLD = 16
+"""Batch size above which the next batch may gather for a moment."""
 
-GATHER = 0.02
-"""Seconds of it: each look takes time from the deliveries, whatever it looks at."""
+GATHER_S = 0.02
+"""Seconds of it: every batch takes time from the deliveries, however small it is."""
 
-MOST = 10_000
-"""Events that wait here at most; a reconcile finds the others in the inbox."""
+MAX_QUEUED = 10_000
+"""Most events that wait in memory; a reconcile finds the others in the inbox."""
 
-WAITS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""Seconds between tries; together the time in which the answer to a submit comes."""
+RETRY_DELAYS_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Seconds between tries; together they outlast the response to a submit."""
 
-STOP = 5.0
-"""Seconds for what is left at a stop."""
+STOP_TIMEOUT_S = 5.0
+"""Seconds for the remaining events at a stop."""
 
-SETTLE = 2.0
-"""Seconds that a reply waits for it, where nothing may be left for after the reply."""
+FLUSH_TIMEOUT_S = 2.0
+"""Seconds that a response waits in a process that may be frozen after it."""
 
 _TYPES = frozenset(f"prediction.{status}" for status in TERMINAL)
 
 
-class Waiters(Protocol):
-    """Whoever waits for results."""
-
-    def open(self) -> None:
-        """Let others wait."""
-        ...
-
-    def close(self) -> None:
-        """End all waits."""
-        ...
-
-    def stored(self, event: Event) -> None:
-        """Wake those who wait for this one; must not block."""
-        ...
-
-
 @dataclass(slots=True)
-class _Noted:
+class _Queued:
     """A new event; `due_at` by the event loop's clock, and `tries` that found no task."""
 
     accepted: Accepted
@@ -76,170 +60,171 @@ class _Noted:
 
 
 class LedgerSync:
-    """An observer of `Intake`: tells the waiting and the ledger of results.
+    """An observer of `Intake` that passes results to waiting callers and to the ledger.
 
-    A result whose task the ledger does not know is tried again for a while: its webhook may have
-    been faster than the answer to its submit (F28).
+    A result whose task is not in the ledger is tried again for a while: its webhook may be faster
+    than the response to its submit.
 
     Args:
-        store: the inbox; asked for results that contradict the new one.
-        ledger: of submissions; None: there is none to tell.
-        results: are told at once.
-        hooks: are told of contradictions and failures.
+        store: the inbox; searched for results that contradict the new one.
+        ledger: of submissions; None for none.
+        results: callers that wait for a result.
+        hooks: called for contradictions and failures.
         clock: Unix seconds.
-        waits: seconds between tries, where the ledger does not know a task or is away.
+        retry_delays: seconds between tries if the ledger is away or does not know a task.
+        max_queued: most events that wait in memory.
     """
 
     def __init__(
         self,
         store: Store,
         ledger: Ledger | None,
-        results: Waiters | None = None,
+        results: ResultWaiters | None = None,
         *,
         hooks: Sequence[Hook] = (),
         clock: Callable[[], float] = time.time,
-        waits: Sequence[float] = WAITS,
+        retry_delays: Sequence[float] = RETRY_DELAYS_S,
+        max_queued: int = MAX_QUEUED,
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._results = results
         self._hooks = tuple(hooks)
         self._clock = clock
-        self._waits = tuple(waits)
-        self._queue: deque[_Noted] = deque()
-        self._batch: list[_Noted] = []
-        self._later: list[_Noted] = []
-        self._told: dict[frozenset[str], None] = {}
-        self._missed = 0
+        self._retry_delays = tuple(retry_delays)
+        self._max_queued = max_queued
+        self._queue: deque[_Queued] = deque()
+        self._batch: list[_Queued] = []
+        self._later: list[_Queued] = []
+        # The contradictions that are reported already, oldest first.
+        self._reported: dict[frozenset[str], None] = {}
+        self._dropped = 0
         self._stopping = False
         self._woken = asyncio.Event()
-        self._rested = asyncio.Event()
+        self._idle = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def stored(self, accepted: Accepted) -> None:
-        """Note a new event; what there is to do about it is done soon."""
+        """Queue a new event; the background task writes it to the ledger soon."""
         event = accepted.event
         if event.source != WAVESPEED or event.type not in _TYPES or event.subject is None:
             return
         if self._results is not None:
             self._results.stored(event)
-        if len(self._queue) >= MOST:
-            self._missed += 1
+        if len(self._queue) >= self._max_queued:
+            self._dropped += 1
             return
-        self._queue.append(_Noted(accepted))
+        self._queue.append(_Queued(accepted))
         loop = asyncio.get_running_loop()
-        # On some platforms every request has an event loop of its own (F41).
+        # On some platforms every request has its own event loop.
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
-            self._woken, self._rested = asyncio.Event(), asyncio.Event()
-            self._task = loop.create_task(self._run(), name="wavehook-follower")
+            self._woken, self._idle = asyncio.Event(), asyncio.Event()
+            self._task = loop.create_task(self._run(), name="wavehook-ledger-sync")
         else:
             self._woken.set()
-            self._rested.clear()
+            self._idle.clear()
 
-    async def settle(self, limit: float = SETTLE) -> None:
-        """Wait until all is done that can be done now, for so many seconds at most.
+    async def flush(self, timeout: float = FLUSH_TIMEOUT_S) -> None:
+        """Wait, for `timeout` seconds at most, until everything is written that can be written now.
 
-        For a process that may be frozen afterwards (F41). What is not done by then, or has to wait
-        for its task to become known, is done when it goes on, or found in the inbox by a drain.
+        For a process that may be frozen afterwards. The rest, and results whose task is not in the
+        ledger yet, are written when it runs on, or a drain finds them in the inbox.
         """
         if self._task is not None and not self._task.done():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(limit):
-                    await self._rested.wait()
+                async with asyncio.timeout(timeout):
+                    await self._idle.wait()
 
     async def start(self) -> None:
-        """Let others wait for results."""
+        """Let callers wait for results."""
         if self._results is not None:
             self._results.open()
 
-    async def stop(self, limit: float = STOP) -> None:
-        """Finish what is known of, within a time limit in seconds.
-
-        It may be told of events again afterwards.
-        """
+    async def stop(self, timeout: float = STOP_TIMEOUT_S) -> None:
+        """Write the queued events within `timeout` seconds; more may be queued afterwards."""
         if self._results is not None:
             self._results.close()
         task = self._task
-        here = asyncio.get_running_loop()
-        if task is not None and not task.done() and task.get_loop() is here:
+        loop = asyncio.get_running_loop()
+        if task is not None and not task.done() and task.get_loop() is loop:
             self._stopping = True
             self._woken.set()
-            await asyncio.wait({task}, timeout=limit)
+            await asyncio.wait({task}, timeout=timeout)
             task.cancel()
             await asyncio.wait({task})
             self._stopping = False
-        self._missed += len(self._batch) + len(self._queue)
+        self._dropped += len(self._batch) + len(self._queue)
         self._batch = []
         self._queue.clear()
         self._later.clear()
-        self._tell_missed()
+        self._report_dropped()
 
     async def _run(self) -> None:
         while self._queue or self._later:
             now = asyncio.get_running_loop().time()
             due = [each for each in self._later if self._due(each, now)]
             if due or self._queue:
-                self._rested.clear()
+                self._idle.clear()
                 self._later = [each for each in self._later if not self._due(each, now)]
                 self._queue.extend(due)
-                some = min(AT_ONCE, len(self._queue))
-                self._batch = [self._queue.popleft() for _ in range(some)]
-                await self._persist(self._batch)
+                size = min(BATCH_SIZE, len(self._queue))
+                self._batch = [self._queue.popleft() for _ in range(size)]
+                await self._write(self._batch)
                 self._batch = []
-                if some > MANY and not self._stopping:
-                    await asyncio.sleep(GATHER)
+                if size > GATHER_THRESHOLD and not self._stopping:
+                    await asyncio.sleep(GATHER_S)
                 continue
             self._woken.clear()
-            self._rested.set()
+            self._idle.set()
             try:
                 async with asyncio.timeout_at(min(each.due_at for each in self._later)):
                     await self._woken.wait()
             except TimeoutError:
                 continue
-        self._rested.set()
-        self._tell_missed()
+        self._idle.set()
+        self._report_dropped()
 
-    def _due(self, noted: _Noted, now: float) -> bool:
-        return self._stopping or noted.due_at <= now
+    def _due(self, queued: _Queued, now: float) -> bool:
+        return self._stopping or queued.due_at <= now
 
-    async def _persist(self, batch: Sequence[_Noted]) -> None:
-        """Do what there is to do about a batch, however often it takes."""
-        for wait in chain(self._waits, repeat(self._waits[-1])):
+    async def _write(self, batch: Sequence[_Queued]) -> None:
+        """Report contradictions and update the ledger; try again until both succeed."""
+        for delay in chain(self._retry_delays, repeat(self._retry_delays[-1])):
             try:
-                await self._contradictions(
+                await self._report_contradictions(
                     [each.accepted.event for each in batch if not each.tries]
                 )
                 if self._ledger is not None:
-                    await self._finish(self._ledger, batch)
+                    await self._update(self._ledger, batch)
             except (StoreError, LedgerUnavailable) as error:
-                self._tell(TelemetryEvent("follower.failed", error=describe(error)))
-                await asyncio.sleep(wait)
-            except Exception as error:  # noqa: BLE001 - a fault of ours must not end the others
-                # Its text may quote a body (F16).
+                self._emit(TelemetryEvent("follower.failed", error=describe(error)))
+                await asyncio.sleep(delay)
+            except Exception as error:  # noqa: BLE001 - a bug must not end the task
+                # Only the class: the text may quote a body.
                 name = type(error).__name__
-                self._tell(TelemetryEvent("follower.failed", error=name, number=len(batch)))
+                self._emit(TelemetryEvent("follower.failed", error=name, number=len(batch)))
                 return
             else:
                 return
 
-    async def _contradictions(self, events: Sequence[Event]) -> None:
-        """Tell of tasks that have ended in two ways (F31); both events are kept."""
+    async def _report_contradictions(self, events: Sequence[Event]) -> None:
+        """Report tasks that ended in two different ways; both events stay stored."""
         others = {
             id: event
             for event in events
             for id in terminal_ids(event.subject or "")
             if id != event.id
         }
-        there = await self._store.find(list(others)) if others else {}
-        for id, other in there.items():
+        stored = await self._store.find(list(others)) if others else {}
+        for id, other in stored.items():
             event = others[id]
             pair = frozenset((id, event.id))
-            if pair in self._told:
+            if pair in self._reported:
                 continue
-            self._told[pair] = None
-            if len(self._told) > MOST:
-                del self._told[next(iter(self._told))]
-            self._tell(
+            self._reported[pair] = None
+            if len(self._reported) > self._max_queued:
+                del self._reported[next(iter(self._reported))]
+            self._emit(
                 TelemetryEvent(
                     "prediction.contradicted",
                     event_id=event.id,
@@ -249,41 +234,41 @@ class LedgerSync:
                 )
             )
 
-    async def _finish(self, ledger: Ledger, batch: Sequence[_Noted]) -> None:
+    async def _update(self, ledger: Ledger, batch: Sequence[_Queued]) -> None:
         tasks = [each.accepted.event.subject for each in batch if not each.accepted.submission]
         known = await ledger.find_tasks([task for task in tasks if task]) if tasks else {}
         results: list[Result] = []
-        unknown: list[_Noted] = []
-        for noted in batch:
-            event, key = noted.accepted.event, noted.accepted.submission
+        unknown: list[_Queued] = []
+        for queued in batch:
+            event, key = queued.accepted.event, queued.accepted.submission
             if key is None and event.subject not in known:
-                unknown.append(noted)
+                unknown.append(queued)
             elif event.prediction is not None:
                 results.append(Result(event.prediction, key, delivered=True))
         if results:
             await ledger.finish(results, self._clock())
-        # A task can still become known only where a submission is on its way.
+        # A task can become known later only while a submission is open.
         if unknown and not self._stopping and await ledger.open_entries(limit=1):
             now = asyncio.get_running_loop().time()
-            for noted in unknown:
-                self._try_later(noted, now)
+            for queued in unknown:
+                self._try_later(queued, now)
 
-    def _try_later(self, noted: _Noted, now: float) -> None:
-        if noted.tries == len(self._waits):
+    def _try_later(self, queued: _Queued, now: float) -> None:
+        if queued.tries == len(self._retry_delays):
             return
-        if len(self._later) >= MOST:
-            self._missed += 1
+        if len(self._later) >= self._max_queued:
+            self._dropped += 1
             return
-        noted.due_at = now + self._waits[noted.tries]
-        noted.tries += 1
-        self._later.append(noted)
+        queued.due_at = now + self._retry_delays[queued.tries]
+        queued.tries += 1
+        self._later.append(queued)
 
-    def _tell_missed(self) -> None:
-        if self._missed:
-            text = "not told to the ledger in time; a reconcile finds them in the inbox"
-            self._tell(TelemetryEvent("follower.failed", error=text, number=self._missed))
-            self._missed = 0
+    def _report_dropped(self) -> None:
+        if self._dropped:
+            text = "the ledger was not updated in time; a reconcile finds the results in the inbox"
+            self._emit(TelemetryEvent("follower.failed", error=text, number=self._dropped))
+            self._dropped = 0
 
-    def _tell(self, details: TelemetryEvent) -> None:
+    def _emit(self, event: TelemetryEvent) -> None:
         for hook in self._hooks:
-            hook(details)
+            hook(event)

@@ -1,4 +1,4 @@
-"""Results that no webhook brought: asked for at the API, and let in through the same door."""
+"""Reconciling: results whose webhook did not arrive are fetched from the API and stored."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from submitter.api.client import Calls
     from submitter.reconcile.reconciler import Reconciler
 
-AGAIN = 30.0
-"""Seconds until reconciling is begun again where it could not begin, or has ended."""
+RESTART_DELAY_S = 30.0
+"""Seconds until reconciling starts again after it failed or ended."""
 
 
 class InboxGateway:
-    """The inbox, as a reconciler sees it.
+    """The inbox as a reconciler sees it.
 
     Args:
-        intake: the way in.
-        store: its store.
-        hooks: are told of what was stored.
+        intake: stores results.
+        store: the store of `intake`.
+        hooks: called for every result that was stored.
         clock: Unix seconds.
     """
 
@@ -51,10 +51,10 @@ class InboxGateway:
         self._clock = clock
 
     async def deliver(self, found: Found) -> bool:
-        """Let a result in; True where it was not there (F29, F30).
+        """Store a result; True if it is new.
 
         Raises:
-            LedgerUnavailable: it cannot be stored now.
+            LedgerUnavailable: the store cannot accept it now.
         """
         event = fetched_event(found.prediction, context=found.context, now=self._clock())
         try:
@@ -63,7 +63,7 @@ class InboxGateway:
             raise LedgerUnavailable(describe(error)) from error
         new = not accepted.receipt.duplicate
         if new:
-            self.tell(
+            self.emit(
                 TelemetryEvent(
                     "reconcile.stored", source=event.source, event_id=event.id, type=event.type
                 )
@@ -71,10 +71,10 @@ class InboxGateway:
         return new
 
     async def known(self, task_ids: Sequence[str]) -> Mapping[str, Prediction]:
-        """The results that are there, by task id; the first received, where there are two (F31).
+        """Stored results by task id; the first one received if a task has two.
 
         Raises:
-            LedgerUnavailable: it cannot be read now.
+            LedgerUnavailable: the store cannot be read now.
         """
         ids = [id for task_id in task_ids for id in terminal_ids(task_id)]
         try:
@@ -85,30 +85,32 @@ class InboxGateway:
         return {event.subject or "": _prediction(event) for event in latest_first}
 
     def told(self, told: Told) -> None:
-        """Pass on what a reconciler has done; how much is overdue is asked for at each scrape."""
+        """Pass a reconciler's report on; the overdue count is read at each scrape instead."""
         if told.name != "reconcile.overdue":
-            self.tell(
+            self.emit(
                 TelemetryEvent(
                     told.name, task_id=told.task_id, submission=told.key, error=told.error
                 )
             )
 
-    def tell(self, details: TelemetryEvent) -> None:
-        """Tell the hooks."""
+    def emit(self, event: TelemetryEvent) -> None:
+        """Call the hooks."""
         for hook in self._hooks:
-            hook(details)
+            hook(event)
 
 
-def reconciler(calls: Calls, ledger: Ledger, door: InboxGateway, overdue: float) -> Reconciler:
-    """A reconciler that brings what it finds to the inbox.
+def make_reconciler(
+    calls: Calls, ledger: Ledger, gateway: InboxGateway, overdue: float
+) -> Reconciler:
+    """Make a reconciler that stores what it finds in the inbox.
 
     Args:
-        calls: of the API; entered.
+        calls: the API client; entered.
         ledger: open.
-        door: of the inbox.
-        overdue: seconds; see `Schedule`.
+        gateway: to the inbox.
+        overdue: seconds after a submit until its result is overdue, without statistics.
     """
-    # It brings the HTTP client.
+    # Imports the HTTP client.
     from submitter.reconcile.reconciler import Reconciler
     from submitter.reconcile.schedule import Schedule
 
@@ -116,39 +118,39 @@ def reconciler(calls: Calls, ledger: Ledger, door: InboxGateway, overdue: float)
         calls,
         ledger,
         schedule=Schedule(overdue),
-        deliver=door.deliver,
-        inbox=door.known,
-        tell=door.told,
+        deliver=gateway.deliver,
+        inbox=gateway.known,
+        tell=gateway.told,
     )
 
 
 class BackgroundReconciler:
-    """Reconciles beside the requests, from `start` to `stop`; no failure ends it.
+    """A service that reconciles beside the requests; it starts again after every failure.
 
     Args:
         run: reconciles until it is cancelled.
-        tell: told where it could not.
-        again: seconds until it is begun again.
+        hook: called for every failure.
+        restart_delay: seconds until it starts again.
     """
 
     def __init__(
         self,
         run: Callable[[], Awaitable[None]],
         *,
-        tell: Hook,
-        again: float = AGAIN,
+        hook: Hook,
+        restart_delay: float = RESTART_DELAY_S,
     ) -> None:
         self._run = run
-        self._tell = tell
-        self._again = again
+        self._hook = hook
+        self._restart_delay = restart_delay
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin; nobody waits for it."""
+        """Start in the background."""
         self._task = asyncio.create_task(self._keep_running(), name="wavehook-reconcile")
 
     async def stop(self) -> None:
-        """End; what is under way is due again later."""
+        """Stop; unfinished work is due again later."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -158,37 +160,40 @@ class BackgroundReconciler:
         while True:
             try:
                 await self._run()
-            except Exception as error:  # noqa: BLE001 - the receiver goes on whatever happens here
-                # The text of an error that is not ours may quote an input (F16).
-                ours = isinstance(error, SubmitterError)
-                text = describe(error) if ours else type(error).__name__
-                self._tell(TelemetryEvent("reconcile.failed", error=text))
-            await asyncio.sleep(self._again)
+            except Exception as error:  # noqa: BLE001 - no failure may end the receiver
+                text = failure_text(error)
+                self._hook(TelemetryEvent("reconcile.failed", error=text))
+            await asyncio.sleep(self._restart_delay)
 
 
-def background(
-    connect: Callable[[], Calls], ledger: Ledger, door: InboxGateway, overdue: float
+def background_reconciler(
+    connect: Callable[[], Calls], ledger: Ledger, gateway: InboxGateway, overdue: float
 ) -> BackgroundReconciler:
-    """What `serve` runs.
+    """Make the reconciler that `serve` runs beside the requests.
 
     Args:
-        connect: makes the API's calls.
-        ledger: open by the time of `start`.
-        door: of the inbox.
-        overdue: seconds; see `Schedule`.
+        connect: makes the API client.
+        ledger: open before `start`.
+        gateway: to the inbox.
+        overdue: as for `make_reconciler`.
     """
 
     async def run() -> None:
-        # Importing the HTTP client takes longer than a sender should wait for the event loop.
+        # In a thread: importing the HTTP client would block the event loop for too long.
         calls = await asyncio.to_thread(connect)
         async with calls:
-            await reconciler(calls, ledger, door, overdue).run()
+            await make_reconciler(calls, ledger, gateway, overdue).run()
 
-    return BackgroundReconciler(run, tell=door.tell)
+    return BackgroundReconciler(run, hook=gateway.emit)
+
+
+def failure_text(error: Exception) -> str:
+    """A line for the log; only the class of an unexpected error, whose text may quote an input."""
+    return describe(error) if isinstance(error, SubmitterError) else type(error).__name__
 
 
 def _prediction(event: Event) -> Prediction:
-    """What an event says of its task; of a purged one, that it ended, and how."""
+    """The prediction in an event; of a purged one, only the status."""
     status = event.id.removeprefix(f"{WAVESPEED}:{event.subject}:")
     return event.prediction or Prediction(
         event.subject or "", status, raw={"id": event.subject, "status": status}

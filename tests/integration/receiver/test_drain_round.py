@@ -58,7 +58,7 @@ class Round:
         self.act: Any = None
         installed = Installed(Route("keep"), self.keep)
         dispatcher = Dispatcher(self.store, [installed], owner="o", hooks=[self.told.append])
-        self.door = InboxGateway(
+        self.gateway = InboxGateway(
             Intake({}, [installed.route], self.store), self.store, hooks=[self.told.append]
         )
         self.draining = DrainRound(
@@ -66,7 +66,7 @@ class Round:
             dispatcher,
             ["keep"],
             ledger=self.ledger,
-            door=self.door,
+            gateway=self.gateway,
             connect=connect,
             overdue=300.0,
         )

@@ -1,4 +1,4 @@
-"""Results that no webhook brought come in through the same door, whatever fails meanwhile.
+"""Results that no webhook brought come in through the same gateway, whatever fails meanwhile.
 
 The API is the simulator, over HTTP, and its webhooks are dropped.
 """
@@ -17,7 +17,12 @@ from receiver.errors import StoreUnavailable
 from receiver.event import Event, Origin, Receipt
 from receiver.handlers.routing import Route
 from receiver.intake import Accepted, Intake
-from receiver.results.reconcile import BackgroundReconciler, InboxGateway, background, reconciler
+from receiver.results.reconcile import (
+    BackgroundReconciler,
+    InboxGateway,
+    background_reconciler,
+    make_reconciler,
+)
 from receiver.stores.base import Plan
 from receiver.stores.memory import MemoryStore
 from receiver.telemetry import TelemetryEvent
@@ -46,7 +51,7 @@ class Inbox(MemoryStore):
 
 @dataclass
 class Around:
-    """A door, the store behind it, and what was told."""
+    """A gateway, the store behind it, and what was told."""
 
     store: Inbox
     told: list[TelemetryEvent] = field(default_factory=list)
@@ -54,7 +59,7 @@ class Around:
 
     def __post_init__(self) -> None:
         intake = Intake({}, [Route("keep")], self.store, stored=[self.new.append])
-        self.door = InboxGateway(intake, self.store, hooks=[self.told.append], clock=lambda: NOW)
+        self.gateway = InboxGateway(intake, self.store, hooks=[self.told.append], clock=lambda: NOW)
 
     @property
     def names(self) -> list[str]:
@@ -104,8 +109,8 @@ async def test_what_is_found_goes_the_way_of_every_event(around: Around) -> None
     """F29, F30: stored with its context for the handlers, once, and whoever observes is told."""
     found = Found(prediction(), {"job": 7}, "k")
 
-    assert await around.door.deliver(found)
-    assert not await around.door.deliver(found)
+    assert await around.gateway.deliver(found)
+    assert not await around.gateway.deliver(found)
 
     (accepted,) = around.new
     assert (accepted.event.origin, accepted.event.context) == (Origin.RECONCILE, {"job": 7})
@@ -134,7 +139,7 @@ async def test_the_inbox_says_what_it_has(around: Around) -> None:
         )
         await around.store.add(accepted, {})
 
-    known = await around.door.known(["t1", "t2", "t3"])
+    known = await around.gateway.known(["t1", "t2", "t3"])
 
     assert {task: found.status for task, found in known.items()} == {
         "t1": "failed",
@@ -147,20 +152,20 @@ async def test_an_inbox_that_is_away_is_no_end_of_reconciling(around: Around) ->
     """F20: the reconciler hears of it in its own words."""
     around.store.failure = StoreUnavailable("disk full")
     with pytest.raises(LedgerUnavailable, match="disk full"):
-        await around.door.deliver(Found(prediction()))
+        await around.gateway.deliver(Found(prediction()))
 
     await around.store.close()
     with pytest.raises(LedgerUnavailable):
-        await around.door.known(["t1"])
+        await around.gateway.known(["t1"])
 
     assert around.names == []
 
 
 async def test_what_a_reconciler_does_is_told(around: Around) -> None:
     """But for what is overdue, which is asked for at each scrape."""
-    around.door.told(Told("reconcile.asked", "t1", "k"))
-    around.door.told(Told("reconcile.overdue", count=3))
-    around.door.told(Told("reconcile.failed", error="away"))
+    around.gateway.told(Told("reconcile.asked", "t1", "k"))
+    around.gateway.told(Told("reconcile.overdue", count=3))
+    around.gateway.told(Told("reconcile.failed", error="away"))
 
     assert around.told == [
         TelemetryEvent("reconcile.asked", task_id="t1", submission="k"),
@@ -175,7 +180,7 @@ async def test_an_overdue_task_is_asked_for_and_let_in(
     async with Simulator(speed=1000.0) as sim, Calls("k", sim.url) as calls:
         task_id = await submit(calls, sim, ledger)
         await asyncio.sleep(0)
-        once = reconciler(calls, ledger, around.door, 0.5)
+        once = make_reconciler(calls, ledger, around.gateway, 0.5)
         async with asyncio.timeout(20):
             while not around.new:
                 await once.round()
@@ -190,9 +195,9 @@ async def test_what_the_inbox_has_is_not_asked_for(around: Around, ledger: Memor
     """F1: a process that died between the inbox and the ledger costs no question."""
     async with Simulator() as sim, Calls("k", sim.url) as calls:
         task_id = await submit(calls, sim, ledger)
-        await around.door.deliver(Found(prediction(task=task_id)))
+        await around.gateway.deliver(Found(prediction(task=task_id)))
 
-        report = await reconciler(calls, ledger, around.door, 300.0).round()
+        report = await make_reconciler(calls, ledger, around.gateway, 300.0).round()
 
     assert (report.asked, (await ledger.find(["k"]))["k"].state) == (0, State.FINISHED)
 
@@ -203,7 +208,7 @@ async def test_it_runs_beside_the_requests_until_it_is_stopped(
     """F29: as `serve` runs it."""
     async with Simulator(speed=1000.0) as sim, Calls("k", sim.url) as calls:
         await submit(calls, sim, ledger)
-        service = background(lambda: Calls("k", sim.url), ledger, around.door, 0.5)
+        service = background_reconciler(lambda: Calls("k", sim.url), ledger, around.gateway, 0.5)
         await service.start()
         await until(lambda: bool(around.new))
         await service.stop()
@@ -224,7 +229,7 @@ async def test_no_failure_ends_it() -> None:
         runs += 1
         raise LedgerUnavailable("locked") if runs % 2 else RuntimeError("a prompt")
 
-    service = BackgroundReconciler(run, tell=told.append, again=0.001)
+    service = BackgroundReconciler(run, hook=told.append, restart_delay=0.001)
     await service.start()
     await until(lambda: runs > 2)
     await service.stop()
@@ -235,7 +240,7 @@ async def test_no_failure_ends_it() -> None:
 
 async def test_an_address_that_cannot_be_is_told(around: Around, ledger: MemoryLedger) -> None:
     """The receiver receives all the same."""
-    service = background(lambda: Calls("k", "no address"), ledger, around.door, 0.5)
+    service = background_reconciler(lambda: Calls("k", "no address"), ledger, around.gateway, 0.5)
     await service.start()
     await until(lambda: bool(around.told))
     await service.stop()

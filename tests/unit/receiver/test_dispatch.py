@@ -822,8 +822,8 @@ async def test_what_is_told_holds_no_body(bench: Bench) -> None:
 
 def test_outcome_words_match_the_attempt_rows() -> None:
     """Log, metrics and attempt rows use the same four words."""
-    from receiver.dispatch.dispatcher import _words
+    from receiver.dispatch.dispatcher import _outcome_fields
     from receiver.event import Dead, Done, Released, RetryAt
 
     outcomes: list[Outcome] = [Done(), RetryAt(1, "e"), Dead("e"), Released()]
-    assert [_words(each)[0] for each in outcomes] == ["done", "retry", "dead", "released"]
+    assert [_outcome_fields(each)[0] for each in outcomes] == ["done", "retry", "dead", "released"]

@@ -13,6 +13,7 @@ from receiver.errors import StoreUnavailable
 from receiver.event import Event, Receipt
 from receiver.intake import Accepted
 from receiver.results.ledger_sync import LedgerSync
+from receiver.results.long_poll import ResultWaiters
 from receiver.stores.memory import MemoryStore
 from receiver.telemetry import TelemetryEvent
 from receiver.telemetry.metrics import Metrics
@@ -54,10 +55,11 @@ class Inbox(MemoryStore):
         return await super().find(ids)
 
 
-class Waiting:
-    """Whoever waits for results."""
+class Waiting(ResultWaiters):
+    """Notes what it is told."""
 
     def __init__(self) -> None:
+        super().__init__(MemoryStore())
         self.woken: list[Event] = []
         self.opened = False
 
@@ -101,7 +103,7 @@ async def follower(
     store: Inbox, ledger: Ledger, told: list[TelemetryEvent], metrics: Metrics
 ) -> AsyncIterator[LedgerSync]:
     follower = LedgerSync(
-        store, ledger, hooks=[told.append, metrics], clock=lambda: NOW + 7, waits=SOON
+        store, ledger, hooks=[told.append, metrics], clock=lambda: NOW + 7, retry_delays=SOON
     )
     yield follower
     await follower.stop()
@@ -208,7 +210,7 @@ async def test_what_nobody_submitted_here_is_looked_for_once(
 async def test_looking_ends_after_the_last_wait(store: Inbox, ledger: Ledger) -> None:
     """A reconcile finds it in the inbox anyway."""
     await intend(ledger, "another")
-    follower = LedgerSync(store, ledger, waits=(0.001, 0.001))
+    follower = LedgerSync(store, ledger, retry_delays=(0.001, 0.001))
     follower.stored(accepted(event()))
     async with asyncio.timeout(20):
         while ledger.asked < 3:
@@ -327,7 +329,7 @@ async def test_a_fault_of_ours_ends_neither_the_others_nor_the_process(
 
 async def test_a_stop_finishes_what_is_known_of(store: Inbox, ledger: Ledger) -> None:
     """F40: also what had been put off is tried once more; afterwards it may go on."""
-    follower = LedgerSync(store, ledger, waits=(60.0,))
+    follower = LedgerSync(store, ledger, retry_delays=(60.0,))
     await intend(ledger, "k")
     await intend(ledger, "l")
     follower.stored(accepted(event("t1")))
@@ -351,7 +353,7 @@ async def test_what_a_stop_leaves_behind_is_told(
 ) -> None:
     """A stop takes no longer than it may; a reconcile makes it good."""
     ledger.failure = LedgerUnavailable("locked")
-    follower = LedgerSync(store, ledger, hooks=[told.append], waits=(60.0,))
+    follower = LedgerSync(store, ledger, hooks=[told.append], retry_delays=(60.0,))
     for number in range(3):
         follower.stored(accepted(event(f"t{number}"), "k"))
     await until(told, "follower.failed")
@@ -364,11 +366,10 @@ async def test_what_a_stop_leaves_behind_is_told(
 
 
 async def test_what_is_too_much_is_told(
-    store: Inbox, ledger: Ledger, told: list[TelemetryEvent], monkeypatch: pytest.MonkeyPatch
+    store: Inbox, ledger: Ledger, told: list[TelemetryEvent]
 ) -> None:
     """F26: memory stays bounded, and what is passed over is a line in the log."""
-    monkeypatch.setattr("receiver.results.ledger_sync.MOST", 2)
-    follower = LedgerSync(store, ledger, hooks=[told.append], waits=(60.0,))
+    follower = LedgerSync(store, ledger, hooks=[told.append], retry_delays=(60.0,), max_queued=2)
     await intend(ledger, "another")
     for number in range(5):
         follower.stored(accepted(event(f"t{number}")))
@@ -386,11 +387,10 @@ async def test_what_is_too_much_is_told(
 
 
 async def test_old_pairs_of_contradictions_are_forgotten(
-    store: Inbox, told: list[TelemetryEvent], monkeypatch: pytest.MonkeyPatch
+    store: Inbox, told: list[TelemetryEvent]
 ) -> None:
     """What is remembered of them is bounded."""
-    monkeypatch.setattr("receiver.results.ledger_sync.MOST", 1)
-    follower = LedgerSync(store, None, hooks=[told.append])
+    follower = LedgerSync(store, None, hooks=[told.append], max_queued=1)
     for task in ("t1", "t2", "t1"):
         for status in ("completed", "failed"):
             await store.add(event(task, status), {})
@@ -423,11 +423,11 @@ async def test_a_reply_can_wait_for_what_follows(ledger: Ledger, follower: Ledge
     """F41: after it the process may be frozen, and the ledger knows already."""
     await intend(ledger, "k")
     await accept(ledger, "k", "t1")
-    await follower.settle()
+    await follower.flush()
     for number in range(3):
         # Another of a run that goes on, and what nobody submitted.
         follower.stored(accepted(event(f"t{number}")))
-        await follower.settle()
+        await follower.flush()
 
     assert (await ledger.find(["k"]))["k"].state is State.FINISHED
     assert not follower._queue
@@ -441,7 +441,7 @@ async def test_a_reply_does_not_wait_for_a_task_that_is_not_known_yet(
     follower.stored(accepted(event()))
 
     async with asyncio.timeout(20):
-        await follower.settle(3600)
+        await follower.flush(3600)
     assert len(follower._later) == 1
 
     await accept(ledger, "k", "t1")
@@ -456,7 +456,7 @@ async def test_a_reply_waits_for_a_ledger_that_is_away_no_longer_than_it_may(
     ledger.failure = LedgerUnavailable("away")
     follower.stored(accepted(event(), "k"))
 
-    await follower.settle(0.01)
+    await follower.flush(0.01)
 
     assert follower._batch
     ledger.failure = None

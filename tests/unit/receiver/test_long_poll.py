@@ -277,7 +277,7 @@ async def test_a_caller_that_leaves_leaves_nothing_behind(
 
     assert await staying == event()
     assert not results._tasks
-    assert results._looking is None
+    assert results._polling is None
 
 
 async def test_a_stop_ends_every_wait(store: Counting, results: ResultWaiters) -> None:
