@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import httpx
 
 from tests.bench.load import SECRET
 from tests.support.paths import ROOT
+from tests.support.servers import free_port
 
 HERE = Path(__file__).parent
 SEED = int(os.environ.get("BENCH_SEED", "20261122"))
@@ -65,12 +65,6 @@ def _load(servers: Iterable[Server], seed: int, options: Mapping[str, int]) -> d
     done = subprocess.run([*command, *ports, *words], capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

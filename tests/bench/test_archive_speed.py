@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from submitter.simulator.media import mp4
-from tests.bench.servers import HERE, ROUNDS, Ratio, free_port, running
+from tests.bench.servers import HERE, ROUNDS, Ratio, running
 from tests.support import needed
 from tests.support.paths import ROOT
+from tests.support.servers import free_port
 
 pytestmark = pytest.mark.bench
 

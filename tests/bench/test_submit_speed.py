@@ -29,7 +29,8 @@ from submitter.settings import SubmitSettings
 from submitter.simulator.server import serving
 from submitter.simulator.webhook_sender import sign
 from tests.bench.load import SECRET
-from tests.bench.servers import ROUNDS, Server, free_port, running
+from tests.bench.servers import ROUNDS, Server, running
+from tests.support.servers import free_port
 
 pytestmark = pytest.mark.bench
 

@@ -18,8 +18,9 @@ from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.handlers.brokers.aws import MAX_CALL_BYTES, AwsSettings
 from receiver.handlers.loading import load_section
 from tests.support.broker_queues import Sqs, amazon
-from tests.support.brokers import SECRET, serving
+from tests.support.brokers import SECRET
 from tests.support.handler_harness import Handler
+from tests.support.servers import serving
 
 REGION = "eu-west-1"
 ACCOUNT = "123456789012"

@@ -21,10 +21,11 @@ from receiver.handlers.loading import load_section
 from receiver.stores.memory import MemoryStore
 from tests.support.broker_queues import Mqtt, RabbitMQ, Sqs, amazon
 from tests.support.broker_streams import Kafka, Nats, Redis
-from tests.support.brokers import SECRET, Broker, data, silent
+from tests.support.brokers import SECRET, Broker, data
 from tests.support.events import event
 from tests.support.handler_harness import Handler
 from tests.support.proxy import Proxy, proxy
+from tests.support.servers import silent
 
 PLACES = {"nats": Nats, "rabbitmq": RabbitMQ, "redis": Redis, "mqtt": Mqtt, "kafka": Kafka}
 

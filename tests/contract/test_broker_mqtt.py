@@ -15,10 +15,11 @@ from receiver.handlers.loading import load_section
 from tests.support import needed
 from tests.support.broker_processes import mosquitto
 from tests.support.broker_queues import Mqtt
-from tests.support.brokers import SECRET, data, serving
+from tests.support.brokers import SECRET, data
 from tests.support.certificates import certificate
 from tests.support.handler_harness import Handler
 from tests.support.proxy import proxy
+from tests.support.servers import serving
 
 
 @pytest.fixture

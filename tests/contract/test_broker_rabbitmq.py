@@ -14,9 +14,10 @@ from receiver.errors import Retry, SettingsError
 from receiver.handlers.loading import load_section
 from tests.support import needed
 from tests.support.broker_queues import RabbitMQ
-from tests.support.brokers import SECRET, serving
+from tests.support.brokers import SECRET
 from tests.support.certificates import certificate
 from tests.support.handler_harness import Handler
+from tests.support.servers import serving
 
 
 @pytest.fixture

@@ -28,8 +28,9 @@ from tests.support.broker_processes import (
 )
 from tests.support.broker_queues import Mqtt, RabbitMQ
 from tests.support.broker_streams import Nats, Redis
-from tests.support.brokers import Broker, until
+from tests.support.brokers import Broker
 from tests.support.events import event
+from tests.support.waiting import until
 
 COUNT = 300
 

@@ -16,7 +16,8 @@ from receiver.stores.base import Plan, Store
 from receiver.stores.postgres import Inbox, PostgresStore
 from tests.support.events import CHAIN, DAY, LEASE, NOW, PLAN, claim, claim_one, event, only
 from tests.support.paths import ROOT
-from tests.support.postgres_server import Server, until, waits
+from tests.support.postgres_server import Server, waits
+from tests.support.waiting import until
 
 PROCESSES = 4
 EVENTS = 60

@@ -15,7 +15,8 @@ from receiver.stores import postgres_link, postgres_wake
 from receiver.stores.postgres import PostgresStore
 from submitter.postgres import place
 from tests.support.events import LEASE, NOW, PLAN, claim, event
-from tests.support.postgres_server import Server, until
+from tests.support.postgres_server import Server
+from tests.support.waiting import until
 
 COUNT = 200
 CUTS = 8

@@ -17,7 +17,8 @@ import pytest
 from receiver.event import DispatchState, Done
 from receiver.stores.postgres import PostgresStore
 from tests.support.events import CHAIN, LEASE, NOW, PLAN, claim, claim_one, event
-from tests.support.postgres_server import Server, until
+from tests.support.postgres_server import Server
+from tests.support.waiting import until
 
 INI = """
 [databases]

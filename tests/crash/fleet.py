@@ -12,17 +12,9 @@ from typing import Any
 
 from receiver.event import Attempt, Dispatch
 from receiver.stores.postgres import PostgresStore
-from tests.crash.receiving import (
-    PATIENCE,
-    WAVEHOOK,
-    Receiver,
-    event_id,
-    launch,
-    notes,
-    process,
-    until,
-)
+from tests.crash.receiving import PATIENCE, WAVEHOOK, Receiver, event_id, launch, notes, process
 from tests.support.postgres_schemas import connected
+from tests.support.waiting import until
 
 SEAL_KEY = "3q2-7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 """Any 32 bytes: all of a fleet have the same."""

@@ -8,7 +8,7 @@ import hmac
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from submitter.api.transport import tls
 from tests.crash.handlers import NOTES
 from tests.support.fork_server import FORK_SERVER, Process, cold
 from tests.support.paths import ROOT
+from tests.support.waiting import until
 
 SECRET = "whsec_crash"
 DATABASE = "inbox.db"
@@ -142,18 +143,6 @@ async def process(folder: Path, program: tuple[str, ...], **settings: str) -> Pr
     environ = {**os.environ, "PYTHONPATH": str(ROOT), **ENVIRONMENT, **settings}
     start = cold if program[1] in COLD else FORK_SERVER.start
     return await start(*program, folder=folder, environ=environ)
-
-
-async def until(
-    done: Callable[[], object] | Callable[[], Awaitable[object]], seconds: float = PATIENCE
-) -> None:
-    """Wait for another process to have done something."""
-    async with asyncio.timeout(seconds):
-        while True:
-            found = done()
-            if await found if isinstance(found, Awaitable) else found:
-                return
-            await asyncio.sleep(0.02)
 
 
 def notes(folder: Path, step: str | None = None) -> list[dict[str, Any]]:

@@ -11,9 +11,10 @@ import pytest
 
 from receiver.handlers.archive.disk import HELD, MARK
 from tests.crash.conftest import Start
-from tests.crash.receiving import WAVEHOOK, all_handled, attempts, until
+from tests.crash.receiving import WAVEHOOK, all_handled, attempts
 from tests.support.misbehaving_server import Misbehaviour, Server
 from tests.support.outputs import MP4, File, files, giving, output
+from tests.support.waiting import until
 
 LARGE = (
     MP4[:32]

@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from collections import Counter
 from pathlib import Path
@@ -18,6 +17,7 @@ from random import Random
 from submitter.simulator import Faults, Simulator
 from tests.crash.conftest import Start
 from tests.crash.receiving import WAVEHOOK, all_handled, inbox, notes, process
+from tests.support.servers import free_port
 
 TASKS = int(os.environ.get("CHAOS_TASKS", "100"))
 KILLS = 5
@@ -29,12 +29,6 @@ POLLING = 2.0
 
 HANDLERS = ("note", "tell")
 PATIENCE = 150.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Batch:

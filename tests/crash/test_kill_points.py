@@ -17,8 +17,8 @@ from tests.crash.receiving import (
     dispatches,
     event_id,
     notes,
-    until,
 )
+from tests.support.waiting import until
 
 PENDING = {"note": DispatchState.PENDING, "tell": DispatchState.PENDING}
 

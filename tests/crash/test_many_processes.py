@@ -19,8 +19,8 @@ from tests.crash.receiving import (
     event_id,
     inbox,
     notes,
-    until,
 )
+from tests.support.waiting import until
 
 
 async def test_one_event_at_many_doors(start: Start, tmp_path: Path) -> None:

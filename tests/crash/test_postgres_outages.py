@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.crash.fleet import Fleet, keys
-from tests.crash.receiving import Receiver, event_id, until
+from tests.crash.receiving import Receiver, event_id
 from tests.support.own_postgres import PASSWORD, OwnPostgres, own_postgres
+from tests.support.waiting import until
 
 BRIEF = ("-m", "tests.crash.impatient_start")
 """`wavehook` that waits for a database for a second only."""

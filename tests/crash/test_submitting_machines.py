@@ -12,7 +12,7 @@ from submitter.settings import SubmitSettings
 from submitter.simulator import Faults, Simulator
 from tests.crash.fleet import SEAL_KEY, Fleet
 from tests.crash.receiving import PATIENCE
-from tests.crash.test_chaos import free_port
+from tests.support.servers import free_port
 
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"
 

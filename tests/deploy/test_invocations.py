@@ -15,8 +15,7 @@ from receiver.scheduled import drain
 from receiver.web.asgi import LazyApp
 from receiver.web.one_loop import OneLoop
 from tests.deploy.functions import MODEL, PATH, Target, bearer, body
-from tests.support.asgi import Answer, Log, post, request
-from tests.unit.web.test_lifespan import running
+from tests.support.asgi import Answer, Log, post, request, running
 
 
 @pytest.fixture

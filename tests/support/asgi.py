@@ -7,7 +7,8 @@ import hashlib
 import hmac
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,6 +162,25 @@ async def request(
 async def post(app: ASGIApp, body: bytes = BODY, path: str = PATH, **sign: Any) -> Answer:
     """One genuine webhook, answered."""
     return await request(app, path, signed(body, **sign), [body])
+
+
+@asynccontextmanager
+async def running(app: ASGIApp) -> AsyncIterator[list[Message]]:
+    """A server's lifespan around its requests."""
+    inbound: asyncio.Queue[Message] = asyncio.Queue()
+    outbound: asyncio.Queue[Message] = asyncio.Queue()
+    sent: list[Message] = []
+    await inbound.put({"type": "lifespan.startup"})
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    task = asyncio.ensure_future(app(scope, inbound.get, outbound.put))
+    sent.append(await outbound.get())
+    yield sent
+    await inbound.put({"type": "lifespan.shutdown"})
+    try:
+        await task
+    finally:
+        while not outbound.empty():
+            sent.append(outbound.get_nowait())
 
 
 class Inbox(MemoryStore):

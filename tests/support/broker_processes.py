@@ -6,20 +6,13 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from tests.support import needed
 from tests.support.brokers import PATIENCE
-
-
-def free_port() -> int:
-    """One that nobody has now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+from tests.support.servers import free_port
 
 
 class Process:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, ClassVar, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from cloudevents.core.bindings.rabbitmq import RabbitMQMessage, from_rabbitmq
 from cloudevents.core.formats.json import JSONFormat
@@ -80,47 +78,3 @@ def data(event: CloudEvent) -> dict[str, Any]:
     found = event.get_data()
     assert isinstance(found, dict)
     return found
-
-
-async def until(ready: Callable[[], Awaitable[object]], seconds: float = PATIENCE) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(seconds):
-        while not await ready():
-            await asyncio.sleep(0.01)
-
-
-Meet = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def serving(meet: Meet, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A server of this test's own, ended with all its connections; gives its port."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(cast("asyncio.Task[None]", asyncio.current_task()))
-        try:
-            await meet(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.transport.abort()
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def silent() -> AbstractAsyncContextManager[int]:
-    """A server that lets everybody in and says nothing; gives its port."""
-
-    async def meet(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-        while await reader.read(65536):
-            pass
-
-    return serving(meet)

@@ -16,8 +16,6 @@ from email.policy import HTTP
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
-from tests.support.chat_events import NOW
-
 MP4 = b"\0\0\0\x18ftypisom" + bytes(range(256)) * 64
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
 
@@ -148,19 +146,3 @@ async def serving(says: Says) -> AsyncIterator[Service]:
         yield made
     finally:
         server.close()
-
-
-class Time:
-    """A clock that stands still until somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-        self.slept: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-        await asyncio.sleep(0)

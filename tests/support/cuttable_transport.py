@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,16 +19,6 @@ NOW = 1_772_356_368.0
 BOTH_LEDGERS = pytest.mark.parametrize("ledger", ["memory", "sqlite"], indirect=True)
 
 Meddle = Callable[[httpx.Request], Awaitable[httpx.Response | None]]
-
-
-class Clock:
-    """Stands still until it is moved."""
-
-    def __init__(self, now: float = NOW) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Wire(httpx.AsyncBaseTransport):
@@ -86,10 +75,3 @@ async def intended(ledger: Ledger, one: Intent, now: float) -> Entry:
     assert isinstance(answer, IntentWritten)
     assert answer.fresh
     return answer.entry
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.002)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from receiver.stores.postgres import PostgresStore
 from tests.support import needed
 from tests.support.postgres_schemas import connected
+from tests.support.waiting import until
 
 
 class Server:
@@ -51,17 +50,6 @@ class Server:
                     self.schema,
                 )
             )
-
-
-async def until(ready: Callable[[], Awaitable[object]], seconds: float = 60.0) -> None:
-    """Wait until something is so.
-
-    Raises:
-        TimeoutError: it is not so in time.
-    """
-    async with asyncio.timeout(seconds):
-        while not await ready():
-            await asyncio.sleep(0.01)
 
 
 async def waits(server: Server) -> None:

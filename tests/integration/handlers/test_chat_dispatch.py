@@ -19,8 +19,10 @@ from receiver.handlers.loading import install, load_section
 from receiver.handlers.routing import Route
 from receiver.stores.memory import MemoryStore
 from receiver.testing import Run, event, run_handler
+from tests.support.chat_events import NOW
 from tests.support.chat_events import event as sample
-from tests.support.chat_service import Answer, Request, Service, Time, serving
+from tests.support.chat_service import Answer, Request, Service, serving
+from tests.support.clocks import Clock
 
 SECTIONS: Mapping[str, Mapping[str, Any]] = {
     "slack": {"token": "xoxb-s3cret-s3cret", "channel": "C0123", "api": "{url}/api"},
@@ -100,7 +102,7 @@ async def test_a_service_that_is_away_is_told_later(use: str) -> None:
 
 @asynccontextmanager
 async def dispatching(
-    service: Service, time: Time, tasks: int
+    service: Service, time: Clock, tasks: int
 ) -> AsyncIterator[tuple[Dispatcher, MemoryStore]]:
     """`discord` under the real dispatcher on a clock of ours, with so many events due."""
     url = f"{service.url}/api/webhooks/1/s3cret"
@@ -126,7 +128,7 @@ async def dispatches(store: MemoryStore, tasks: int) -> list[tuple[DispatchState
 
 async def test_a_long_wait_pauses_all_events_of_the_handler() -> None:
     """F27: nothing is sent before the time that the service named."""
-    time = Time()
+    time = Clock(NOW)
     async with serving(says) as service, dispatching(service, time, 3) as (dispatcher, store):
         service.told["s3cret"] = [Answer(429, {"retry_after": 900.0})]
         await dispatcher.drain()
@@ -157,7 +159,7 @@ def test_uploads_have_time() -> None:
 class Allowance:
     """Discord as it counts: five requests in two seconds to one webhook."""
 
-    def __init__(self, time: Time) -> None:
+    def __init__(self, time: Clock) -> None:
         self.time = time
         self.until = 0.0
         self.left = 0
@@ -177,7 +179,7 @@ class Allowance:
 
 async def test_a_burst_goes_out_at_the_services_pace() -> None:
     """F26: an outage is over, and all are due at once: one attempt each, and none is refused."""
-    time = Time()
+    time = Clock(NOW)
     allowance = Allowance(time)
     async with (
         serving(allowance) as service,

@@ -13,8 +13,9 @@ from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
 from receiver.handlers.chat.discord import Discord, Settings, create
 from submitter.prediction import JSON
-from tests.support.chat_events import event, failed, kept, lost, run
-from tests.support.chat_service import MP4, PNG, Answer, Request, Service, Time, serving
+from tests.support.chat_events import NOW, event, failed, kept, lost, run
+from tests.support.chat_service import MP4, PNG, Answer, Request, Service, serving
+from tests.support.clocks import Clock
 
 HOOK = "/api/webhooks/1234/s3cret"
 ID = "9001"
@@ -35,10 +36,12 @@ def says(request: Request) -> Answer:
 
 
 @asynccontextmanager
-async def discord(query: str = "", **settings: Any) -> AsyncIterator[tuple[Service, Discord, Time]]:
+async def discord(
+    query: str = "", **settings: Any
+) -> AsyncIterator[tuple[Service, Discord, Clock]]:
     async with serving(says) as service:
         chosen = {"url": f"{service.url}{HOOK}{query}", "allow": ["127.0.0.1"], **settings}
-        time = Time()
+        time = Clock(NOW)
         handler = Discord(Settings.model_validate(chosen), clock=time, sleep=time.sleep)
         try:
             yield service, handler, time
@@ -284,7 +287,7 @@ async def test_the_context_chooses_among_targets() -> None:
             target_from="notify.discord",
             allow=("127.0.0.1",),
         )
-        time = Time()
+        time = Clock(NOW)
         handler = Discord(chosen, clock=time, sleep=time.sleep)
         names: list[JSON] = ["design", None, "other", "http://10.0.0.1/x", ["design"]]
         for name in names:
@@ -301,7 +304,7 @@ async def test_the_context_chooses_among_targets() -> None:
 async def test_without_a_usual_place_only_named_ones_are_told() -> None:
     """A context that names none asks for nothing; one that names a wrong one is a fault."""
     chosen = Settings(targets={"a": "https://discord.com/x"}, target_from="notify")
-    handler = Discord(chosen, None, clock=Time())
+    handler = Discord(chosen, None, clock=Clock(NOW))
     assert await handler(event(context={}), run()) == {"sent": False}
     with pytest.raises(GiveUp, match="the context names a place that is none of `targets`"):
         await handler(event(context={"notify": "b"}), run())

@@ -12,8 +12,9 @@ import pytest
 from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
 from receiver.handlers.chat.slack import Settings, Slack, create
-from tests.support.chat_events import event, lost, run
-from tests.support.chat_service import MP4, PNG, Answer, Request, Service, Time, serving
+from tests.support.chat_events import NOW, event, lost, run
+from tests.support.chat_service import MP4, PNG, Answer, Request, Service, serving
+from tests.support.clocks import Clock
 
 TOKEN = "xoxb-1234-s3cret"
 HOOK = "/services/T0/B0/s3cret"
@@ -50,7 +51,9 @@ class Says:
 
 
 @asynccontextmanager
-async def slack(*, bot: bool = True, **settings: Any) -> AsyncIterator[tuple[Service, Slack, Time]]:
+async def slack(
+    *, bot: bool = True, **settings: Any
+) -> AsyncIterator[tuple[Service, Slack, Clock]]:
     says = Says()
     async with serving(says) as service:
         says.url = service.url
@@ -59,7 +62,7 @@ async def slack(*, bot: bool = True, **settings: Any) -> AsyncIterator[tuple[Ser
             chosen |= {"token": TOKEN, "channel": CHANNEL}
         else:
             chosen |= {"url": service.url + HOOK}
-        time = Time()
+        time = Clock(NOW)
         handler = Slack(Settings.model_validate(chosen | settings), clock=time, sleep=time.sleep)
         try:
             yield service, handler, time

@@ -11,17 +11,18 @@ import pytest
 from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.handlers.chat.teams import Settings, Teams, create
 from tests.support import chat_limits as limits
-from tests.support.chat_events import event, kept, run
-from tests.support.chat_service import Answer, Service, Time, serving
+from tests.support.chat_events import NOW, event, kept, run
+from tests.support.chat_service import Answer, Service, serving
+from tests.support.clocks import Clock
 
 PATH = "/workflows/0a1b/triggers/manual/paths/invoke?sig=s3cret"
 
 
 @asynccontextmanager
-async def teams(**settings: Any) -> AsyncIterator[tuple[Service, Teams, Time]]:
+async def teams(**settings: Any) -> AsyncIterator[tuple[Service, Teams, Clock]]:
     async with serving(lambda _: Answer(202)) as service:
         chosen = {"url": service.url + PATH, "allow": ["127.0.0.1"], **settings}
-        time = Time()
+        time = Clock(NOW)
         handler = Teams(Settings.model_validate(chosen), clock=time, sleep=time.sleep)
         try:
             yield service, handler, time

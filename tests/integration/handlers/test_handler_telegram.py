@@ -13,8 +13,9 @@ from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
 from receiver.handlers.chat.telegram import Settings, Telegram, create
 from tests.support import chat_limits as limits
-from tests.support.chat_events import HOSTILE, event, run
-from tests.support.chat_service import MP4, PNG, Answer, Request, Service, Time, serving
+from tests.support.chat_events import HOSTILE, NOW, event, run
+from tests.support.chat_service import MP4, PNG, Answer, Request, Service, serving
+from tests.support.clocks import Clock
 
 TOKEN = "1234:s3cret-s3cret-s3cret"
 CHAT = "-1001234567890"
@@ -38,10 +39,10 @@ FETCH = no(400, "Bad Request: failed to get HTTP URL content")
 
 
 @asynccontextmanager
-async def telegram(**settings: Any) -> AsyncIterator[tuple[Service, Telegram, Time]]:
+async def telegram(**settings: Any) -> AsyncIterator[tuple[Service, Telegram, Clock]]:
     async with serving(says) as service:
         chosen = {"token": TOKEN, "chat": CHAT, "allow": ["127.0.0.1"], "api": service.url}
-        time = Time()
+        time = Clock(NOW)
         handler = Telegram(Settings.model_validate(chosen | settings), clock=time, sleep=time.sleep)
         try:
             yield service, handler, time

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
 from submitter.reconcile.report import Found, Told
 from submitter.simulator import Simulator
+from tests.support.waiting import until
 
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"
 NOW = 1_800_000_000.0
@@ -97,12 +98,6 @@ async def submit(calls: Calls, sim: Simulator, ledger: MemoryLedger) -> str:
     task = await calls.post(MODEL, input, None, timeout=20.0)
     await ledger.accept("k", task, now, expected_at=now)
     return task.id
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not holds():
-            await asyncio.sleep(0.005)
 
 
 async def test_what_is_found_goes_the_way_of_every_event(around: Around) -> None:

@@ -12,23 +12,16 @@ from submitter.api.client import Calls
 from submitter.errors import AuthFailed, NotFound
 from submitter.simulator import Simulator
 from submitter.simulator.media import png
+from tests.support.clocks import Clock
 
 pytestmark = pytest.mark.anyio
 
 KLING = "kwaivgi/kling-v2.1-i2v-standard"
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_772_356_368.5
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_772_356_368.5)
 
 
 @pytest.fixture

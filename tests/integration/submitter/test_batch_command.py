@@ -13,7 +13,7 @@ import pytest
 from submitter.simulator import Faults, Simulator
 from tests.support.batches import ended, read, start, write
 from tests.support.scripted_vendor import KLING, install, run
-from tests.support.simulator import until
+from tests.support.waiting import until
 
 IMAGE = "https://example.com/first.png"
 

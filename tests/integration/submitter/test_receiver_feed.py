@@ -16,7 +16,7 @@ from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
 from submitter.results import receiver_feed as feed_module
 from submitter.results.receiver_feed import BREATH, Feed
-from tests.support.cuttable_transport import BOTH_LEDGERS, NOW, intended, intent, until
+from tests.support.cuttable_transport import BOTH_LEDGERS, NOW, intended, intent
 from tests.support.misbehaving_server import (
     Misbehaviour,
     Server,
@@ -26,6 +26,7 @@ from tests.support.misbehaving_server import (
     saying,
     serving,
 )
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

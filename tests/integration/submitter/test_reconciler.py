@@ -22,19 +22,19 @@ from submitter.reconcile.reconciler import AT_ONCE, Reconciler
 from submitter.reconcile.report import Found, Told
 from submitter.reconcile.schedule import KEPT, Schedule
 from submitter.simulator import Simulator
+from tests.support.clocks import Clock
 from tests.support.cuttable_transport import (
     BOTH_LEDGERS,
     IMAGE,
     KLING,
     NOW,
     PRO,
-    Clock,
     Wire,
     answering,
     intended,
     intent,
-    until,
 )
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -129,7 +129,7 @@ class World:
 
 @pytest.fixture
 async def world(ledger: Ledger) -> AsyncIterator[World]:
-    clock, wire = Clock(), Wire()
+    clock, wire = Clock(NOW), Wire()
     async with (
         Simulator(clock=clock) as sim,
         Calls("key", sim.url, transport=wire, clock=clock) as calls,

@@ -28,8 +28,9 @@ from submitter.prediction import Prediction, TaskFailed
 from submitter.settings import SubmitSettings
 from submitter.simulator.server import serving
 from submitter.submit.context_token import Seal
-from tests.support.cuttable_transport import BOTH_LEDGERS, KLING, answering, until
+from tests.support.cuttable_transport import BOTH_LEDGERS, KLING, answering
 from tests.support.submits import INPUT, Gate, World, on_file, refusing, surroundings
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -34,17 +34,11 @@ from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
 from submitter.simulator import Simulator
 from submitter.submit.context_token import Seal, Sealed
-from tests.support.cuttable_transport import (
-    BOTH_LEDGERS,
-    IMAGE,
-    KLING,
-    PRO,
-    Clock,
-    answering,
-    until,
-)
+from tests.support.clocks import Clock
+from tests.support.cuttable_transport import BOTH_LEDGERS, IMAGE, KLING, NOW, PRO, answering
 from tests.support.pictures import png
 from tests.support.submits import INPUT, Gate, World, on_file, refusing, surroundings
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -103,7 +97,7 @@ async def test_keys_are_made_up(world: World) -> None:
 async def test_context_and_key_travel_sealed(world: World) -> None:
     """F28: the webhook's path ends with a token that opens to context, model and key."""
     world.wire.meddle = answering(KLING, CREATED)
-    clock = Clock()
+    clock = Clock(NOW)
     async with hooked(world, clock=clock) as wave:
         await wave.submit(KLING, INPUT, context={"user": 7}, key="k")
     base, _, token = sent(world).url.params["webhook"].rpartition("/")
@@ -575,7 +569,7 @@ async def test_a_ledger_that_is_away_before(ledger: Ledger) -> None:
 
 async def test_a_ledger_that_takes_too_long() -> None:
     """Whose time is over is not sent any more: somebody may have doubted it, and sent it again."""
-    clock = Clock()
+    clock = Clock(NOW)
 
     class Slow(MemoryLedger):
         async def intend(self, *given: Any) -> IntentWritten | LimitReached:
@@ -698,7 +692,7 @@ async def test_files_are_uploaded_once(world: World, tmp_path: Path) -> None:
 
 async def test_files_are_uploaded_again_after_a_day(world: World) -> None:
     """The API keeps uploads for some days; after one they are not relied upon."""
-    clock = Clock()
+    clock = Clock(NOW)
     async with world.client(clock=clock) as wave:
         for hours in (0, 23, 25):
             clock.now += hours * 3600

@@ -19,7 +19,8 @@ from starlette.routing import Route
 from submitter.simulator import Simulator
 from submitter.simulator.clock import SimClock, Timeline
 from submitter.simulator.server import serving
-from tests.support.simulator import Asker, data, simulated, until
+from tests.support.simulator import Asker, data, simulated
+from tests.support.waiting import until
 
 DAY = 24 * 3600.0
 

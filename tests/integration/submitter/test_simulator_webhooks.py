@@ -27,6 +27,7 @@ from submitter.simulator.server import serving
 from submitter.simulator.webhook_sender import sign
 from tests.support import needed
 from tests.support.paths import VALID_SIGNATURES
+from tests.support.waiting import until
 
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"
 INPUT = {"prompt": "a lighthouse at dusk", "image": "https://example.com/first.png"}
@@ -98,12 +99,6 @@ class Rig:
         await until(lambda: len(self.sim.attempts) >= count)
         log: list[dict[str, Any]] = (await self.api.get("/simulator/webhooks")).json()
         return log
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 NewRig = Callable[..., AbstractAsyncContextManager[Rig]]

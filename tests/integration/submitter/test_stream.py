@@ -12,8 +12,9 @@ from submitter.errors import ApiError, StillRunning, SubmissionUnknown
 from submitter.ledger.base import Ledger, Limits, Result
 from submitter.prediction import Prediction
 from submitter.results import stream as streaming_module
-from tests.support.cuttable_transport import BOTH_LEDGERS, KLING, answering, intended, intent, until
+from tests.support.cuttable_transport import BOTH_LEDGERS, KLING, answering, intended, intent
 from tests.support.submits import INPUT, Gate, World, refusing, surroundings
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -196,7 +197,7 @@ async def test_a_stream_that_is_left(world: World) -> None:
         first = (await anext(stream)).id
         await stream.aclose()
         assert wave._waiting is not None
-        await until(lambda: not wave._waiting._waits)  # type: ignore[union-attr]
+        await until(lambda: not wave._waiting._waits)
         rest = await collected(wave)
     assert len({first, *rest}) == 5
     assert len(rest) == 4

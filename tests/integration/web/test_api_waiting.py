@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from receiver.web.api import result_routes
 from receiver.web.app import create_app
 from tests.integration.web.test_over_uvicorn import served
 from tests.support.asgi import NOW, PATH, Inbox, Log, signed
+from tests.support.waiting import until
 
 TOKEN = "admin"
 HEADERS = {"authorization": f"Bearer {TOKEN}"}
@@ -58,12 +59,6 @@ class Receiver:
 def receiver(intake: Intake, inbox: Inbox, log: Log) -> Receiver:
     """Looks by itself in an hour: what a test sees was told."""
     return Receiver(intake, inbox, poll=3600)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def webhook(client: httpx.AsyncClient, task: str = "t1", status: str = "completed") -> None:

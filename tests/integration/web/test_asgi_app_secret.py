@@ -14,8 +14,7 @@ import pytest
 import stamina
 
 from receiver.web.asgi import LazyApp
-from tests.support.asgi import SECRET, Log, post
-from tests.unit.web.test_lifespan import running
+from tests.support.asgi import SECRET, Log, post, running
 
 
 @contextmanager

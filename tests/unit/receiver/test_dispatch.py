@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -19,16 +19,8 @@ from receiver.handlers.retry import Backoff
 from receiver.handlers.routing import Route, match
 from receiver.stores.memory import MemoryStore
 from receiver.telemetry import TelemetryEvent
-
-
-class Clock:
-    """Time that the test turns."""
-
-    def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clocks import Clock
+from tests.support.waiting import until
 
 
 class Bench:
@@ -36,7 +28,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.store = MemoryStore()
-        self.clock = Clock()
+        self.clock = Clock(1000.0)
         self.told: list[TelemetryEvent] = []
 
     def dispatcher(self, *handlers: Installed, owner: str = "one", **more: Any) -> Dispatcher:
@@ -86,13 +78,6 @@ def scripted(*steps: BaseException | object) -> tuple[Handler, list[Context]]:
         return step
 
     return run, seen
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Give the loop turns until something is so; fails after five seconds."""
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0.001)
 
 
 async def test_a_return_is_done_and_its_json_is_kept(bench: Bench) -> None:

@@ -15,6 +15,7 @@ from receiver.results.long_poll import ResultWaiters
 from receiver.stores.base import Store
 from receiver.stores.memory import MemoryStore
 from receiver.stores.sqlite import SQLiteStore
+from tests.support.waiting import until
 
 NOW = 1_800_000_000.0
 LONG = 3600.0
@@ -65,12 +66,6 @@ async def store() -> Counting:
 def results(store: Counting) -> ResultWaiters:
     """Looks by itself in an hour: what a test sees was told."""
     return ResultWaiters(store, poll=LONG)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 def result(results: ResultWaiters, task: str = "t1") -> asyncio.Task[Event | None]:

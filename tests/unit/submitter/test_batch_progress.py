@@ -16,7 +16,7 @@ from submitter.client import WaveSpeed
 from submitter.errors import AuthFailed
 from submitter.reconcile.schedule import Schedule
 from submitter.settings import SubmitSettings
-from tests.support.simulator import until
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -16,23 +16,15 @@ from submitter.simulator.faults import FaultInjector, Faults
 from submitter.simulator.state import SimState
 from submitter.simulator.tasks import TaskStore
 from submitter.simulator.webhook_sender import WebhookSender
+from tests.support.clocks import Clock
 
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"
 INPUT = {"prompt": "a lighthouse at dusk", "image": "https://example.com/first.png"}
 
 
-class Clock:
-    """A time that only the test moves."""
-
-    now = 1_772_356_368.25
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_772_356_368.25)
 
 
 @pytest.fixture

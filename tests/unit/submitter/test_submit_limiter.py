@@ -16,7 +16,9 @@ from submitter.ledger.sqlite import SQLiteLedger
 from submitter.prediction import Prediction
 from submitter.reconcile.schedule import Schedule
 from submitter.submit.rate_limit import Flow
-from tests.support.cuttable_transport import BOTH_LEDGERS, NOW, Clock, intent, until
+from tests.support.clocks import Clock
+from tests.support.cuttable_transport import BOTH_LEDGERS, NOW, intent
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -82,7 +84,7 @@ async def placing(ledger: Ledger) -> AsyncIterator[Callable[..., Places]]:
     made: list[Places] = []
 
     def make(limits: Limits | None = None, clock: Clock | None = None) -> Places:
-        made.append(Places(ledger, clock or Clock(), limits))
+        made.append(Places(ledger, clock or Clock(NOW), limits))
         return made[-1]
 
     yield make
@@ -137,7 +139,7 @@ async def test_so_many_at_once(placing: Making) -> None:
 
 async def test_a_place_that_nobody_frees_is_asked_for(ledger: Ledger) -> None:
     """One question at a time, which holds up nobody, and ends with the client."""
-    places = Places(ledger, Clock(), Limits(in_flight=1), Schedule(0.6))
+    places = Places(ledger, Clock(NOW), Limits(in_flight=1), Schedule(0.6))
     places.ask(*"abc")
     await until(lambda: places.placed == ["a", "b"])
     await places.finish("b")
@@ -163,7 +165,7 @@ async def test_two_clients_share_the_limits(placing: Making) -> None:
     one.ask(*[f"a{number}" for number in range(10)])
     other.ask(*[f"b{number}" for number in range(10)])
     for count in range(5, 21):
-        await until(lambda count=count: len(one.placed + other.placed) == count)  # type: ignore[misc]
+        await until(lambda count=count: len(one.placed + other.placed) == count)
         open_now = await one.ledger.open_entries()
         assert len(open_now) == 5 or count > 15
         await one.finish(open_now[0].key)
@@ -171,7 +173,7 @@ async def test_two_clients_share_the_limits(placing: Making) -> None:
 
 async def test_over_two_ledgers_of_one_file(tmp_path: Path) -> None:
     """F22: another process's end of a task frees a place here."""
-    clock = Clock()
+    clock = Clock(NOW)
     async with opened(tmp_path) as mine, opened(tmp_path) as others:
         here = Places(mine, clock, Limits(in_flight=1))
         there = Places(others, clock, Limits(in_flight=1))
@@ -289,7 +291,7 @@ async def test_cancelled_while_it_is_written() -> None:
     """An intent that was written for somebody who left is taken back."""
     ledger = Halting()
     await ledger.open()
-    places = Places(ledger, Clock())
+    places = Places(ledger, Clock(NOW))
     places.ask("a")
     await ledger.writing.wait()
     places.tasks[0].cancel()
@@ -306,7 +308,7 @@ async def test_cancelled_twice_while_it_is_written() -> None:
     """Who is in a hurry leaves at once; the intent is taken back before the stop."""
     ledger = Halting()
     await ledger.open()
-    places = Places(ledger, Clock())
+    places = Places(ledger, Clock(NOW))
     places.ask("a")
     await ledger.writing.wait()
     for _ in range(2):
@@ -327,7 +329,7 @@ async def test_a_ledger_that_fails_while_it_is_taken_back() -> None:
 
     ledger = Failing()
     await ledger.open()
-    places = Places(ledger, Clock())
+    places = Places(ledger, Clock(NOW))
     places.ask("a")
     await ledger.writing.wait()
     places.tasks[0].cancel()
@@ -366,7 +368,7 @@ async def test_a_closed_client_gives_no_places(placing: Making) -> None:
 
 async def test_a_ledger_that_is_away(ledger: Ledger) -> None:
     """Who cannot write down cannot send."""
-    places = Places(ledger, Clock())
+    places = Places(ledger, Clock(NOW))
     await ledger.close()
     with pytest.raises(LedgerUnavailable):
         await places.place("a")

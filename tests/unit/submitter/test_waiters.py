@@ -16,7 +16,8 @@ from submitter.prediction import Prediction
 from submitter.reconcile.report import Report
 from submitter.reconcile.schedule import Schedule
 from submitter.results.waiters import Waiting
-from tests.support.cuttable_transport import BOTH_LEDGERS, NOW, intended, intent, until
+from tests.support.cuttable_transport import BOTH_LEDGERS, NOW, intended, intent
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -18,8 +18,7 @@ import receiver
 from receiver.errors import SchemaMismatch, SettingsError
 from receiver.telemetry import TelemetryEvent
 from receiver.web.asgi import START_FAILED, LazyApp
-from tests.support.asgi import SECRET, Connection, Inbox, Log, post, request, scope
-from tests.unit.web.test_lifespan import running
+from tests.support.asgi import SECRET, Connection, Inbox, Log, post, request, running, scope
 
 Install = Callable[[Callable[[], ASGIApp]], None]
 FAULTS = ("WAVEHOOK_PORT is 'eighty'; expected a number", "WAVEHOOK_DATABASE is ''; expected a URL")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 from starlette.applications import Starlette
-from starlette.types import ASGIApp, Message
 
 from receiver.dispatch.dispatcher import Dispatcher
 from receiver.errors import SchemaMismatch, StoreUnavailable
@@ -20,28 +18,9 @@ from receiver.telemetry import TelemetryEvent
 from receiver.web.lifecycle import Lifecycle
 from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Ledger
-from tests.support.asgi import BODY, EVENT_ID, NOW, Inbox, Log, post
+from tests.support.asgi import BODY, EVENT_ID, NOW, Inbox, Log, post, running
 
 Build = Callable[..., Starlette]
-
-
-@asynccontextmanager
-async def running(app: ASGIApp) -> AsyncIterator[list[Message]]:
-    """A server's lifespan around its requests."""
-    inbound: asyncio.Queue[Message] = asyncio.Queue()
-    outbound: asyncio.Queue[Message] = asyncio.Queue()
-    sent: list[Message] = []
-    await inbound.put({"type": "lifespan.startup"})
-    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
-    task = asyncio.ensure_future(app(scope, inbound.get, outbound.put))
-    sent.append(await outbound.get())
-    yield sent
-    await inbound.put({"type": "lifespan.shutdown"})
-    try:
-        await task
-    finally:
-        while not outbound.empty():
-            sent.append(outbound.get_nowait())
 
 
 class Noted(Dispatcher):

@@ -12,8 +12,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from receiver.web.one_loop import OneLoop
-from tests.support.asgi import Answer, Connection, request, scope
-from tests.unit.web.test_lifespan import running
+from tests.support.asgi import Answer, Connection, request, running, scope
 
 
 class App:
