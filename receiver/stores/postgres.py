@@ -23,11 +23,11 @@ from receiver.event import Attempt, Claim, Dispatch, DispatchState, Event, Outco
 from receiver.stores import rows
 from receiver.stores.base import KEY_DAYS, Listed, Plan, Purged, Stats, Store
 from receiver.stores.migrate import migrations
-from receiver.stores.postgres_group import A, Bulk, Lane, R
-from receiver.stores.postgres_link import Connection, Link
 from receiver.stores.postgres_migrate import migrate_postgres, named, version
-from receiver.stores.postgres_wake import Listener
 from submitter.postgres import SCHEMA, name_fault
+from submitter.storage.notify import Listener
+from submitter.storage.postgres_batch import A, Bulk, Lane, R
+from submitter.storage.postgres_pool import Connection, Link
 
 Ask = tuple[str, Mapping[str, int], float, float, Mapping[str, float]]
 """Of `claim`: owner, limits, lease, now, rates."""

@@ -6,7 +6,7 @@ from functools import cache
 
 from receiver.errors import SchemaMismatch
 from receiver.stores.migrate import migrations, statements
-from receiver.stores.postgres_link import Connection, Link
+from submitter.storage.postgres_pool import Connection, Link
 
 LIMIT = 300.0
 """Seconds for one migration of a large schema, and for another process's."""

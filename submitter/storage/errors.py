@@ -3,8 +3,11 @@
 StorageError
 ├── StorageUnavailable       the database cannot be reached, or is busy: try again
 │   ├── ConnectionLost       the connection ended in the middle of the work
+│   ├── StorageConflict      another transaction wanted the same rows, and went first
 │   └── StorageRefused       the database is there and refuses: a person must change something
-└── StorageMismatch          another version, or another program, made the schema
+├── StorageValueError        a value of this request cannot be stored; other requests can
+├── StorageMismatch          another version, or another program, made the schema
+└── DriverMissing            the database's driver is not installed
 
 No text holds a password or a stored value.
 """
@@ -21,7 +24,11 @@ class StorageUnavailable(StorageError):
 
 
 class ConnectionLost(StorageUnavailable):
-    """The connection ended in the middle of the work; another connection may do it."""
+    """The connection ended before its work was committed; another connection may do it."""
+
+
+class StorageConflict(StorageUnavailable):
+    """A deadlock or a serialization failure; the same request may succeed at once."""
 
 
 class StorageRefused(StorageUnavailable):
@@ -38,6 +45,10 @@ class StorageRefused(StorageUnavailable):
         self.remedy = remedy
 
 
+class StorageValueError(StorageError):
+    """The database cannot store a value of this request; a repetition fails in the same way."""
+
+
 class StorageMismatch(StorageError):
     """Another version of this program, or another program, made the schema.
 
@@ -50,3 +61,7 @@ class StorageMismatch(StorageError):
         super().__init__(message)
         self.found = found
         self.expected = expected
+
+
+class DriverMissing(StorageError):
+    """The Python package that speaks to the database is not installed."""

@@ -350,7 +350,7 @@ async def test_large_bodies_go_in_several_statements(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F13: a flood of large bodies is not one statement of gigabytes."""
-    monkeypatch.setattr("receiver.stores.postgres_group.WEIGHT", 1000)
+    monkeypatch.setattr("submitter.storage.postgres_batch.WEIGHT", 1000)
     store = await server.opened()
     groups: list[int] = []
     add = store._inbox.add

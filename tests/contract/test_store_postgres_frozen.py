@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from receiver.event import Done
-from receiver.stores import postgres_link
 from receiver.stores.postgres import PostgresStore
-from receiver.stores.postgres_link import IDLE
+from submitter.storage import postgres_pool
+from submitter.storage.postgres_pool import IDLE
 from tests.support.events import NOW, PLAN, claim, event
 from tests.support.postgres_server import Server
 from tests.support.proxy import Proxy, proxy
@@ -57,7 +57,7 @@ async def test_connections_that_were_forgotten(
     async with behind(server, lambda: now) as (network, store):
         network.silence()
         now += IDLE + 1
-        monkeypatch.setattr(postgres_link, "COMMAND", 60.0)
+        monkeypatch.setattr(postgres_pool, "COMMAND", 60.0)
         async with asyncio.timeout(20):
             assert not (await store.add(event("two"), PLAN)).duplicate
             assert await store.last_seq() == 2
@@ -79,7 +79,7 @@ async def test_sessions_that_were_are_forgotten(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F45: a process of a year remembers the latest."""
-    monkeypatch.setattr(postgres_link, "REMEMBERED", 2)
+    monkeypatch.setattr(postgres_pool, "REMEMBERED", 2)
     async with behind(server) as (network, store):
         for number in range(6):
             network.cut()

@@ -11,9 +11,9 @@ import pytest
 
 from receiver.errors import SettingsError, StoreUnavailable
 from receiver.event import Done
-from receiver.stores import postgres_link, postgres_wake
 from receiver.stores.postgres import PostgresStore
 from submitter.postgres import place
+from submitter.storage import notify, postgres_pool
 from tests.support.events import LEASE, NOW, PLAN, claim, event
 from tests.support.postgres_server import Server
 from tests.support.waiting import until
@@ -120,7 +120,7 @@ async def test_a_listener_that_was_cut_listens_again(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F21: it wakes once for what it may have missed, then hears what others do."""
-    monkeypatch.setattr(postgres_wake, "PAUSE", 0.01)
+    monkeypatch.setattr(notify, "PAUSE", 0.01)
     one, two = await server.opened(), await server.opened()
     heard: list[str] = []
     two.subscribe(lambda: heard.append("wake"))
@@ -141,8 +141,8 @@ async def test_a_listener_asks_whether_it_is_still_heard(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F21: a connection that neither ends nor answers is given up for another."""
-    monkeypatch.setattr(postgres_wake, "BEAT", 0.01)
-    monkeypatch.setattr(postgres_wake, "PAUSE", 0.01)
+    monkeypatch.setattr(notify, "BEAT", 0.01)
+    monkeypatch.setattr(notify, "PAUSE", 0.01)
     store = await server.opened()
     listener = store._listener
     assert listener is not None
@@ -175,7 +175,7 @@ async def test_a_server_that_cannot_be_listened_to_is_polled(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F20: a listener that does not come about keeps nobody from work, and comes later."""
-    monkeypatch.setattr(postgres_wake, "PAUSE", 0.01)
+    monkeypatch.setattr(notify, "PAUSE", 0.01)
     store = server.store()
     connect = store._link.connect
     tries: list[int] = []
@@ -264,7 +264,7 @@ async def test_a_server_that_does_not_answer(
 ) -> None:
     """F20: nobody waits for ever, and what was asked meanwhile can be asked again."""
     await (await server.opened()).close()
-    monkeypatch.setattr(postgres_link, "COMMAND", 0.5)
+    monkeypatch.setattr(postgres_pool, "COMMAND", 0.5)
     store = await server.opened()
     await store.add(event(), PLAN)
     connection = await server.connect()
@@ -322,7 +322,7 @@ async def test_a_close_that_nobody_answers(server: Server, monkeypatch: pytest.M
     held = await store._link._pool.acquire()
     ended = asyncio.Event()
     held.add_termination_listener(lambda _: ended.set())
-    monkeypatch.setattr(postgres_link, "CONNECT", 0.05)
+    monkeypatch.setattr(postgres_pool, "CONNECT", 0.05)
 
     async with asyncio.timeout(30):
         await store.close()

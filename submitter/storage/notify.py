@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from receiver.errors import StoreUnavailable
-from receiver.stores.postgres_link import Connection
+from submitter.storage.postgres_pool import Connection
 
 BEAT = 20.0
 """Seconds between two questions to a connection that hears nothing: is it still there?"""

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from receiver.errors import StoreUnavailable
-from receiver.stores.postgres_link import Connection, Link, Lost
+from submitter.storage.postgres_pool import Connection, Link, Lost
 
 A = TypeVar("A")
 R = TypeVar("R")
