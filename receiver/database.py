@@ -13,7 +13,7 @@ from receiver.stores.base import Store
 from submitter.errors import BadSettings
 from submitter.ledger import open_ledger
 from submitter.ledger.base import Ledger
-from submitter.postgres import EXPECTED
+from submitter.storage.postgres_pool import URL_FORMAT
 from submitter.submit.context_token import Seal, load_or_create_key
 
 NO_KEYS = (
@@ -62,9 +62,11 @@ async def there(settings: Settings) -> bool:
     path = settings.database_path
     if path is not None:
         return path.exists()
-    from receiver.stores.postgres import look
+    from receiver.stores.postgres import probe
 
-    found = await look(settings.database, settings.database_schema, pooler=settings.database_pooler)
+    found = await probe(
+        settings.database, settings.database_schema, pooler=settings.database_pooler
+    )
     return found.version > 0
 
 
@@ -104,7 +106,7 @@ def _lasting(settings: Settings) -> Path | None:
     if path is not None and platform is not None:
         fault = (
             f"WAVEHOOK_DATABASE = {settings.database!r}: a SQLite file does not last on "
-            f"{platform.name}, whose disk {platform.disk}; expected {EXPECTED}"
+            f"{platform.name}, whose disk {platform.disk}; expected {URL_FORMAT}"
         )
         raise SettingsError([fault])
     return path

@@ -22,7 +22,6 @@ from submitter.catalogue.live import Catalogue
 from submitter.errors import Fault, SubmissionUnknown
 from submitter.ledger import open_ledger
 from submitter.ledger.base import Entry, Ledger, Limits
-from submitter.postgres import is_postgres
 from submitter.prediction import JSON, Prediction
 from submitter.reconcile.reconciler import Reconciler
 from submitter.reconcile.schedule import Schedule
@@ -31,6 +30,7 @@ from submitter.results.stream import Streaming
 from submitter.results.wait import Ending, nothing_created
 from submitter.results.waiters import Waiting
 from submitter.settings import SubmitSettings, from_environment
+from submitter.storage.postgres_pool import is_postgres
 from submitter.submit.context_token import Seal, read_key
 from submitter.submit.rate_limit import Flow
 from submitter.submit.request import Order

@@ -20,7 +20,13 @@ from urllib.parse import urlsplit
 
 from submitter import units
 from submitter.errors import BadSettings
-from submitter.postgres import EXPECTED, SCHEMA, is_postgres, name_fault, url_fault
+from submitter.storage.postgres_pool import (
+    DEFAULT_SCHEMA,
+    URL_FORMAT,
+    is_postgres,
+    schema_name_fault,
+    url_fault,
+)
 
 BASE_URL = "https://api.wavespeed.ai"
 
@@ -215,7 +221,7 @@ def database_url(value: object) -> str:
 def schema_name(value: object) -> str:
     """Parse the name of a PostgreSQL schema."""
     written = text(value)
-    if fault := name_fault(written):
+    if fault := schema_name_fault(written):
         raise ValueError(fault)
     return written
 
@@ -261,12 +267,12 @@ class SubmitSettings:
         "sqlite:///wavehook.db",
         "WAVEHOOK_DATABASE",
         "database of the inbox and of the ledger of submissions",
-        f"sqlite:///PATH (relative), sqlite:////PATH (absolute) or {EXPECTED}",
+        f"sqlite:///PATH (relative), sqlite:////PATH (absolute) or {URL_FORMAT}",
         database_url,
         shown=False,  # its URL may hold a password
     )
     database_schema: str = setting(
-        SCHEMA,
+        DEFAULT_SCHEMA,
         "WAVEHOOK_DATABASE_SCHEMA",
         "PostgreSQL schema of the tables; created if it does not exist",
         "lower-case letters, digits and underscores, at most 48",
@@ -330,7 +336,7 @@ class SubmitSettings:
             return None
         scheme, found, path = self.database.partition(":///")
         if not (found and path and scheme == "sqlite"):
-            raise BadSettings("WAVEHOOK_DATABASE", f"expected sqlite:///PATH or {EXPECTED}")
+            raise BadSettings("WAVEHOOK_DATABASE", f"expected sqlite:///PATH or {URL_FORMAT}")
         return Path(path)
 
     @property

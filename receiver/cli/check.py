@@ -88,11 +88,13 @@ def _file(settings: Settings, path: Path) -> Finding:
 
 
 async def _server(settings: Settings) -> Finding:
-    from receiver.stores.postgres import look
+    from receiver.stores.postgres import probe
 
     where = settings.database_label
-    found = await look(settings.database, settings.database_schema, pooler=settings.database_pooler)
-    if found.version == 0 and not found.may_make:
+    found = await probe(
+        settings.database, settings.database_schema, pooler=settings.database_pooler
+    )
+    if found.version == 0 and not found.may_create:
         return Finding(
             "database",
             f"{where}: not there yet, and this user may not make it",
@@ -103,9 +105,9 @@ async def _server(settings: Settings) -> Finding:
     if found.version < found.newest:
         older = f"version {found.version}, brought to {found.newest} at the next start"
         return Finding("database", f"{where}: {older}")
-    free = max(found.most - found.used, 0)
+    free = max(found.limit - found.used, 0)
     words = f"{where}: {await _queue(settings)}; version {found.version}; "
-    words += f"{free} of {found.most} connections free"
+    words += f"{free} of {found.limit} connections free"
     todo = "raise max_connections of the server, or put a pooler before it"
     return Finding("database", words, todo if free < FEW else None)
 

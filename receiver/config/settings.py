@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from receiver.config.platform import Platform
 from submitter import units
-from submitter.postgres import is_postgres, place
 from submitter.settings import (
     BASE_URL,
     MAX_DURATION_S,
@@ -24,6 +23,7 @@ from submitter.settings import (
     whole,
     within,
 )
+from submitter.storage.postgres_pool import is_postgres, server_address
 
 if TYPE_CHECKING:
     from receiver.config.source import SourceSettings
@@ -224,7 +224,7 @@ class Settings:
         """The database in logs and messages, without its password."""
         path = self.database_path
         if path is None:
-            return f"{place(self.database)}, schema {self.database_schema}"
+            return f"{server_address(self.database)}, schema {self.database_schema}"
         return str(path)
 
     def for_submit(self) -> SubmitSettings:

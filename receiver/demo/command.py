@@ -153,9 +153,9 @@ async def _schema_inbox(given: Settings, *, keep: bool) -> AsyncIterator[DemoInb
         yield DemoInbox(replace(given, database_schema=schema), keep)
     finally:
         if not keep:
-            from receiver.stores.postgres_migrate import remove
+            from receiver.stores.postgres import remove_schema
 
-            await remove(given.database, schema, pooler=given.database_pooler)
+            await remove_schema(given.database, schema, pooler=given.database_pooler)
 
 
 def _new_file(name: str) -> Path:

@@ -6,7 +6,8 @@ from functools import cache
 
 from receiver.errors import SchemaMismatch
 from receiver.stores.migrate import migrations, statements
-from submitter.storage.postgres_pool import Connection, Link
+from submitter.storage.errors import StorageConflict, StorageValueError
+from submitter.storage.postgres_pool import Pool, PostgresConnection
 
 LIMIT = 300.0
 """Seconds for one migration of a large schema, and for another process's."""
@@ -14,11 +15,11 @@ LIMIT = 300.0
 _SQL = statements("postgres")
 
 
-async def migrate_postgres(link: Link, schema: str) -> int:
+async def migrate_postgres(pool: Pool, schema: str) -> int:
     """Bring a schema up to date; of several processes at once one does it, the others wait.
 
     Args:
-        link: as a role that may make the schema, where it is not there or is older.
+        pool: as a role that may create the schema, if it is missing or older.
         schema: its name.
 
     Returns:
@@ -26,27 +27,24 @@ async def migrate_postgres(link: Link, schema: str) -> int:
 
     Raises:
         SchemaMismatch: a newer version made it, or it is not Wavehook's.
-        StoreUnavailable: the server cannot be reached, or does not let us.
+        StorageUnavailable: the server cannot be reached, or refuses.
     """
     try:
-        try:
-            return await _migrate(link, schema)
-        except link.taken:
-            # The ledger has made the schema meanwhile, which has a lock of its own.
-            return await _migrate(link, schema)
-    except link.errors as error:
-        raise link.word(error) from None
+        return await _migrate(pool, schema)
+    except (StorageConflict, StorageValueError):
+        # The ledger has created the schema meanwhile; it takes a lock of its own.
+        return await _migrate(pool, schema)
 
 
-async def _migrate(link: Link, schema: str) -> int:
+async def _migrate(pool: Pool, schema: str) -> int:
     known = migrations("postgres")
     newest = known[-1][0]
-    async with link.use() as connection:
+    async with pool.use() as connection:
         if await version(connection, schema, newest) == newest:
             return 0
     # Another transaction, and the lock as its first statement: what is known of tables from before
     # the wait would be old.
-    async with link.use() as connection, connection.transaction():
+    async with pool.use("BEGIN", timeout_s=LIMIT) as connection:
         await connection.execute(named("lock", schema), timeout=LIMIT)
         found = await version(connection, schema, newest)
         if found == 0:
@@ -58,28 +56,13 @@ async def _migrate(link: Link, schema: str) -> int:
     return len(pending)
 
 
-async def remove(url: str, schema: str, *, pooler: bool) -> None:
-    """Remove a schema, and all that is in it; the arguments are those of `PostgresStore`.
-
-    Raises:
-        StoreUnavailable: the server cannot be reached, or does not let us.
-    """
-    link = Link(url, pooler=pooler)
-    await link.open()
-    try:
-        async with link.use() as connection:
-            await connection.execute(named("remove", schema))
-    finally:
-        await link.close()
-
-
 @cache
 def named(name: str, schema: str) -> str:
     """One of the named statements, for a schema."""
     return _filled(_SQL[name], schema)
 
 
-async def version(connection: Connection, schema: str, newest: int) -> int:
+async def version(connection: PostgresConnection, schema: str, newest: int) -> int:
     """The number of the last migration of a schema; 0 where there is no inbox.
 
     Raises:
@@ -98,7 +81,7 @@ async def version(connection: Connection, schema: str, newest: int) -> int:
     return found
 
 
-async def _make(connection: Connection, schema: str, newest: int) -> None:
+async def _make(connection: PostgresConnection, schema: str, newest: int) -> None:
     if await connection.fetchval(named("strangers", schema)):
         raise SchemaMismatch(
             f'the schema "{schema}" holds tables of something else; name another schema',

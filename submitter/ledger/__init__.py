@@ -33,11 +33,11 @@ def open_ledger(path: Path | None, url: str, *, schema: str, pooler: bool) -> Le
         from submitter.ledger.sqlite import SQLiteLedger
 
         return SQLiteLedger(path)
-    from submitter.postgres import name_fault, url_fault
+    from submitter.storage.postgres_pool import schema_name_fault, url_fault
 
     if fault := url_fault(url):
         raise BadSettings("WAVEHOOK_DATABASE", fault)
-    if fault := name_fault(schema):
+    if fault := schema_name_fault(schema):
         raise BadSettings("WAVEHOOK_DATABASE_SCHEMA", fault)
     from submitter.ledger.postgres import PostgresLedger
 

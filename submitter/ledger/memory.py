@@ -20,8 +20,8 @@ from submitter.ledger.base import (
     Result,
     State,
 )
-from submitter.ledger.wakes import Wakes
 from submitter.prediction import Prediction, Status
+from submitter.storage.notify import Subscribers
 
 
 class MemoryLedger(Ledger):
@@ -34,7 +34,7 @@ class MemoryLedger(Ledger):
         self._entries: dict[str, Entry] = {}
         self._rejected_at: dict[str, float] = {}
         self._uploads: dict[str, tuple[str, float]] = {}
-        self._wakes = Wakes()
+        self._subscribers = Subscribers()
         self._subscriptions: list[Callable[[], None]] = []
         self._place = 0
         self._paused = 0.0
@@ -53,7 +53,7 @@ class MemoryLedger(Ledger):
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
         """See `Ledger.subscribe`."""
         self._check()
-        end = self._wakes.add(wake)
+        end = self._subscribers.add(wake)
         self._subscriptions.append(end)
         return end
 
@@ -279,7 +279,7 @@ class MemoryLedger(Ledger):
         if entry.state is not State.REJECTED:
             self._rejected_at.pop(entry.key, None)
         if before is None or (before.state, before.task_id) != (entry.state, entry.task_id):
-            self._wakes.fire()
+            self._subscribers.fire()
         return deepcopy(entry)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from submitter.ledger import rows
 from submitter.ledger.base import Entry
-from submitter.ledger.postgres_line import Connection
 from submitter.ledger.postgres_rows import CHANGING, COLUMNS, KEY, TASK_ID, Row, columns, row, text
+from submitter.storage.postgres_pool import PostgresConnection
 
 _NEW = 2**62
 """The order of what has none yet: after all that has."""
@@ -24,7 +24,7 @@ class Books:
         paused: Unix seconds until when nobody intends.
     """
 
-    def __init__(self, connection: Connection, sql: Mapping[str, str]) -> None:
+    def __init__(self, connection: PostgresConnection, sql: Mapping[str, str]) -> None:
         self._connection = connection
         self._sql = sql
         self._rows: dict[str, Row] = {}
@@ -72,7 +72,7 @@ class Books:
             self._keep(each)
         return [rows.read(each) for each in found]
 
-    async def fetch(self, name: str, *values: object) -> list[Any]:
+    async def fetch(self, name: str, *values: object) -> Sequence[Any]:
         """Rows that are no entries."""
         await self._flush()
         return await self._connection.fetch(self._sql[name], *values)

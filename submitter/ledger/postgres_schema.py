@@ -11,11 +11,8 @@ from hashlib import sha256
 from importlib.resources import files
 
 from submitter.errors import LedgerMismatch
-from submitter.ledger.postgres_line import LIMIT, Connection
 from submitter.ledger.postgres_rows import COLUMNS
-
-BUSY = 10.0
-"""Seconds to wait for another process's write."""
+from submitter.storage.postgres_pool import LOCK_TIMEOUT_S, STATEMENT_TIMEOUT_S, PostgresConnection
 
 # Asked of the tables: `to_regclass` and the like may answer from before another's commit.
 _SCHEMA = "SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1::text::name"
@@ -33,15 +30,20 @@ def channel(schema: str) -> str:
     return f"wavehook_ledger_{sha256(schema.encode()).hexdigest()[:16]}"
 
 
-def statements(schema: str) -> dict[str, str]:
+def statements(
+    schema: str,
+    *,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+    statement_timeout_s: float = STATEMENT_TIMEOUT_S,
+) -> dict[str, str]:
     """The named statements."""
     text = (files("submitter.ledger") / "sql" / "postgres" / "queries.sql").read_text("utf-8")
     parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
     values = {
         "schema": quoted(schema),
         "columns": ", ".join(COLUMNS),
-        "busy": f"{BUSY * 1000:.0f}",
-        "limit": f"{LIMIT * 1000:.0f}",
+        "busy": f"{lock_timeout_s * 1000:.0f}",
+        "limit": f"{statement_timeout_s * 1000:.0f}",
     }
     return {
         name: _filled(sql, values).strip().removesuffix(";")
@@ -49,7 +51,7 @@ def statements(schema: str) -> dict[str, str]:
     }
 
 
-async def prepare(connection: Connection, schema: str) -> None:
+async def prepare(connection: PostgresConnection, schema: str) -> None:
     """Make the schema where there is none, and bring it up to date, in the transaction around it.
 
     Raises:
@@ -86,7 +88,7 @@ def _scripts() -> list[tuple[int, str]]:
     )
 
 
-async def _version(connection: Connection, schema: str, newest: int) -> int:
+async def _version(connection: PostgresConnection, schema: str, newest: int) -> int:
     """The number of the last migration that was applied; 0 before the first."""
     if not await connection.fetch(_TABLE, schema):
         return 0

@@ -19,9 +19,9 @@ from submitter.ledger import sqlite_books as books
 from submitter.ledger.base import Entry, Intent, IntentWritten, Ledger, LimitReached, Limits, Result
 from submitter.ledger.reader import Reader
 from submitter.ledger.schema import connect, prepare
-from submitter.ledger.watch import watch
 from submitter.ledger.writer import Writer
 from submitter.prediction import Prediction
+from submitter.storage.notify import ChangePoller, shared
 
 R = TypeVar("R")
 
@@ -40,7 +40,8 @@ class SQLiteLedger(Ledger):
     def __init__(self, path: str | Path, *, poll: float = 0.05) -> None:
         self.path = Path(path)
         self._poll = poll
-        self._watch = watch(self.path)
+        file = self.path.resolve()
+        self._poller = shared(file, lambda: ChangePoller(partial(connect, file), books.SQL["head"]))
         self._writer: Writer | None = None
         self._reader: Reader | None = None
         self._opening = asyncio.Lock()
@@ -59,7 +60,7 @@ class SQLiteLedger(Ledger):
                 raise LedgerUnavailable(f"cannot open the ledger {self.path}: {error}") from None
             self._reader = Reader(self.path)
             self._writer = Writer(
-                partial(connect, self.path), books.changes_so_far, self._watch.told
+                partial(connect, self.path), books.changes_so_far, self._poller.announce
             )
 
     async def close(self) -> None:
@@ -78,12 +79,12 @@ class SQLiteLedger(Ledger):
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
         """See `Ledger.subscribe`."""
         self._open_writer()
-        end_watch = self._watch.add(wake, self._poll)
-        self._subscriptions.add(end_watch)
+        unsubscribe = self._poller.subscribe(wake, self._poll)
+        self._subscriptions.add(unsubscribe)
 
         def end() -> None:
-            self._subscriptions.discard(end_watch)
-            end_watch()
+            self._subscriptions.discard(unsubscribe)
+            unsubscribe()
 
         return end
 

@@ -1,140 +1,164 @@
-"""Whatever is asked while a statement runs shares the next one, and with it one commit."""
+"""Batch writer on PostgreSQL: requests that arrive during a transaction share the next one."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from receiver.errors import StoreUnavailable
-from submitter.storage.postgres_pool import Connection, Link, Lost
+from submitter.storage.errors import (
+    ConnectionLost,
+    StorageConflict,
+    StorageUnavailable,
+)
+from submitter.storage.postgres_pool import Pool, PostgresConnection
 
 A = TypeVar("A")
 R = TypeVar("R")
-Bulk = Callable[[Connection, list[A]], Awaitable[Sequence[R]]]
+BulkWrite = Callable[[PostgresConnection, list[A]], Awaitable[Sequence[R]]]
 """Does all requests of one kind in one transaction; one answer each, in order."""
 
-GROUP = 512
-"""Requests of one statement at most."""
+MAX_BATCH = 512
+"""Requests of one transaction."""
 
-WEIGHT = 4 * 1024 * 1024
-"""Bytes of bodies of one statement, about."""
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+"""Payload of one transaction, about: a flood of large bodies is not one statement of gigabytes."""
 
-TRIES = 3
-"""How often a request is tried that met another transaction which wanted the same rows, or a
-connection that had ended while nobody used it."""
+MAX_TRIES = 3
+"""Tries of a batch that lost its connection, or met another transaction."""
 
 
-class _Request:
-    __slots__ = ("argument", "bulk", "future", "weight")
+class _WriteRequest:
+    __slots__ = ("argument", "bulk", "future", "size")
 
     def __init__(
-        self, bulk: Bulk[Any, Any], argument: Any, future: asyncio.Future[Any], weight: int
+        self, bulk: BulkWrite[Any, Any], argument: Any, future: asyncio.Future[Any], size: int
     ) -> None:
         self.bulk = bulk
         self.argument = argument
         self.future = future
-        self.weight = weight
+        self.size = size
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
-class Lane:
-    """One connection's worth of work, a group after the other.
+class BatchWriter:
+    """Runs one batch at a time, on one connection.
+
+    A batch whose connection was lost before its COMMIT, or that met another transaction, is done
+    again at once, so a bulk function may run more than once. A request that fails for a reason of
+    its own fails alone.
 
     Args:
-        link: where the connection comes from.
+        pool: lends the connection.
+        begin: statements that begin the transaction; without, the bulk function is one statement.
+        max_batch: requests of one transaction.
+        max_batch_bytes: payload of one transaction, about.
     """
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._waiting: deque[_Request] = deque()
-        self._group: list[_Request] = []
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        begin: str | None = None,
+        max_batch: int = MAX_BATCH,
+        max_batch_bytes: int = MAX_BATCH_BYTES,
+    ) -> None:
+        self._pool = pool
+        self._begin = begin
+        self._max_batch = max_batch
+        self._max_batch_bytes = max_batch_bytes
+        self._waiting: deque[_WriteRequest] = deque()
+        self._batch: list[_WriteRequest] = []
         self._task: asyncio.Task[None] | None = None
 
-    def submit(self, bulk: Bulk[A, R], argument: A, weight: int = 0) -> asyncio.Future[R]:
-        """Have a request done with the next group.
+    def submit(self, bulk: BulkWrite[A, R], argument: A, size: int = 0) -> asyncio.Future[R]:
+        """Have a request done in the next batch; it is done even if its caller is cancelled.
 
-        The future fails with StoreUnavailable where the server would not do it, and with whatever
-        was raised for this request alone.
+        The future fails with a StorageError, or with the exception of `bulk` for this request.
 
         Args:
-            bulk: does it, together with others of its kind.
-            argument: what it is given.
-            weight: bytes that it sends, where they are many.
+            bulk: does the request, together with others of its kind.
+            argument: of the request.
+            size: bytes of its payload, if they are many.
         """
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Request(bulk, argument, future, weight))
+        loop = asyncio.get_running_loop()
+        if self._task is not None and self._task.get_loop() is not loop:
+            # Nobody waits any more for the requests of a loop that is gone.
+            self._waiting.clear()
+            self._task = None
+        future: asyncio.Future[R] = loop.create_future()
+        self._waiting.append(_WriteRequest(bulk, argument, future, size))
         if self._task is None:
-            self._task = asyncio.create_task(self._work(), name="wavehook-group")
-            self._task.add_done_callback(self._ended)
+            self._task = loop.create_task(self._run(), name="wavehook-batch")
+            self._task.add_done_callback(self._fail_rest)
         return future
 
     async def close(self) -> None:
-        """Finish what was submitted; nothing may be submitted after it."""
-        if self._task is not None:
+        """Wait until all that was submitted is done."""
+        if self._task is not None and self._task.get_loop() is asyncio.get_running_loop():
             await asyncio.wait({self._task})
 
-    async def _work(self) -> None:
+    async def _run(self) -> None:
         while self._waiting:
-            self._group = self._next()
-            await self._do(self._group)
+            self._batch = self._next_batch()
+            await self._do(self._batch)
         self._task = None
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _fail_rest(self, task: asyncio.Task[None]) -> None:
+        """Fail what a cancelled task leaves behind; it may never have begun."""
         if task.cancelled():
-            # The process is ending: nobody may wait for what is not done.
             self._task = None
-            for request in (*self._group, *self._waiting):
-                request.future.cancel()
+            for request in (*self._batch, *self._waiting):
+                request.fail(StorageUnavailable("the program is ending"))
             self._waiting.clear()
 
-    def _next(self) -> list[_Request]:
+    def _next_batch(self) -> list[_WriteRequest]:
         """The next requests of one kind."""
-        group: list[_Request] = []
-        others: list[_Request] = []
-        weight = 0
+        batch: list[_WriteRequest] = []
+        others: list[_WriteRequest] = []
+        size = 0
         bulk = self._waiting[0].bulk
-        while self._waiting and len(group) < GROUP and (not group or weight < WEIGHT):
+        while (
+            self._waiting
+            and len(batch) < self._max_batch
+            and (not batch or size < self._max_batch_bytes)
+        ):
             request = self._waiting.popleft()
             if request.bulk == bulk:
-                group.append(request)
-                weight += request.weight
+                batch.append(request)
+                size += request.size
             else:
                 others.append(request)
         self._waiting.extendleft(reversed(others))
-        return group
+        return batch
 
-    async def _do(self, group: list[_Request]) -> None:
+    async def _do(self, batch: list[_WriteRequest]) -> None:
         try:
-            answers = await self._ask(group)
-        except StoreUnavailable as error:
-            # Nobody's fault, and as true for each alone.
-            _fail(group, error)
-        except Exception as error:  # noqa: BLE001 - handed to whoever asked
-            if len(group) > 1:
-                for request in group:
-                    await self._do([request])
+            answers = await self._transact(batch)
+        except Exception as error:  # noqa: BLE001 - handed to the callers
+            if isinstance(error, StorageUnavailable) or len(batch) == 1:
+                for request in batch:
+                    request.fail(error)
             else:
-                known = isinstance(error, self._link.errors)
-                _fail(group, self._link.word(error) if known else error)
+                # One request is to blame.
+                for request in batch:
+                    await self._do([request])
         else:
-            for request, answer in zip(group, answers, strict=True):
-                # Whoever asked may have been cancelled since; what was asked is done all the same.
+            for request, answer in zip(batch, answers, strict=True):
                 if not request.future.done():
                     request.future.set_result(answer)
 
-    async def _ask(self, group: list[_Request]) -> Sequence[Any]:
-        arguments = [request.argument for request in group]
-        for _ in range(TRIES - 1):
-            with contextlib.suppress(Lost, *self._link.clashes):
-                async with self._link.use() as connection:
-                    return await group[0].bulk(connection, arguments)
-        async with self._link.use() as connection:
-            return await group[0].bulk(connection, arguments)
-
-
-def _fail(group: Sequence[_Request], error: Exception) -> None:
-    for request in group:
-        if not request.future.done():
-            request.future.set_exception(error)
+    async def _transact(self, batch: list[_WriteRequest]) -> Sequence[Any]:
+        arguments = [request.argument for request in batch]
+        for tries_left in reversed(range(MAX_TRIES)):
+            try:
+                async with self._pool.use(self._begin) as connection:
+                    return await batch[0].bulk(connection, arguments)
+            except (ConnectionLost, StorageConflict):
+                if not tries_left:
+                    raise
+        raise AssertionError  # pragma: no cover - the last try returns or raises

@@ -13,8 +13,7 @@ import pytest
 from receiver.stores.sqlite import SQLiteStore
 from submitter.ledger.base import Ledger
 from submitter.ledger.sqlite import SQLiteLedger
-from submitter.ledger.wakes import Wakes
-from submitter.ledger.watch import watch
+from submitter.storage.notify import Subscribers
 from tests.support.events import PLAN, event
 from tests.support.submissions import NOW, accepted, intended, prediction, result
 
@@ -147,27 +146,27 @@ async def test_each_is_woken_on_its_own_loop(tmp_path: Path) -> None:
 
 async def test_a_closed_loop_is_forgotten() -> None:
     """Whoever ends without a word keeps nobody awake, and breaks nobody's write."""
-    wakes, woken = Wakes(), asyncio.Event()
+    subscribers, woken = Subscribers(), asyncio.Event()
 
     async def careless() -> None:
-        wakes.add(lambda: None)
+        subscribers.add(lambda: None)
 
     await asyncio.to_thread(asyncio.run, careless())
-    end = wakes.add(woken.set)
-    wakes.fire()
+    end = subscribers.add(woken.set)
+    subscribers.fire()
     async with asyncio.timeout(30):
         await woken.wait()
     end()
-    assert not wakes.any()
+    assert not subscribers.active()
 
 
 async def test_the_watch_ends_with_the_last_who_waits(tmp_path: Path) -> None:
     """F45: nothing looks at the file where nobody waits."""
     async with opened(tmp_path / "x.db") as ledger:
-        assert watch(ledger.path)._thread is None
+        assert ledger._poller._thread is None
         first, end_first = await listening(ledger)
         _, end_second = await listening(ledger, first=False)
-        thread = watch(ledger.path)._thread
+        thread = ledger._poller._thread
         assert thread is not None
         end_first()
         end_second()

@@ -185,10 +185,10 @@ async def test_a_listener_that_was_cut_off_looks(place: tuple[str, str]) -> None
 async def test_the_watch_ends_with_the_last_who_waits(place: tuple[str, str]) -> None:
     """F45: nothing looks at the database where nobody waits."""
     async with opened(*place) as ledger:
-        assert ledger._watch._task is None
+        assert ledger._notifier._task is None
         _, end_first = await listening(ledger)
         end_second = ledger.subscribe(lambda: None)
-        task = ledger._watch._task
+        task = ledger._notifier._task
         assert task is not None
         end_first()
         end_first()
@@ -196,7 +196,7 @@ async def test_the_watch_ends_with_the_last_who_waits(place: tuple[str, str]) ->
         end_second()
         async with asyncio.timeout(30):
             await asyncio.wait([task])
-        assert ledger._watch._task is None
+        assert ledger._notifier._task is None
 
         again = Ear()
         ledger.subscribe(again.wake)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,8 @@ import pytest
 from receiver.errors import StoreUnavailable
 from receiver.event import DispatchState, Done, Event, Released
 from receiver.stores.base import Plan, Store
-from receiver.stores.postgres import Inbox, PostgresStore
+from receiver.stores.postgres import PostgresInbox, PostgresStore
 from tests.support.events import CHAIN, DAY, LEASE, NOW, PLAN, claim, claim_one, event, only
-from tests.support.paths import ROOT
 from tests.support.postgres_server import Server, waits
 from tests.support.waiting import until
 
@@ -24,9 +24,9 @@ EVENTS = 60
 TWO: dict[str, tuple[str, ...]] = {"keep": (), "copy": (), "tell": ("keep", "copy")}
 
 
-def inbox(server: Server) -> Inbox:
+def inbox(server: Server) -> PostgresInbox:
     """The writes without a store, for a transaction that stays open."""
-    return Inbox(server.schema, channel=None, sender="test", server_clock=False)
+    return PostgresInbox(server.schema, channel=None, sender="test", server_clock=False)
 
 
 async def test_processes_on_one_schema_store_and_run_each_event_once(server: Server) -> None:
@@ -40,7 +40,7 @@ async def test_processes_on_one_schema_store_and_run_each_event_once(server: Ser
             server.schema,
             f"owner-{n}",
             str(EVENTS),
-            cwd=ROOT,
+            cwd=Path(__file__).parents[2],
             stdout=asyncio.subprocess.PIPE,
         )
         for n in range(PROCESSES)
@@ -350,8 +350,7 @@ async def test_large_bodies_go_in_several_statements(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F13: a flood of large bodies is not one statement of gigabytes."""
-    monkeypatch.setattr("submitter.storage.postgres_batch.WEIGHT", 1000)
-    store = await server.opened()
+    store = await server.opened(max_batch_bytes=1000)
     groups: list[int] = []
     add = store._inbox.add
 

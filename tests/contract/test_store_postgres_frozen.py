@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from receiver.event import Done
 from receiver.stores.postgres import PostgresStore
-from submitter.storage import postgres_pool
-from submitter.storage.postgres_pool import IDLE
+from submitter.storage.postgres_pool import MAX_IDLE_S
 from tests.support.events import NOW, PLAN, claim, event
 from tests.support.postgres_server import Server
 from tests.support.proxy import Proxy, proxy
@@ -19,12 +19,12 @@ from tests.support.proxy import Proxy, proxy
 
 @asynccontextmanager
 async def behind(
-    server: Server, clock: Callable[[], float] = lambda: NOW, *, pooler: bool = False
+    server: Server, clock: Callable[[], float] = lambda: NOW, **options: Any
 ) -> AsyncIterator[tuple[Proxy, PostgresStore]]:
     """A store that reaches its server through a network; each of its kinds of work is done once."""
     async with proxy(server.url) as network:
         store = PostgresStore(
-            network.url, schema=server.schema, pooler=pooler, local=clock, listen=False
+            network.url, schema=server.schema, local=clock, listen=False, **options
         )
         await store.open()
         assert not (await store.add(event(), PLAN)).duplicate
@@ -49,15 +49,12 @@ async def test_connections_that_ended_unnoticed(server: Server, pooler: bool) ->
         assert await store.settle(first.dispatch, "a", Done(), NOW)
 
 
-async def test_connections_that_were_forgotten(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_connections_that_were_forgotten(server: Server) -> None:
     """What lies between answers nothing after a long stand: no delivery waits for it."""
     now = NOW
-    async with behind(server, lambda: now) as (network, store):
+    async with behind(server, lambda: now, statement_timeout_s=60.0) as (network, store):
         network.silence()
-        now += IDLE + 1
-        monkeypatch.setattr(postgres_pool, "COMMAND", 60.0)
+        now += MAX_IDLE_S + 1
         async with asyncio.timeout(20):
             assert not (await store.add(event("two"), PLAN)).duplicate
             assert await store.last_seq() == 2
@@ -70,21 +67,9 @@ async def test_connections_in_use_are_kept(server: Server) -> None:
     async with behind(server, lambda: now) as (network, store):
         before = network.connections
         for number in range(5):
-            now += IDLE - 1
+            now += MAX_IDLE_S - 1
             await store.add(event(f"task {number}"), PLAN)
         assert network.connections == before
-
-
-async def test_sessions_that_were_are_forgotten(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """F45: a process of a year remembers the latest."""
-    monkeypatch.setattr(postgres_pool, "REMEMBERED", 2)
-    async with behind(server) as (network, store):
-        for number in range(6):
-            network.cut()
-            await store.add(event(f"task {number}"), PLAN)
-        assert len(store._link._used) <= 2
 
 
 async def test_who_does_not_listen_has_no_connection_for_it(server: Server) -> None:

@@ -12,8 +12,9 @@ import pytest
 from receiver.errors import SettingsError, StoreUnavailable
 from receiver.event import Done
 from receiver.stores.postgres import PostgresStore
-from submitter.postgres import place
-from submitter.storage import notify, postgres_pool
+from submitter.storage import notify
+from submitter.storage.errors import StorageConflict, StorageUnavailable
+from submitter.storage.postgres_pool import Pool, server_address
 from tests.support.events import LEASE, NOW, PLAN, claim, event
 from tests.support.postgres_server import Server
 from tests.support.waiting import until
@@ -103,11 +104,11 @@ async def test_an_idle_cut_is_not_noticed(server: Server) -> None:
     """F21: a connection that was ended while nobody used it is made again before it is used."""
     store = await server.opened()
     await store.add(event(), PLAN)
-    sessions = [each for each in store._link._pool._holders if each._con is not None]
+    sessions = list(store._pool._idle)
     assert await server.cut() >= 2
 
     async def closed() -> bool:
-        return all(each._con is None or each._con.is_closed() for each in sessions)
+        return all(each.connection.is_closed() for each in sessions)
 
     await until(closed)
     assert (await store.add(event(), PLAN)).duplicate
@@ -120,7 +121,7 @@ async def test_a_listener_that_was_cut_listens_again(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F21: it wakes once for what it may have missed, then hears what others do."""
-    monkeypatch.setattr(notify, "PAUSE", 0.01)
+    monkeypatch.setattr(notify, "RECONNECT_INTERVAL_S", 0.01)
     one, two = await server.opened(), await server.opened()
     heard: list[str] = []
     two.subscribe(lambda: heard.append("wake"))
@@ -137,58 +138,21 @@ async def test_a_listener_that_was_cut_listens_again(
     await two.close()
 
 
-async def test_a_listener_asks_whether_it_is_still_heard(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """F21: a connection that neither ends nor answers is given up for another."""
-    monkeypatch.setattr(notify, "BEAT", 0.01)
-    monkeypatch.setattr(notify, "PAUSE", 0.01)
-    store = await server.opened()
-    listener = store._listener
-    assert listener is not None
-    connection = listener._connection
-    assert connection is not None
-    end = connection.terminate
-    asked: list[str] = []
-    woken = asyncio.Event()
-    store.subscribe(woken.set)
-
-    class Silent:
-        """As the first connection, and after two answers there are no more."""
-
-        async def fetchval(self, query: str) -> None:
-            asked.append(query)
-            if len(asked) > 2:
-                raise TimeoutError
-
-        def terminate(self) -> None:
-            end()
-
-    monkeypatch.setattr(listener, "_connection", Silent())
-    async with asyncio.timeout(30):
-        await woken.wait()
-    assert len(asked) == 3
-    await store.close()
-
-
-async def test_a_server_that_cannot_be_listened_to_is_polled(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_server_that_cannot_be_listened_to_is_polled(server: Server) -> None:
     """F20: a listener that does not come about keeps nobody from work, and comes later."""
-    monkeypatch.setattr(notify, "PAUSE", 0.01)
     store = server.store()
-    connect = store._link.connect
+    listen = store._pool.listen
     tries: list[int] = []
     woken = asyncio.Event()
     store.subscribe(woken.set)
 
-    async def sometimes() -> object:
+    async def sometimes(*arguments: Any) -> Any:
         tries.append(1)
         if len(tries) < 3:
-            raise StoreUnavailable("no")
-        return await connect()
+            raise StorageUnavailable("no")
+        return await listen(*arguments)
 
-    monkeypatch.setattr(store._link, "connect", sometimes)
+    store._pool.listen = sometimes  # type: ignore[method-assign, assignment]
     await store.open()
     async with asyncio.timeout(30):
         await woken.wait()
@@ -208,8 +172,6 @@ async def test_a_server_that_is_away_is_named_without_the_password() -> None:
     assert f"127.0.0.1:{port}/inbox" in str(caught.value)
     assert "hunter2" not in repr(caught.value) + repr(store)
     assert caught.value.__cause__ is None
-    with pytest.raises(StoreUnavailable, match="PostgreSQL at"):
-        await store._link.connect()
     await store.close()
 
 
@@ -247,9 +209,9 @@ async def test_a_url_that_leads_nowhere(server: Server, url: str, word: str) -> 
         ("secret", "PostgreSQL"),
     ],
 )
-def test_the_place_of_a_url(url: str, expected: str) -> None:
+def test_the_address_in_a_url(url: str, expected: str) -> None:
     """Only what is no secret, and nothing of what may be one."""
-    assert place(url) == expected
+    assert server_address(url) == expected
 
 
 def test_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,13 +221,10 @@ def test_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
         PostgresStore("postgresql://127.0.0.1/test")
 
 
-async def test_a_server_that_does_not_answer(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_server_that_does_not_answer(server: Server) -> None:
     """F20: nobody waits for ever, and what was asked meanwhile can be asked again."""
     await (await server.opened()).close()
-    monkeypatch.setattr(postgres_pool, "COMMAND", 0.5)
-    store = await server.opened()
+    store = await server.opened(statement_timeout_s=0.5)
     await store.add(event(), PLAN)
     connection = await server.connect()
     transaction = connection.transaction()
@@ -279,7 +238,7 @@ async def test_a_server_that_does_not_answer(
         return_exceptions=True,
     )
     assert [type(answer) for answer in answers] == [StoreUnavailable] * 3
-    assert "does not answer" in str(answers[0])
+    assert "no answer in time" in str(answers[0])
 
     await transaction.rollback()
     await connection.close()
@@ -316,24 +275,39 @@ async def test_a_schema_that_was_damaged_meanwhile(server: Server) -> None:
     await store.close()
 
 
-async def test_a_close_that_nobody_answers(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_close_that_nobody_answers(server: Server) -> None:
     """F40: a process ends although the server does not let go."""
-    store = await server.opened()
-    held = await store._link._pool.acquire()
+    pool = Pool(server.url, pooler=False, size=1, max_reads=1, connect_timeout_s=0.05)
     ended = asyncio.Event()
-    held.add_termination_listener(lambda _: ended.set())
-    monkeypatch.setattr(postgres_pool, "CONNECT", 0.05)
 
+    async def hold() -> None:
+        async with pool.use() as connection:
+            connection.add_termination_listener(lambda _: ended.set())
+            await connection.fetch("SELECT pg_sleep(60)")
+
+    holding = asyncio.ensure_future(hold())
+    await until_used(pool)
     async with asyncio.timeout(30):
-        await store.close()
+        await pool.close()
         await ended.wait()
+    with pytest.raises(StorageUnavailable):
+        await holding
+
+
+async def until_used(pool: Pool) -> None:
+    """Wait until a connection is in use."""
+
+    async def used() -> bool:
+        return bool(pool._in_use)
+
+    await until(used)
 
 
 async def test_what_meets_another_is_tried_again(server: Server) -> None:
     """F20: what the server ends for another's sake is asked anew; after some tries it is told."""
     store = await server.opened()
-    lane = store._working
-    assert lane is not None
+    writer = store._work_writer
+    assert writer is not None
     tries: list[int] = []
 
     async def meet(connection: Any, enough: list[int]) -> list[None]:
@@ -342,10 +316,10 @@ async def test_what_meets_another_is_tried_again(server: Server) -> None:
             await connection.execute("DO $$ BEGIN RAISE 'x' USING ERRCODE = '40P01'; END $$")
         return [None]
 
-    await lane.submit(meet, 3)
+    await writer.submit(meet, 3)
     assert len(tries) == 3
-    with pytest.raises(StoreUnavailable, match="x"):
-        await lane.submit(meet, 99)
+    with pytest.raises(StorageConflict, match="x"):
+        await writer.submit(meet, 99)
     assert len(tries) == 6
     await store.close()
 
@@ -362,14 +336,14 @@ async def test_what_cannot_be_asked(server: Server) -> None:
 async def test_a_process_that_ends_in_the_middle(server: Server) -> None:
     """F40: nobody waits for what a loop that ends has not done."""
     store = await server.opened()
-    lane = store._adding
-    assert lane is not None
+    writer = store._add_writer
+    assert writer is not None
     adding = [asyncio.ensure_future(store.add(event(f"task-{n}"), PLAN)) for n in range(3)]
     await asyncio.sleep(0)
-    assert lane._task is not None
-    lane._task.cancel()
+    assert writer._task is not None
+    writer._task.cancel()
 
     answers = await asyncio.gather(*adding, return_exceptions=True)
-    assert [type(answer) for answer in answers] == [asyncio.CancelledError] * 3
+    assert [str(answer) for answer in answers] == ["the program is ending"] * 3
     assert not (await store.add(event(), PLAN)).duplicate
     await store.close()

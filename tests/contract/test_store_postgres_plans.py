@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from receiver.event import Dispatch, Done
-from receiver.stores.postgres import Inbox
+from receiver.stores.postgres import PostgresInbox
 from receiver.stores.postgres_migrate import named
 from tests.support.events import DAY, LEASE, NOW, PLAN, event
 from tests.support.postgres_server import Server
@@ -57,12 +57,12 @@ async def large(request: pytest.FixtureRequest, server: Server) -> AsyncIterator
     await store.close()
 
 
-def inbox(server: Server) -> Inbox:
+def inbox(server: Server) -> PostgresInbox:
     """The writes without a store."""
-    return Inbox(server.schema, channel=None, sender="", server_clock=False)
+    return PostgresInbox(server.schema, channel=None, sender="", server_clock=False)
 
 
-def works(inbox: Inbox) -> list[Any]:
+def works(inbox: PostgresInbox) -> list[Any]:
     """All writes, each of something that is there."""
 
     async def add(connection: Any) -> None:

@@ -16,7 +16,7 @@ import pytest
 from receiver.errors import StoreUnavailable
 from receiver.stores.base import Store
 from receiver.stores.migrate import migrations
-from receiver.stores.postgres import Inbox
+from receiver.stores.postgres import PostgresInbox
 from receiver.stores.sqlite import SQLiteStore
 from submitter.sql import split
 from tests.support.events import LEASE, NOW, PLAN, claim, event
@@ -134,7 +134,7 @@ async def test_claimers_of_several_handlers_never_wait_for_each_other(server: Se
 
     async def claims(order: list[str]) -> int:
         """Without the store, which would try again after a deadlock."""
-        inbox = Inbox(server.schema, channel=None, sender="", server_clock=False)
+        inbox = PostgresInbox(server.schema, channel=None, sender="", server_clock=False)
         connection = await server.connect()
         count = 0
         for upto in range(1, len(order) + 1):

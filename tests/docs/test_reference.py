@@ -33,12 +33,12 @@ from receiver.handlers.envelope import envelope
 from receiver.handlers.settings import Rules
 from receiver.sources.base import WINDOW
 from receiver.stores.base import KEY_DAYS, Stats
+from receiver.stores.postgres import POOL_SIZE
 from receiver.telemetry import TelemetryEvent
 from receiver.telemetry.metrics import Metrics
 from receiver.web.middleware import _TYPES
 from submitter import errors, prediction
 from submitter.prediction import TERMINAL
-from submitter.storage import postgres_pool
 from submitter.submit.context_token import MAX_CONTEXT
 from submitter.units import seconds, size
 from tests.docs import demo_picture, pages
@@ -307,7 +307,7 @@ def test_numbers_in_the_text_are_those_of_the_program() -> None:
     assert f"for at least {KEY_DAYS} days" in pages.TEXT
     assert f"Standard output up to {command.MAX_OUTPUT // 1024} KiB" in pages.TEXT
     assert f"up to {FEW} for a `serve`" in pages.TEXT
-    assert FEW == postgres_pool.SIZE + 3
+    assert FEW == POOL_SIZE + 3
     assert f"every second for {startup.PATIENCE:g} s" in pages.TEXT
     default = next(row.default for row in REFERENCE if row.name == "WAVEHOOK_MAX_BODY")
     assert size(default) == Settings().max_body

@@ -22,7 +22,7 @@ from receiver.config import load
 from receiver.database import ledger_of, open_store, there
 from receiver.event import DispatchState, Event
 from receiver.stores.base import Store
-from receiver.stores.postgres_migrate import remove
+from receiver.stores.postgres import remove_schema
 from submitter.ledger.base import Intent, Ledger, Limits, State
 from submitter.prediction import Prediction
 from tests.docs import pages
@@ -56,7 +56,7 @@ def schema(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("WAVEHOOK_DATABASE", url)
     monkeypatch.setenv("WAVEHOOK_DATABASE_SCHEMA", name)
     yield name
-    asyncio.run(remove(url, name, pooler=False))
+    asyncio.run(remove_schema(url, name, pooler=False))
 
 
 @pytest.fixture

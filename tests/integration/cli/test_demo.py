@@ -26,9 +26,9 @@ from receiver.demo.command import _view, demo, demo_inbox
 from receiver.demo.story import DemoLog, DemoSummary, Scenario, file_inbox, run
 from receiver.demo.view import Lines, LiveTable, Statuses, View, summary_text
 from receiver.errors import SettingsError
-from receiver.stores.postgres_migrate import remove
+from receiver.stores.postgres import remove_schema
 from receiver.stores.sqlite import SQLiteStore
-from submitter.postgres import place
+from submitter.storage.postgres_pool import server_address
 from tests.support import needed
 
 FAST = Scenario(speed=200.0)
@@ -211,14 +211,14 @@ def test_on_the_postgres_of_the_environment(
     assert schema is not None
     try:
         assert (result.exit_code, summary.exactly_once, summary.handled) == (0, True, 10)
-        assert summary.database == f"{place(url)}, schema {schema}"
+        assert summary.database == f"{server_address(url)}, schema {schema}"
         assert f"wavehook events --database-schema {schema}" in summary_text(summary)
         looked = CliRunner().invoke(cli(), ["events", "--json", "--database-schema", schema])
         assert [json.loads(line)["dispatches"] for line in looked.stdout.splitlines()] == [
             {"demo": "done"}
         ] * 10
     finally:
-        asyncio.run(remove(url, schema, pooler=False))
+        asyncio.run(remove_schema(url, schema, pooler=False))
     assert list(tmp_path.iterdir()) == []
 
 

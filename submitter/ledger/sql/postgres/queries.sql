@@ -1,8 +1,9 @@
 -- Named statements; `-- name:` begins each. `{schema}` and `{columns}` are filled in.
 
 -- name: begin
--- Whatever the server's own settings are; and who vanishes in between holds up nobody for long.
-BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+-- Independent of the server's settings, but not of `default_transaction_read_only`: a server that a
+-- failover left behind is often fenced by it alone. A client that vanishes holds the lock briefly.
+BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL lock_timeout = '{busy}';
 SET LOCAL statement_timeout = '{limit}';
 SET LOCAL idle_in_transaction_session_timeout = '{limit}';
