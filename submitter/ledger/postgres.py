@@ -115,8 +115,11 @@ class PostgresLedger(Ledger):
             if not self._opened:
                 try:
                     await self._prepare()
-                except StorageError as error:
-                    raise _ledger_error(error, "cannot open the ledger") from None
+                except BaseException as error:
+                    await self._pool.close()
+                    if isinstance(error, StorageError):
+                        raise _ledger_error(error, "cannot open the ledger") from None
+                    raise
                 self._opened = True
 
     async def close(self) -> None:

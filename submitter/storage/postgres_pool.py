@@ -424,7 +424,7 @@ class Pool:
                     "options that PostgreSQL has"
                 )
             else:
-                message = f"cannot connect to {self._address}: {self._message(error)}"
+                message = f"{self._address}: {self._message(error)}"
             failure = StorageRefused(message, remedy) if remedy else StorageUnavailable(message)
             raise failure from None
         return connection

@@ -240,10 +240,10 @@ def test_a_server_that_refuses(own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
     tell(f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'")
     for change, words, todo in (
         ((PASSWORD, f"{PASSWORD}-no"), "password authentication failed", "correct user, password"),
-        (("/postgres", "/nothing"), 'database "nothing" does not exist', "make the database"),
+        (("/postgres", "/nothing"), 'database "nothing" does not exist', "create the database"),
         (("//postgres:", "//guest:"), None, "`wavehook migrate`"),
-        (("/postgres", "/postgres?pgbouncer=true"), "pgbouncer", "out of WAVEHOOK_DATABASE"),
-        (("/postgres", "/postgres?sslmode=sometimes"), "cannot be used", "with known options"),
+        (("/postgres", "/postgres?pgbouncer=true"), "pgbouncer", "remove the option"),
+        (("/postgres", "/postgres?sslmode=sometimes"), "cannot be used", "with options that PostgreSQL has"),
     ):
         before, _, after = own.url.rpartition(change[0])
         monkeypatch.setenv("WAVEHOOK_DATABASE", f"{before}{change[1]}{after}")
