@@ -243,7 +243,11 @@ def test_a_server_that_refuses(own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
         (("/postgres", "/nothing"), 'database "nothing" does not exist', "create the database"),
         (("//postgres:", "//guest:"), None, "`wavehook migrate`"),
         (("/postgres", "/postgres?pgbouncer=true"), "pgbouncer", "remove the option"),
-        (("/postgres", "/postgres?sslmode=sometimes"), "cannot be used", "with options that PostgreSQL has"),
+        (
+            ("/postgres", "/postgres?sslmode=sometimes"),
+            "cannot be used",
+            "with options that PostgreSQL has",
+        ),
     ):
         before, _, after = own.url.rpartition(change[0])
         monkeypatch.setenv("WAVEHOOK_DATABASE", f"{before}{change[1]}{after}")
