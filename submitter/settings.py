@@ -52,6 +52,7 @@ class Setting:
         default: as a person would write it, or what happens without a value.
         secret: the value is never shown.
         many: takes several values, separated by commas.
+        metavar: stands for the value in the help of a command.
         field: the name of its field in the settings object.
     """
 
@@ -62,6 +63,7 @@ class Setting:
     default: str = ""
     secret: bool = False
     many: bool = False
+    metavar: str = "TEXT"
     field: str = ""
 
     @property
@@ -245,6 +247,7 @@ class SubmitSettings:
         "an http or https URL without a query",
         http_url,
         default=BASE_URL,
+        metavar="URL",
     )
     public_url: str | None = setting(
         None,
@@ -252,6 +255,7 @@ class SubmitSettings:
         "public address of this receiver, to which webhooks are sent",
         "an http or https URL without a query",
         http_url,
+        metavar="URL",
     )
     seal_keys: tuple[str, ...] = setting(
         (),
@@ -270,6 +274,7 @@ class SubmitSettings:
         f"sqlite:///PATH (relative), sqlite:////PATH (absolute) or {URL_FORMAT}",
         database_url,
         shown=False,  # its URL may hold a password
+        metavar="URL",
     )
     database_schema: str = setting(
         DEFAULT_SCHEMA,
@@ -277,6 +282,7 @@ class SubmitSettings:
         "PostgreSQL schema of the tables; created if it does not exist",
         "lower-case letters, digits and underscores, at most 48",
         schema_name,
+        metavar="NAME",
     )
     database_pooler: bool = setting(
         False,
@@ -285,6 +291,7 @@ class SubmitSettings:
         "on or off",
         switch,
         default="off",
+        metavar="on|off",
     )
     admin_token: str | None = setting(
         None,
@@ -300,6 +307,7 @@ class SubmitSettings:
         "maximum number of tasks submitted in any minute, by all processes on this database",
         "a whole number from 1 to 1000000; leave it out for no limit",
         within(whole, 1, 1_000_000),
+        metavar="COUNT",
     )
     in_flight: int | None = setting(
         None,
@@ -307,6 +315,7 @@ class SubmitSettings:
         "maximum number of submitted tasks that are unfinished at the same time",
         "a whole number from 1 to 1000000; leave it out for no limit",
         within(whole, 1, 1_000_000),
+        metavar="COUNT",
     )
     overdue: float = setting(
         DEFAULT_OVERDUE_S,
@@ -315,6 +324,7 @@ class SubmitSettings:
         "a time of more than 0, in seconds or as 5m",
         within(seconds, 0.001, MAX_DURATION_S),
         default="5m",
+        metavar="TIME",
     )
     submit_timeout: float = setting(
         60.0,
@@ -323,6 +333,7 @@ class SubmitSettings:
         "a time of more than 0, in seconds or as 500ms, 60s or 5m",
         within(seconds, 0.001, MAX_DURATION_S),
         default="60s",
+        metavar="TIME",
     )
 
     @property

@@ -1,6 +1,6 @@
-"""The command `wavehook`.
+"""The command `wavehook`: its subcommands, and how errors end them.
 
-How every command ends: what went wrong in words, an exit code, no traceback.
+An error is printed as one sentence with an exit code, without a traceback.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from receiver.cli import inbox
 from receiver.cli.check import check
 from receiver.cli.inbox import events, redeliver, show
 from receiver.cli.maintenance import migrate, purge, secret
-from receiver.cli.options import settings
+from receiver.cli.options import Flags
 from receiver.cli.reconcile import reconcile
 from receiver.cli.serve import serve
 from receiver.cli.work import drain, worker
@@ -26,8 +26,8 @@ from submitter.cli import register
 from submitter.settings import SubmitSettings
 
 
-class Group(TyperGroup):
-    """The commands, with one end for all their errors."""
+class CommandGroup(TyperGroup):
+    """The subcommands; turns their errors into a message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -46,12 +46,15 @@ class Group(TyperGroup):
             raise typer.Exit(130) from None
 
 
-HELP = """Submit AI-generation tasks, and turn each completion into work that happens.
+HELP = """Run WaveSpeedAI image and video jobs reliably.
 
-Every webhook is verified, stored once, and handled until that is done.
+Submits each job once, receives the signed webhook, and passes the result to your code, chat,
+storage or message broker. A handler is retried until it succeeds.
 
-Settings come from flags, the environment (WAVEHOOK_…, WAVESPEED_…) and wavehook.toml, in this
-order. Exit codes: 0 done, 1 failed, 2 usage or settings.
+Settings come from flags, the environment (WAVEHOOK_…, WAVESPEED_…) and wavehook.toml; a flag beats
+the environment, and the environment beats the file.
+
+Exit codes: 0 done, 1 failed, 2 usage or settings.
 
 Begin with: wavehook demo
 """
@@ -61,7 +64,7 @@ def application() -> typer.Typer:
     """Assemble the commands."""
     app = typer.Typer(
         name="wavehook",
-        cls=Group,
+        cls=CommandGroup,
         help=HELP,
         no_args_is_help=True,
         add_completion=False,
@@ -73,7 +76,7 @@ def application() -> typer.Typer:
     _add(app, demo, serve, worker, drain)
     register(app, submit_settings)
     _add(app, reconcile, events, show, redeliver)
-    app.add_typer(inbox.app, name="dead")
+    app.add_typer(inbox.dead_commands, name="dead")
     _add(app, purge, migrate, check, secret)
     return app
 
@@ -89,11 +92,11 @@ def submit_settings() -> SubmitSettings:
     Raises:
         SettingsError: with every fault.
     """
-    return settings().for_submit()
+    return Flags().settings().for_submit()
 
 
-def _version(shown: bool) -> None:
-    if shown:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"wavehook {version('wavehook')}")
         raise typer.Exit
 
@@ -102,7 +105,9 @@ def _root(
     *,
     _: Annotated[
         bool,
-        typer.Option("--version", is_eager=True, callback=_version, help="Print the version."),
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
     ] = False,
 ) -> None:
-    """Needed for the flags that stand before a command."""
+    """Carries the flags that stand before a command."""

@@ -1,10 +1,6 @@
-"""`wavehook check`: is everything there that `serve` needs, and what to do where it is not.
+"""`wavehook check`: tests everything that `serve` needs, and says how to repair what fails.
 
-What one look of `wavehook check` came to.
-
-The database, as `wavehook check` looks at it: none is made.
-
-The handlers of `wavehook check`: would each of them work?
+Nothing is created or changed, and no event is sent.
 """
 
 from __future__ import annotations
@@ -15,11 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from receiver.cli.options import AsJson, Config, Database, Modules, Pooler, Schema, option, reading
+from receiver.cli.options import DATABASE, Flags, JsonLines, setting_flags
 from receiver.database import open_store
 from receiver.errors import SchemaMismatch, SettingsError, StoreError, StoreRefused
 from submitter.cli.run import json_line, plain, tell_retries
@@ -30,64 +26,70 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What one look came to.
+class CheckResult:
+    """Result of one check.
 
     Attributes:
-        about: what was looked at.
-        found: what there is.
-        todo: what to do; None where all is well.
+        subject: what was checked, in a word or two.
+        found: what the check found.
+        todo: how to repair it; None if all is well.
     """
 
-    about: str
+    subject: str
     found: str
     todo: str | None = None
 
 
-ANOTHER = "name another in WAVEHOOK_DATABASE"
+OTHER_DATABASE = "name another in WAVEHOOK_DATABASE"
 
-FEW = 8
+CONNECTIONS_OF_SERVE = 8
 """Connections of one `serve`: of the store, one that listens, and two of the ledger."""
 
+HANDLER_TIMEOUT_S = 10.0
+"""Seconds for one handler to check its service."""
 
-def look_at_database(settings: Settings) -> Finding:
-    """Look at the database of the settings."""
+PUBLIC_URL_TIMEOUT_S = 10.0
+"""Seconds for the public URL to answer."""
+
+
+def check_database(settings: Settings) -> CheckResult:
+    """Check the database; one that does not exist is not created."""
     path = settings.database_path
     try:
         return asyncio.run(_server(settings)) if path is None else _file(settings, path)
     except SchemaMismatch as error:
-        return Finding("database", str(error), f"it was left as it is; {ANOTHER}")
+        return CheckResult("database", str(error), f"it was not changed; {OTHER_DATABASE}")
     except SettingsError as error:
-        return Finding("database", "; ".join(error.faults), "pip install 'wavehook[postgres]'")
+        return CheckResult("database", "; ".join(error.faults), "pip install 'wavehook[postgres]'")
     except StoreRefused as error:
-        return Finding("database", error.reason, error.todo)
+        return CheckResult("database", error.reason, error.todo)
     except StoreError as error:
-        todo = "see that the file is whole and free, and the disk not full"
+        todo = "make sure that the file is intact and not locked, and the disk is not full"
         if path is None:
-            todo = "see that the server runs, and that this machine reaches it"
-        return Finding("database", str(error), f"{todo}, or {ANOTHER}")
+            todo = "make sure that the server runs and this machine can reach it"
+        return CheckResult("database", str(error), f"{todo}, or {OTHER_DATABASE}")
 
 
-def _file(settings: Settings, path: Path) -> Finding:
+def _file(settings: Settings, path: Path) -> CheckResult:
     if not path.parent.is_dir():
-        return Finding(
-            "database", f"{path}: its folder is not there", f"make the folder {path.parent}"
+        return CheckResult(
+            "database", f"{path}: its folder does not exist", f"create the folder {path.parent}"
         )
     if not path.exists():
         try:
             with TemporaryFile(dir=path.parent):
                 pass
         except OSError as error:
-            return Finding(
+            return CheckResult(
                 "database",
-                f"{path}: its folder cannot be written ({error.strerror})",
-                f"let this user write there, or {ANOTHER}",
+                f"{path}: its folder is not writable ({error.strerror})",
+                f"let this user write there, or {OTHER_DATABASE}",
             )
-        return Finding("database", f"{path}: not there yet, made at the first start")
-    return Finding("database", f"{path}: {asyncio.run(_queue(settings))}")
+        return CheckResult("database", f"{path}: does not exist yet; the first start creates it")
+    return CheckResult("database", f"{path}: {asyncio.run(_queue(settings))}")
 
 
-async def _server(settings: Settings) -> Finding:
+async def _server(settings: Settings) -> CheckResult:
     from receiver.stores.postgres import probe
 
     where = settings.database_label
@@ -95,21 +97,21 @@ async def _server(settings: Settings) -> Finding:
         settings.database, settings.database_schema, pooler=settings.database_pooler
     )
     if found.version == 0 and not found.may_create:
-        return Finding(
+        return CheckResult(
             "database",
-            f"{where}: not there yet, and this user may not make it",
+            f"{where}: does not exist yet, and this user may not create it",
             "grant CREATE on the database to this user, or let its owner run `wavehook migrate`",
         )
     if found.version == 0:
-        return Finding("database", f"{where}: not there yet, made at the first start")
+        return CheckResult("database", f"{where}: does not exist yet; the first start creates it")
     if found.version < found.newest:
-        older = f"version {found.version}, brought to {found.newest} at the next start"
-        return Finding("database", f"{where}: {older}")
+        older = f"version {found.version}; the next start migrates it to {found.newest}"
+        return CheckResult("database", f"{where}: {older}")
     free = max(found.limit - found.used, 0)
     words = f"{where}: {await _queue(settings)}; version {found.version}; "
     words += f"{free} of {found.limit} connections free"
-    todo = "raise max_connections of the server, or put a pooler before it"
-    return Finding("database", words, todo if free < FEW else None)
+    todo = "raise max_connections of the server, or put a pooler in front of it"
+    return CheckResult("database", words, todo if free < CONNECTIONS_OF_SERVE else None)
 
 
 async def _queue(settings: Settings) -> str:
@@ -122,49 +124,45 @@ async def _queue(settings: Settings) -> str:
         await store.close()
     waiting = sum(count for (_, state), count in depth.items() if state.open)
     dead = sum(depth.values()) - waiting
-    return f"takes events; {waiting} dispatches waiting, {dead} dead"
+    return f"ready; {waiting} dispatches waiting, {dead} dead"
 
 
-HANDLER_TIMEOUT_S = 10.0
-"""Seconds for one handler to try what it stands on."""
-
-
-def handlers(settings: Settings) -> Iterator[Finding]:
-    """Make the handlers as a start does, and let all at once try what they stand on."""
+def handlers(settings: Settings) -> Iterator[CheckResult]:
+    """Create the handlers as a start does, and let all check their services concurrently."""
     from receiver.handlers.loading import install
 
     try:
         installed = install(settings.handlers, settings.modules)
     except SettingsError as error:
         for fault in error.faults:
-            yield Finding("handlers", fault, "correct the section, or the module")
+            yield CheckResult("handlers", fault, "correct the section, or the module")
         return
     if not installed:
-        yield Finding("handlers", "none: events are stored, and nothing acts on them")
-    yield from asyncio.run(_look_at_all(installed))
+        yield CheckResult("handlers", "none: events are only stored")
+    yield from asyncio.run(_check_handlers(installed))
 
 
-async def _look_at_all(installed: list[Installed]) -> list[Finding]:
+async def _check_handlers(installed: list[Installed]) -> list[CheckResult]:
     named = sorted(installed, key=lambda one: one.name)
     return list(await asyncio.gather(*map(_check_handler, named)))
 
 
-async def _check_handler(one: Installed) -> Finding:
+async def _check_handler(one: Installed) -> CheckResult:
     from receiver.dispatch.dispatcher import CLOSE_TIMEOUT_S
 
-    found, wrong = "nothing to try", None
+    found, wrong = "needs no service", None
     if one.check is not None:
         found, wrong = await _outcome(one.check, HANDLER_TIMEOUT_S)
     if one.close is not None:
         _, unclosed = await _outcome(one.close, CLOSE_TIMEOUT_S)
         wrong = wrong or (f"it does not close ({unclosed})" if unclosed else None)
     text = one.masked(f"{one.name}: {wrong or found}")
-    todo = f"correct [handlers.{one.name}], or see to what it stands on" if wrong else None
-    return Finding("handler", text, todo)
+    todo = f"correct [handlers.{one.name}], or repair the service that it uses" if wrong else None
+    return CheckResult("handler", text, todo)
 
 
 async def _outcome(call: Callable[[], Awaitable[object]], limit: float) -> tuple[str, str | None]:
-    """What a handler's own code says within `limit` seconds, and what is wrong."""
+    """The result of a handler's own code, and what went wrong; it has `limit` seconds."""
     from receiver.handlers.retry import describe
 
     within = asyncio.timeout(limit)
@@ -176,73 +174,51 @@ async def _outcome(call: Callable[[], Awaitable[object]], limit: float) -> tuple
     return str(said), None
 
 
-TIMEOUT = 10.0
-"""Seconds for the public URL to answer."""
+@setting_flags(*DATABASE, "modules", "public_url")
+def check(*, as_json: JsonLines = False, flags: Flags) -> None:
+    """Check the set-up, and say how to repair what fails.
 
-
-def check(
-    *,
-    as_json: AsJson = False,
-    database: Database = None,
-    database_schema: Schema = None,
-    database_pooler: Pooler = None,
-    config: Config = None,
-    modules: Modules = None,
-    public_url: Annotated[str | None, option("public_url")] = None,
-) -> None:
-    """Look whether all is there, and say what to do.
-
-    It reads the settings and tries database, secrets, keys, public URL and handlers: those that
-    stand on something outside look whether it is there, and send no event. Nothing is changed,
-    and a database that is not there is not made. With WAVESPEED_API_KEY set, the account's
-    webhook secret is compared with the one in the settings.
+    Checks settings, database, secrets, keys, public URL and handlers. A handler that uses an
+    outside service checks that it is reachable, and sends no event. Nothing is changed, and a
+    database that does not exist is not created. If WAVESPEED_API_KEY is set, the account's webhook
+    secret is compared with the one in the settings.
 
     Example: wavehook check
 
-    Exit codes: 0 all is well, 1 something is not, 2 settings.
+    Exit codes: 0 all is well, 1 a check failed, 2 settings.
     """
-    found = reading(
-        database=database,
-        database_schema=database_schema,
-        database_pooler=database_pooler,
-        config=config,
-        modules=modules,
-        public_url=public_url,
-    )
-    findings: Iterable[Finding]
+    found = flags.reading()
+    results: Iterable[CheckResult]
     if found.faults:
-        findings = chain(map(_fault, found.faults), handlers(found.settings))
+        results = chain(map(_fault, found.faults), handlers(found.settings))
     else:
-        findings = _look(found.settings)
-    well = True
-    for finding in findings:
-        well = well and finding.todo is None
-        _tell(finding, as_json=as_json)
-    if not well:
+        results = _run_checks(found.settings)
+    all_well = True
+    for result in results:
+        all_well = all_well and result.todo is None
+        _print(result, as_json=as_json)
+    if not all_well:
         raise typer.Exit(2 if found.faults else 1)
 
 
-def _fault(fault: str) -> Finding:
-    return Finding("settings", fault, "correct it; `wavehook serve --help` names all settings")
+def _fault(fault: str) -> CheckResult:
+    return CheckResult("settings", fault, "correct it; `wavehook serve --help` lists the settings")
 
 
-def _tell(finding: Finding, *, as_json: bool) -> None:
+def _print(result: CheckResult, *, as_json: bool) -> None:
     if as_json:
-        well = finding.todo is None
-        json_line(
-            {"check": finding.about, "ok": well, "found": finding.found, "todo": finding.todo}
-        )
+        well = result.todo is None
+        json_line({"check": result.subject, "ok": well, "found": result.found, "todo": result.todo})
         return
-    mark = "ok   " if finding.todo is None else "WRONG"
-    typer.echo(f"{mark}  {finding.about:10}  {plain(finding.found)}")
-    if finding.todo is not None:
-        typer.echo(f"{'':19}-> {plain(finding.todo)}")
+    mark = "ok   " if result.todo is None else "WRONG"
+    typer.echo(f"{mark}  {result.subject:10}  {plain(result.found)}")
+    if result.todo is not None:
+        typer.echo(f"{'':19}-> {plain(result.todo)}")
 
 
-def _look(settings: Settings) -> Iterator[Finding]:
-    read = str(settings.config) if settings.config else "environment and flags only"
-    yield Finding("settings", read)
-    yield look_at_database(settings)
+def _run_checks(settings: Settings) -> Iterator[CheckResult]:
+    yield CheckResult("settings", str(settings.config or "environment and flags only"))
+    yield check_database(settings)
     yield from _sources(settings)
     yield _seal(settings)
     yield _public_url(settings)
@@ -250,7 +226,7 @@ def _look(settings: Settings) -> Iterator[Finding]:
     yield from handlers(settings)
 
 
-def _sources(settings: Settings) -> Iterator[Finding]:
+def _sources(settings: Settings) -> Iterator[CheckResult]:
     from receiver.api_client import fetch_secret
     from receiver.source_keys import load_sources
     from submitter.errors import SubmitterError
@@ -263,34 +239,34 @@ def _sources(settings: Settings) -> Iterator[Finding]:
             fetched = [fetch_secret(settings)]
         except (SubmitterError, TimeoutError) as error:
             failure = str(error) or "no answer"
-            yield Finding(
+            yield CheckResult(
                 "API key",
                 f"{settings.base_url}: {failure}",
                 "check WAVESPEED_API_KEY and WAVESPEED_BASE_URL; with WAVEHOOK_WAVESPEED_SECRETS "
                 "set, `serve` does not need the API",
             )
         else:
-            yield Finding("API key", f"{settings.base_url} accepts it")
+            yield CheckResult("API key", f"{settings.base_url} accepts it")
     faults: list[str] = []
     own = [secret.get_secret_value() for secret in settings.wavespeed_secrets]
     offline = replace(settings, api_key=None)
     found = load_sources(offline, faults, secrets=own or fetched)
     for fault in faults:
         if failure and "it is not set" in fault:
-            continue  # it would have come from the API
-        yield Finding(
-            "secret", fault, "`wavehook secret` prints the account's, where the API key is set"
+            continue  # the API would have given it
+        yield CheckResult(
+            "secret", fault, "`wavehook secret` prints the account's secret, if the API key is set"
         )
     if fetched and own and fetched[0] not in own:
-        yield Finding(
+        yield CheckResult(
             "secret",
             "WAVEHOOK_WAVESPEED_SECRETS does not hold the secret that the API gives for this key",
-            "add it: `wavehook secret` prints it; the old one may stay beside it",
+            "add it: `wavehook secret` prints it; the old one may stay",
         )
     for name, trusted in sorted(found.items()):
         count = len(trusted.keys)
         if not faults:
-            yield Finding("source", f"{name}: {_verifies(count)}")
+            yield CheckResult("source", f"{name}: {_verifies(count)}")
 
 
 def _verifies(keys: int) -> str:
@@ -299,59 +275,61 @@ def _verifies(keys: int) -> str:
     return f"verified with {keys} secret{'s' * (keys != 1)}"
 
 
-def _seal(settings: Settings) -> Finding:
+def _seal(settings: Settings) -> CheckResult:
     from receiver.database import seal_of
 
     path = settings.key_path
     if not settings.seal_keys and path is not None and not path.exists():
-        return Finding("seal keys", f"{path}: not there yet, made at the first start")
+        return CheckResult("seal keys", f"{path}: does not exist yet; the first start creates it")
     try:
         seal_of(settings)
     except SettingsError as error:
-        return Finding("seal keys", "; ".join(error.faults), "correct WAVEHOOK_SEAL_KEYS")
+        return CheckResult("seal keys", "; ".join(error.faults), "correct WAVEHOOK_SEAL_KEYS")
     count = len(settings.seal_keys)
-    return Finding("seal keys", f"{count} in WAVEHOOK_SEAL_KEYS" if count else f"{path}: one")
+    return CheckResult(
+        "seal keys", f"{count} in WAVEHOOK_SEAL_KEYS" if count else f"{path}: one key"
+    )
 
 
-def _public_url(settings: Settings) -> Finding:
+def _public_url(settings: Settings) -> CheckResult:
     from submitter.api.urls import base_fault
 
     url = settings.public_url
     if url is None:
-        return Finding("public URL", "not set; `wavehook submit` asks for no webhooks")
+        return CheckResult("public URL", "not set; `wavehook submit` asks for no webhooks")
     fault = base_fault(url)
     if fault:
-        return Finding("public URL", f"{url}: {fault}", "correct WAVEHOOK_PUBLIC_URL")
+        return CheckResult("public URL", f"{url}: {fault}", "correct WAVEHOOK_PUBLIC_URL")
     import httpx
 
     try:
-        answer = httpx.get(f"{url}/livez", timeout=TIMEOUT)
+        answer = httpx.get(f"{url}/livez", timeout=PUBLIC_URL_TIMEOUT_S)
         alive = answer.status_code == 200 and answer.json().get("status") == "alive"
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError) as error:
         reason = type(error).__name__
-        return Finding(
+        return CheckResult(
             "public URL",
-            f"{url}: no answer of ours ({reason})",
-            "start `wavehook serve`, and let the URL lead to it",
+            f"{url}: no answer from a receiver ({reason})",
+            "start `wavehook serve`, and route the URL to it",
         )
     if not alive:
-        return Finding(
+        return CheckResult(
             "public URL",
-            f"{url}/livez answers {answer.status_code}, and not as Wavehook does",
-            "let the URL lead to `wavehook serve`, with all paths below it",
+            f"{url}/livez answers {answer.status_code}, but not as a receiver does",
+            "route the URL to `wavehook serve`, with all paths below it",
         )
-    return Finding("public URL", f"{url} leads to a receiver that is alive")
+    return CheckResult("public URL", f"{url} reaches a running receiver")
 
 
-def _reconcile(settings: Settings) -> Finding:
+def _reconcile(settings: Settings) -> CheckResult:
     from receiver.build import reconciles
 
     if reconciles(settings):
-        found = "on: `serve` asks the API for results whose webhook does not come"
+        found = "on: `serve` asks the API for results whose webhook does not arrive"
     elif settings.api_key is None:
-        found = "off: WAVESPEED_API_KEY is not set, and a webhook that is lost stays lost"
+        found = "off: WAVESPEED_API_KEY is not set, so a lost webhook loses its result"
     elif settings.reconcile == "off":
-        found = "off by WAVEHOOK_RECONCILE; let a schedule run `wavehook reconcile`"
+        found = "off by WAVEHOOK_RECONCILE; run `wavehook reconcile` on a schedule"
     else:
-        found = "off where handlers run before the reply; let a schedule run `wavehook reconcile`"
-    return Finding("reconcile", found)
+        found = "off with inline dispatch; run `wavehook reconcile` on a schedule"
+    return CheckResult("reconcile", found)

@@ -1,4 +1,4 @@
-"""Opening the inbox for a command that looks into it or changes it."""
+"""Open the inbox or the ledger for one command."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from submitter.cli.run import plain
 from submitter.errors import LedgerMismatch
 from submitter.ledger.base import Ledger
 
-PURGED = "its body was purged; there is nothing left to hand out"
+BODY_PURGED = "its body was purged, so handlers cannot run again"
 
 T = TypeVar("T")
 
 
 @asynccontextmanager
-async def existing(settings: Settings) -> AsyncIterator[Store]:
-    """The store, open; a database that is not there is not made.
+async def store_session(settings: Settings) -> AsyncIterator[Store]:
+    """Open the store for a block; a database that does not exist is not created.
 
     Raises:
-        WavehookError: there is none; says where it was looked for.
+        WavehookError: it does not exist; says where it was looked for.
     """
     if not await there(settings):
         path = settings.database_path
         where = f"database at {path}" if path else f"inbox in {settings.database_label}"
         raise WavehookError(
-            f"there is no {where}; `wavehook serve` makes it at its first start, and --database "
+            f"there is no {where}; `wavehook serve` creates it at its first start, and --database "
             "names another"
         )
     store = open_store(settings)
@@ -44,11 +44,11 @@ async def existing(settings: Settings) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
-async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
-    """The ledger, open.
+async def ledger_session(settings: Settings) -> AsyncIterator[Ledger]:
+    """Open the ledger for a block.
 
     Raises:
-        SchemaMismatch: another version made it.
+        SchemaMismatch: another version created it.
         LedgerUnavailable: it cannot be opened.
     """
     found = ledger_of(settings)
@@ -63,17 +63,17 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
 
 
 def with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
-    """Run `work` on the store that is there."""
+    """Run `work` on the existing store, in an event loop of its own."""
 
     async def run() -> T:
-        async with existing(settings) as store:
+        async with store_session(settings) as store:
             return await work(store)
 
     return asyncio.run(run())
 
 
-async def stored(store: Store, event_id: str) -> Event:
-    """The event of this id.
+async def find_event(store: Store, event_id: str) -> Event:
+    """The event with this id.
 
     Raises:
         WavehookError: there is none.

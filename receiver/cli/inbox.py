@@ -1,7 +1,4 @@
-"""`wavehook events`, `show` and `redeliver`: look into the inbox, and let handlers act again.
-
-`wavehook dead`: dispatches that were given up, and their second chance.
-"""
+"""`wavehook events`, `show`, `redeliver` and `dead`: read the inbox, and run handlers again."""
 
 from __future__ import annotations
 
@@ -12,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from receiver.cli.database import PURGED, stored, with_store
-from receiver.cli.options import AsJson, Config, Database, Modules, Pooler, Schema, settings
+from receiver.cli.database import BODY_PURGED, find_event, with_store
+from receiver.cli.options import DATABASE, Flags, JsonLines, setting_flags
 from receiver.cli.printing import (
     attempt_fields,
     dispatch_fields,
@@ -28,30 +25,31 @@ from submitter.cli.run import json_line, plain
 from submitter.prediction import JSON
 from submitter.timestamps import moment
 
-PARKED = "Parked: it is genuine, but not what its source is known to send; --body shows it."
+PARKED = "Parked: the signature is valid, but the body is not what this source sends; see --body."
 
 EventId = Annotated[
     str,
-    typer.Argument(metavar="EVENT_ID", help="As `wavehook events` shows it.", show_default=False),
+    typer.Argument(
+        metavar="EVENT_ID", help="The id, as `wavehook events` shows it.", show_default=False
+    ),
 ]
 
 
+@setting_flags(*DATABASE)
 def events(
     *,
-    limit: Annotated[int, typer.Option(min=1, max=10000, help="How many at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10000, help="Maximum number of lines.")] = 50,
     type: Annotated[
-        str | None, typer.Option(help="Only of this type, such as prediction.failed or parked.")
+        str | None, typer.Option(help="Only this type, such as prediction.failed or parked.")
     ] = None,
     before: Annotated[
-        int | None, typer.Option(help="Only those before this `seq`: the last of the page before.")
+        int | None,
+        typer.Option(help="Only events before this `seq`: the last one of the page before."),
     ] = None,
-    as_json: AsJson = False,
-    database: Database = None,
-    database_schema: Schema = None,
-    database_pooler: Pooler = None,
-    config: Config = None,
+    as_json: JsonLines = False,
+    flags: Flags,
 ) -> None:
-    """List stored events, newest first, and how far they are.
+    """List stored events with the states of their dispatches, newest first.
 
     Example: wavehook events --type prediction.failed --json | jq -r .id
 
@@ -61,15 +59,7 @@ def events(
     async def work(store: Store) -> list[Listed]:
         return await store.events(limit=limit, before=before, type=type)
 
-    rows = with_store(
-        settings(
-            database=database,
-            database_schema=database_schema,
-            database_pooler=database_pooler,
-            config=config,
-        ),
-        work,
-    )
+    rows = with_store(flags.settings(), work)
     if as_json:
         for row in rows:
             dispatches: dict[str, JSON] = {k: v.value for k, v in row.dispatches.items()}
@@ -86,19 +76,17 @@ def events(
         table(heads, [(*cell, state) for cell, state in zip(cells, handled, strict=True)])
 
 
+@setting_flags(*DATABASE)
 def show(
     event_id: EventId,
     *,
     body: Annotated[
-        bool, typer.Option("--body", help="Also the body and the context; both may be private.")
+        bool, typer.Option("--body", help="Show the body and the context too; both may be private.")
     ] = False,
-    as_json: AsJson = False,
-    database: Database = None,
-    database_schema: Schema = None,
-    database_pooler: Pooler = None,
-    config: Config = None,
+    as_json: JsonLines = False,
+    flags: Flags,
 ) -> None:
-    """Show one event, its dispatches and every attempt.
+    """Show one event with its dispatches and all attempts.
 
     Example: wavehook show wavespeed:7f3c1d0e9a5b4c2d8e6f0a1b2c3d4e5f:completed
 
@@ -106,18 +94,10 @@ def show(
     """
 
     async def work(store: Store) -> tuple[Event, list[Dispatch], list[Attempt]]:
-        event = await stored(store, event_id)
+        event = await find_event(store, event_id)
         return event, await store.dispatches(event_id), await store.attempts(event_id)
 
-    event, dispatches, attempts = with_store(
-        settings(
-            database=database,
-            database_schema=database_schema,
-            database_pooler=database_pooler,
-            config=config,
-        ),
-        work,
-    )
+    event, dispatches, attempts = with_store(flags.settings(), work)
     if as_json:
         json_line(
             {
@@ -137,7 +117,7 @@ def show(
         heads = ("HANDLER", "STATE", "ATTEMPTS", "DUE", "ERROR")
         table(heads, [_dispatch_cells(dispatch) for dispatch in dispatches])
     else:
-        typer.echo("No handler wanted it when it came; `wavehook redeliver` hands it to one.")
+        typer.echo("No handler matched it when it was stored; `wavehook redeliver` runs one now.")
     if attempts:
         typer.echo()
         columns = ("HANDLER", "ATTEMPT", "STARTED", "SECONDS", "OUTCOME", "ERROR")
@@ -145,10 +125,13 @@ def show(
     if body:
         typer.echo()
         for name, private in _private(event).items():
-            shown = json.dumps(private, indent=2) if private != "" else "none; it was purged"
+            shown = (
+                json.dumps(private, indent=2) if private != "" else "none, because it was purged"
+            )
             typer.echo(f"{name}: {shown}")
 
 
+@setting_flags(*DATABASE, "modules")
 def redeliver(
     event_id: EventId,
     *,
@@ -157,32 +140,22 @@ def redeliver(
         typer.Option(
             "--handler",
             metavar="NAME",
-            help="Only this one; may be given many times. All that want the event without it.",
+            help="Run this handler; may be given many times. [default: all that match the event]",
         ),
     ] = None,
-    as_json: AsJson = False,
-    database: Database = None,
-    database_schema: Schema = None,
-    database_pooler: Pooler = None,
-    config: Config = None,
-    modules: Modules = None,
+    as_json: JsonLines = False,
+    flags: Flags,
 ) -> None:
-    """Let handlers act on a stored event again.
+    """Run handlers again for a stored event.
 
-    Also those that were done. It becomes due at once; the running `serve` or `worker` does it,
-    or the next `drain`.
+    Also those that were done. The event is due at once: a running `serve` or `worker` handles it,
+    or else the next `drain`.
 
     Example: wavehook redeliver wavespeed:7f3c1d0e9a5b4c2d8e6f0a1b2c3d4e5f:completed --handler keep
 
-    Exit codes: 0 done, 1 no such event, or no handler wants it, 2 usage or settings.
+    Exit codes: 0 done, 1 no such event, or no handler matches it, 2 usage or settings.
     """
-    given = settings(
-        database=database,
-        database_schema=database_schema,
-        database_pooler=database_pooler,
-        config=config,
-        modules=modules,
-    )
+    given = flags.settings()
     from receiver.handlers.loading import install
     from receiver.handlers.routing import match
     from receiver.intake import Intake
@@ -198,12 +171,12 @@ def redeliver(
     routes = [handler.route for handler in installed]
 
     async def work(store: Store) -> list[str]:
-        event = await stored(store, event_id)
+        event = await find_event(store, event_id)
         names = handlers or list(match(event, routes))
         if not names:
-            raise WavehookError("no handler wants this event; name one with --handler")
+            raise WavehookError("no handler matches this event; name one with --handler")
         if not event.body:
-            raise WavehookError(PURGED)
+            raise WavehookError(BODY_PURGED)
         await Intake({}, routes, store).replay(event_id, time.time(), names)
         return names
 
@@ -237,26 +210,25 @@ def _attempt_cells(attempt: Attempt) -> tuple[str, ...]:
     return attempt.handler, str(attempt.number), started, took, outcome, attempt.error or "-"
 
 
-PAGE = 500
+DEAD_PAGE_SIZE = 500
+"""Dead dispatches that are read together."""
 
-app = typer.Typer(
+dead_commands = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="What was given up: list it, or let it be tried again.",
+    help="List dead dispatches, or retry them.",
 )
 
 
-@app.command("list")
+@dead_commands.command("list")
+@setting_flags(*DATABASE)
 def list_dead(
     *,
-    limit: Annotated[int, typer.Option(min=1, max=10000, help="How many at most.")] = 50,
-    as_json: AsJson = False,
-    database: Database = None,
-    database_schema: Schema = None,
-    database_pooler: Pooler = None,
-    config: Config = None,
+    limit: Annotated[int, typer.Option(min=1, max=10000, help="Maximum number of lines.")] = 50,
+    as_json: JsonLines = False,
+    flags: Flags,
 ) -> None:
-    """List dead dispatches, latest first.
+    """List dead dispatches, those that failed for good, latest first.
 
     Example: wavehook dead list --json | jq -r '[.event_id, .handler, .error] | @tsv'
 
@@ -266,15 +238,7 @@ def list_dead(
     async def work(store: Store) -> list[Dispatch]:
         return await store.dead(limit=limit)
 
-    rows = with_store(
-        settings(
-            database=database,
-            database_schema=database_schema,
-            database_pooler=database_pooler,
-            config=config,
-        ),
-        work,
-    )
+    rows = with_store(flags.settings(), work)
     if as_json:
         for row in rows:
             json_line(dispatch_fields(row))
@@ -290,34 +254,33 @@ def list_dead(
         table(heads, [(*cell, error) for cell, error in zip(cells, errors, strict=True)])
 
 
-@app.command("retry")
+@dead_commands.command("retry")
+@setting_flags(*DATABASE)
 def retry_dead(
     event_id: Annotated[
-        str | None, typer.Argument(metavar="EVENT_ID", help="Of this event.", show_default=False)
+        str | None,
+        typer.Argument(metavar="EVENT_ID", help="Retry those of this event.", show_default=False),
     ] = None,
     handler: Annotated[
         str | None,
         typer.Argument(
             metavar="HANDLER",
-            help="Of this handler; all of the event without it.",
+            help="Retry only this handler. [default: all of the event]",
             show_default=False,
         ),
     ] = None,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="All that are dead.")] = False,
-    as_json: AsJson = False,
-    database: Database = None,
-    database_schema: Schema = None,
-    database_pooler: Pooler = None,
-    config: Config = None,
+    everything: Annotated[bool, typer.Option("--all", help="Retry all dead dispatches.")] = False,
+    as_json: JsonLines = False,
+    flags: Flags,
 ) -> None:
-    """Make dead dispatches due at once, with all tries anew.
+    """Make dead dispatches due at once, with all their attempts again.
 
-    The running `serve` or `worker` does them, or the next `drain`.
+    A running `serve` or `worker` runs them, or else the next `drain`.
 
     Example: wavehook dead retry wavespeed:7f3c1d0e9a5b4c2d8e6f0a1b2c3d4e5f:failed team
 
-    Exit codes: 0 done, 1 nothing of that is dead, 2 usage or settings.
+    Exit codes: 0 done, 1 no such dispatch is dead, 2 usage or settings.
     """
     if everything == (event_id is not None):
         raise typer.BadParameter("expected either an event's id or --all", param_hint="EVENT_ID")
@@ -327,15 +290,7 @@ def retry_dead(
             return await _retry_all(store)
         return await _retry_one(store, event_id, handler), 0
 
-    done, left = with_store(
-        settings(
-            database=database,
-            database_schema=database_schema,
-            database_pooler=database_pooler,
-            config=config,
-        ),
-        work,
-    )
+    done, left = with_store(flags.settings(), work)
     if as_json:
         for dispatch in done:
             fields: dict[str, JSON] = {"event_id": dispatch.event_id, "handler": dispatch.handler}
@@ -343,32 +298,32 @@ def retry_dead(
     else:
         typer.echo(f"{len(done)} dispatch{'es' * (len(done) != 1)} due again")
     if left:
-        typer.echo(f"{left} left dead: the bodies of their events were purged", err=True)
+        typer.echo(f"{left} stay dead: the bodies of their events were purged", err=True)
 
 
 async def _retry_one(store: Store, event_id: str, handler: str | None) -> list[Dispatch]:
-    event = await stored(store, event_id)
+    event = await find_event(store, event_id)
     dead = [
         dispatch
         for dispatch in await store.dispatches(event_id)
         if handler in (None, dispatch.handler) and dispatch.state is DispatchState.DEAD
     ]
     if dead and not event.body:
-        raise WavehookError(PURGED)
+        raise WavehookError(BODY_PURGED)
     done = [dispatch for dispatch in dead if await _retry(store, dispatch)]
     if not done:
-        raise WavehookError("nothing of that is dead; `wavehook dead list` shows what is")
+        raise WavehookError("no such dispatch is dead; `wavehook dead list` shows those that are")
     return done
 
 
 async def _retry_all(store: Store) -> tuple[list[Dispatch], int]:
-    """Those that are due again, and the number of those that have nothing left to hand out."""
+    """The dispatches that are due again, and the number of those whose body was purged."""
     seen: set[str] = set()
     done: list[Dispatch] = []
     left = 0
     while True:
-        # What has died again meanwhile is left for another time.
-        new = [d for d in await store.dead(limit=PAGE + left) if d.key not in seen]
+        # A dispatch that dies again while this runs is not retried twice.
+        new = [d for d in await store.dead(limit=DEAD_PAGE_SIZE + left) if d.key not in seen]
         if not new:
             return done, left
         for dispatch in new:

@@ -1,4 +1,4 @@
-"""What is in the inbox, as commands print it: fields for programs, columns for people."""
+"""Events, dispatches and attempts as commands print them: JSON fields and table columns."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from submitter.timestamps import moment
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as their longest cell."""
+    """Print rows in columns as wide as their longest cell."""
     lines = [list(heads), *([plain(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(heads))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         typer.echo("  ".join(cells).rstrip())
 
 
 def event_fields(event: Event) -> dict[str, JSON]:
-    """An event without what is private: body and context."""
+    """JSON fields of an event, without its private parts: body and context."""
     return {
         "id": event.id,
         "source": event.source,
@@ -37,7 +37,7 @@ def event_fields(event: Event) -> dict[str, JSON]:
 
 
 def dispatch_fields(dispatch: Dispatch) -> dict[str, JSON]:
-    """A dispatch."""
+    """JSON fields of a dispatch."""
     return {
         "event_id": dispatch.event_id,
         "handler": dispatch.handler,
@@ -52,7 +52,7 @@ def dispatch_fields(dispatch: Dispatch) -> dict[str, JSON]:
 
 
 def attempt_fields(attempt: Attempt) -> dict[str, JSON]:
-    """An attempt."""
+    """JSON fields of an attempt."""
     return {
         "handler": attempt.handler,
         "number": attempt.number,
@@ -65,5 +65,5 @@ def attempt_fields(attempt: Attempt) -> dict[str, JSON]:
 
 
 def states(dispatches: Mapping[str, DispatchState]) -> str:
-    """The states of one event's dispatches, in a few words."""
+    """The states of one event's dispatches, on one line."""
     return ", ".join(f"{name} {state.value}" for name, state in dispatches.items()) or "-"

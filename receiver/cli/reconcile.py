@@ -1,4 +1,4 @@
-"""`wavehook reconcile`: bring the results that no webhook brought, once."""
+"""`wavehook reconcile`: fetch the results whose webhook did not arrive, once."""
 
 from __future__ import annotations
 
@@ -9,21 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli.database import existing, open_ledger
-from receiver.cli.options import (
-    AsJson,
-    Config,
-    Database,
-    LogLevel,
-    Modules,
-    Overdue,
-    Pooler,
-    Schema,
-    reading,
-)
+from receiver.cli.database import ledger_session, store_session
+from receiver.cli.options import DATABASE, Flags, JsonLines, setting_flags
 from receiver.errors import SettingsError, WavehookError
 from submitter.cli.run import json_line, plain, tell_retries
-from submitter.ledger.base import MAX_OPEN_ENTRIES
+from submitter.ledger.base import MAX_OPEN_ENTRIES, State
 from submitter.reconcile.schedule import KEPT
 
 if TYPE_CHECKING:
@@ -35,18 +25,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Counts:
-    """What a run came to, in numbers of tasks; in a dry run, what it would come to.
+class ReconcileCounts:
+    """Numbers of tasks of one run; in a dry run, those that it would handle.
 
     Attributes:
-        asked: questions about a task.
-        found: results that were brought to the inbox.
-        settled: lost answers whose task was found.
-        rejected: lost answers that had created nothing.
-        open: submissions whose end is still not known.
-        lost: keys of those whose answer is lost and whose task is not found yet.
-        tasks: ids of what was found.
-        error: why it ended early.
+        asked: requests about a task.
+        found: results that were added to the inbox.
+        settled: submits with a lost response whose task was found.
+        rejected: submits with a lost response that had created no task.
+        open: submissions whose result is still not known.
+        lost: keys of submissions with a lost response whose task is not found yet.
+        tasks: ids of the tasks in `found`.
+        error: why the run ended early.
     """
 
     asked: int = 0
@@ -59,7 +49,7 @@ class Counts:
     error: str | None = None
 
     def add(self, report: Report) -> bool:
-        """Add a round; False where it came to nothing, or failed."""
+        """Add a round; False if it did nothing, or failed."""
         self.asked += report.asked
         self.found += report.found
         self.settled += report.settled
@@ -70,51 +60,38 @@ class Counts:
         return done > 0 and report.error is None
 
 
+@setting_flags("overdue", *DATABASE, "modules", "log_level")
 def reconcile(
     *,
     history: Annotated[
         bool,
         typer.Option(
             "--history",
-            help="Compare the API's history of 7 days with the inbox too; that also finds what "
-            "other programs have submitted, once it is older than WAVEHOOK_OVERDUE.",
+            help="Compare the API's history of 7 days with the inbox too. This also finds tasks "
+            "that other programs submitted, once they are older than WAVEHOOK_OVERDUE.",
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be done, and change nothing.")
     ] = False,
-    as_json: AsJson = False,
-    overdue: Overdue = None,
-    database: Database = None,
-    database_schema: Schema = None,
-    database_pooler: Pooler = None,
-    config: Config = None,
-    modules: Modules = None,
-    log_level: LogLevel = None,
+    as_json: JsonLines = False,
+    flags: Flags,
 ) -> None:
-    """Bring the results whose webhook did not come.
+    """Fetch the results whose webhook did not arrive.
 
-    `serve` does that by itself; this is for a schedule, and for after an outage. Submissions that
-    are overdue are asked for, lost answers are looked for in the API's history, and what is found
-    goes the way of every webhook, but that handlers are run by `serve`, `worker` or `drain`.
-    The same result by webhook and by this command is one event.
+    `serve` does this by itself; this command is for a schedule, and for after an outage. Overdue
+    tasks are looked up by id, and submits whose response was lost are looked for in the API's
+    history. Results are stored in the inbox as if by webhook, and the same result by webhook is a
+    duplicate. Handlers run in `serve`, `worker` or `drain`.
 
     Example: wavehook reconcile --history --dry-run
 
     Exit codes: 0 done, 1 the API refused or is away, or no database, 2 usage or settings.
     """
-    found = reading(
-        overdue=overdue,
-        database=database,
-        database_schema=database_schema,
-        database_pooler=database_pooler,
-        config=config,
-        modules=modules,
-        log_level=log_level,
-    )
+    found = flags.reading()
     faults = list(found.faults)
     if found.settings.api_key is None:
-        faults.append("WAVESPEED_API_KEY: it is not set; expected the key, to ask the API with")
+        faults.append("WAVESPEED_API_KEY: it is not set; expected the key of the API")
     if faults:
         raise SettingsError(faults)
     tell_retries()
@@ -134,34 +111,31 @@ def reconcile(
             }
         )
     else:
-        typer.echo(_words(counts, dry_run=dry_run))
+        typer.echo(_summary(counts, dry_run=dry_run))
         for key in counts.lost:
-            typer.echo(
-                f"  {plain(key)}: its answer is lost, and which task is its own not clear yet"
-            )
+            typer.echo(f"  {plain(key)}: the response was lost, and its task is not found yet")
     if counts.error is not None:
-        raise WavehookError(f"it ended early: {counts.error}")
+        raise WavehookError(f"stopped early: {counts.error}")
 
 
-async def _run(settings: Settings, *, history: bool, dry_run: bool) -> Counts:
+async def _run(settings: Settings, *, history: bool, dry_run: bool) -> ReconcileCounts:
     from receiver.api_client import make_api_client
     from receiver.build import inbox_gateway
     from receiver.results.reconcile import make_reconciler
     from submitter.errors import SubmitterError
-    from submitter.ledger.base import State
 
-    counts = Counts()
+    counts = ReconcileCounts()
     try:
         async with (
-            existing(settings) as store,
-            open_ledger(settings) as ledger,
+            store_session(settings) as store,
+            ledger_session(settings) as ledger,
             make_api_client(settings) as calls,
         ):
             gateway = inbox_gateway(settings, store)
             once = make_reconciler(calls, ledger, gateway, settings.overdue)
             try:
                 if dry_run:
-                    await _look(counts, ledger)
+                    await _count_due(counts, ledger)
                 else:
                     while counts.add(await once.round()):
                         pass
@@ -176,10 +150,8 @@ async def _run(settings: Settings, *, history: bool, dry_run: bool) -> Counts:
     return counts
 
 
-async def _look(counts: Counts, ledger: Ledger) -> None:
-    """What a round would begin with."""
-    from submitter.ledger.base import State
-
+async def _count_due(counts: ReconcileCounts, ledger: Ledger) -> None:
+    """Count what a round would do first."""
     now = time.time()
     for entry in await ledger.open_entries(limit=MAX_OPEN_ENTRIES):
         if not _due(entry, now):
@@ -194,14 +166,12 @@ async def _look(counts: Counts, ledger: Ledger) -> None:
 
 
 def _due(entry: Entry, now: float) -> bool:
-    from submitter.ledger.base import State
-
     at = entry.until if entry.state is State.INTENDED else entry.ask_at
     return at is not None and at <= now
 
 
 async def _compare(
-    counts: Counts, once: Reconciler, gateway: InboxGateway, *, dry_run: bool
+    counts: ReconcileCounts, once: Reconciler, gateway: InboxGateway, *, dry_run: bool
 ) -> None:
     report = await once.compare_history(
         since=time.time() - KEPT, known=gateway.known, dry_run=dry_run
@@ -209,13 +179,13 @@ async def _compare(
     counts.add(report)
 
 
-def _words(counts: Counts, *, dry_run: bool) -> str:
+def _summary(counts: ReconcileCounts, *, dry_run: bool) -> str:
     if dry_run:
         return (
-            f"Would ask about {counts.asked}, look for {counts.settled} lost in the history, "
-            f"bring {counts.found} to the inbox; {counts.open} open. Nothing was changed."
+            f"Nothing was changed. Tasks to look up: {counts.asked}, lost responses to search for: "
+            f"{counts.settled}, results to store: {counts.found}, open: {counts.open}."
         )
     return (
-        f"{counts.found} found, {counts.asked} asked about, {counts.settled} lost answers settled, "
-        f"{counts.rejected} had created nothing; {counts.open} still open."
+        f"Results found: {counts.found}, tasks looked up: {counts.asked}, lost responses settled: "
+        f"{counts.settled}, without a task: {counts.rejected}, still open: {counts.open}."
     )

@@ -1,4 +1,4 @@
-"""uvicorn, ended our way: SIGTERM drains and the process exits 0."""
+"""uvicorn server of `wavehook serve`: graceful shutdown on SIGTERM, and exit code 0."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from receiver.cli.startup import captured, collect_rarely, opened, patience
+from receiver.cli.startup import open_timeout, open_with_retries, signals_to, tune_gc
 from receiver.errors import WavehookError
 from receiver.telemetry.log import logger
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class Server(uvicorn.Server):
-    """Serves the built parts on a bound socket.
+    """uvicorn server of a built receiver.
 
     Args:
         parts: the receiver.
-        listener: where to accept; see `listen`.
+        listener: a bound socket, from `listen`.
     """
 
     def __init__(self, parts: ReceiverParts, listener: socket.socket) -> None:
@@ -46,18 +46,18 @@ class Server(uvicorn.Server):
         self._listener = listener
 
     def serve_until_signal(self) -> None:
-        """Serve, and return after a clean shutdown."""
+        """Serve until SIGINT or SIGTERM, and return after a clean shutdown."""
         self.run(sockets=[self._listener])
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the database first: what it says at a failed start is for a person to read."""
-        if await opened(self._parts.lifecycle.open, patience(self._parts.settings)):
+        """Open the database, then serve; a failure to open it reaches the person as an error."""
+        if await open_with_retries(self._parts.lifecycle.open, open_timeout(self._parts.settings)):
             await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say where."""
+        """Start, and log the address."""
         await super().startup(sockets)
-        collect_rarely()
+        tune_gc()
         settings = self._parts.settings
         host, port = self._listener.getsockname()[:2]
         logger().info(
@@ -70,17 +70,14 @@ class Server(uvicorn.Server):
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the long polls, then the rest.
-
-        Upstream waits for open requests up to the grace time, and ends the lifespan only then.
-        """
+        """End the long polls first: uvicorn waits for open requests up to the grace time."""
         self._parts.results.close()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Upstream raises the signal again at the end, so that the process dies of it (F40)."""
-        with captured(self.handle_exit):
+        """Handle signals without raising them again at the end, so that the process exits 0."""
+        with signals_to(self.handle_exit):
             yield
 
 
@@ -88,7 +85,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Bind a socket.
 
     Raises:
-        WavehookError: the port is taken, or the address is not of this machine.
+        WavehookError: the port is taken, or the address does not belong to this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -97,7 +94,7 @@ def listen(host: str, port: int) -> socket.socket:
         # With the protocol named, asyncio turns Nagle's algorithm off on what is accepted.
         listener = socket.socket(family, kind, protocol or socket.IPPROTO_TCP)
     except OSError as error:
-        raise WavehookError(f"--host {host}: it cannot be listened on ({error.strerror})") from None
+        raise WavehookError(f"cannot listen on --host {host} ({error.strerror})") from None
     try:
         # On Windows it would let two servers share the port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
@@ -108,7 +105,7 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             text = f"port {port} of {host} is taken; choose another with --port, or --port 0"
         else:
-            text = f"{host}, port {port}: it cannot be listened on ({error.strerror})"
+            text = f"cannot listen on {host}, port {port} ({error.strerror})"
         raise WavehookError(text) from None
     listener.setblocking(False)
     return listener

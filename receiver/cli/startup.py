@@ -1,9 +1,4 @@
-"""The start of what goes on: a database that cannot be reached yet is waited for.
-
-The event loop of a command that runs for long, and how often it stops to look for cycles.
-
-The signals that stop a command.
-"""
+"""Start and stop of long-running commands: event loop, database retries, signals, collector."""
 
 from __future__ import annotations
 
@@ -22,12 +17,20 @@ from receiver.telemetry.log import logger
 
 T = TypeVar("T")
 
-GC_OBJECTS = 20_000
-"""New containers between two looks for cycles."""
+GC_THRESHOLD_OBJECTS = 20_000
+"""New containers between two runs of the garbage collector; Python's default is 700 or 2,000."""
+
+OPEN_TIMEOUT_S = 30.0
+"""Seconds for a PostgreSQL server to come up; it may be started together with this process."""
+
+OPEN_RETRY_INTERVAL_S = 1.0
+"""Seconds from the start of one attempt to the next."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """What `asyncio.run` does, on uvloop where it is installed."""
+    """Run a coroutine as `asyncio.run` does, on uvloop if that is installed."""
     try:
         from uvloop import new_event_loop
     except ImportError:
@@ -36,23 +39,19 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return runner.run(work)
 
 
-def collect_rarely() -> None:
-    """Tell the collector that all is made, and what comes now leaves no cycles behind.
+def tune_gc() -> None:
+    """Make the garbage collector run rarely, after everything that lives on has been created.
 
-    So what is there need not be looked at again, and looking every 700 objects, as is the default,
-    would find nothing either.
+    Frozen objects are not looked at again, and requests leave few cycles behind.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GC_OBJECTS, 20, 20)
-
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    gc.set_threshold(GC_THRESHOLD_OBJECTS, 20, 20)
 
 
 @contextlib.contextmanager
-def captured(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Give SIGINT and SIGTERM to `handle` meanwhile."""
+def signals_to(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Pass SIGINT and SIGTERM to `handle` while the block runs."""
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield
@@ -61,55 +60,51 @@ def captured(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-PATIENCE = 30.0
-"""Seconds for which a server that is away may come up; it is started with what stands on it."""
-
-AGAIN = 1.0
-"""Seconds from one try to the next."""
+def open_timeout(settings: Settings) -> float:
+    """Seconds to retry opening the database: none for SQLite, whose file does not come up later."""
+    return OPEN_TIMEOUT_S if settings.database_path is None else 0.0
 
 
-def patience(settings: Settings) -> float:
-    """Seconds for `opened`: what a file is not now, it is not a moment later."""
-    return PATIENCE if settings.database_path is None else 0.0
-
-
-async def opened(
-    open: Callable[[], Awaitable[None]], patience: float, *, again: float = AGAIN
+async def open_with_retries(
+    open: Callable[[], Awaitable[None]],
+    timeout: float,
+    *,
+    interval: float = OPEN_RETRY_INTERVAL_S,
 ) -> bool:
-    """Open, and try again while the database cannot be reached; each try is told of in the log.
+    """Open the database; retry while it cannot be reached, and log each failed attempt.
 
     Args:
-        open: opens it, or opens nothing.
-        patience: seconds from the first try to the last.
-        again: seconds between the beginnings of two.
+        open: opens it completely, or raises.
+        timeout: seconds from the first attempt to the last.
+        interval: seconds from the start of one attempt to the next.
 
     Returns:
-        False where SIGINT or SIGTERM came before it was open.
+        False if SIGINT or SIGTERM arrived first.
 
     Raises:
-        StoreUnavailable: it was not to be reached; at once where asking again cannot help.
-        SchemaMismatch: see `Store.open`.
+        StoreUnavailable: it could not be reached; without a retry if that cannot help.
+        SchemaMismatch: another version created the database.
     """
     loop = asyncio.get_running_loop()
-    trying = asyncio.ensure_future(_tried(open, patience, again))
+    attempts = asyncio.ensure_future(_retry(open, timeout, interval))
     stopped = False
 
-    def end(_: int, __: FrameType | None) -> None:
+    def stop(_: int, __: FrameType | None) -> None:
         nonlocal stopped
         stopped = True
-        loop.call_soon_threadsafe(trying.cancel)
+        loop.call_soon_threadsafe(attempts.cancel)
 
-    with captured(end):
+    with signals_to(stop):
         try:
-            await trying
+            await attempts
         except asyncio.CancelledError:
             if not stopped:
                 raise
     return not stopped
 
 
-async def _tried(open: Callable[[], Awaitable[None]], patience: float, again: float) -> None:
-    started = time.monotonic()
+async def _retry(open: Callable[[], Awaitable[None]], timeout: float, interval: float) -> None:
+    first = time.monotonic()
     while True:
         began = time.monotonic()
         try:
@@ -118,7 +113,7 @@ async def _tried(open: Callable[[], Awaitable[None]], patience: float, again: fl
             raise
         except StoreUnavailable as error:
             now = time.monotonic()
-            if now - started + again > patience:
+            if now - first + interval > timeout:
                 raise
-            logger().warning("database.awaited", error=str(error), seconds=round(now - started, 1))
-            await asyncio.sleep(max(began + again - now, 0.0))
+            logger().warning("database.awaited", error=str(error), seconds=round(now - first, 1))
+            await asyncio.sleep(max(began + interval - now, 0.0))

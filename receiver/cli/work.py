@@ -8,20 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli.options import (
-    AsJson,
-    Config,
-    Database,
-    Grace,
-    Lease,
-    LogLevel,
-    Modules,
-    Pooler,
-    Schema,
-    reading,
-)
-from receiver.cli.startup import collect_rarely, run
+from receiver.cli.options import DATABASE, Flags, JsonLines, setting_flags
+from receiver.cli.startup import open_timeout, open_with_retries, run, signals_to, tune_gc
 from receiver.errors import WavehookError
+from receiver.telemetry.log import logger
 from submitter.cli.run import json_line
 from submitter.units import seconds
 
@@ -29,88 +19,63 @@ if TYPE_CHECKING:
     from receiver.build import WorkerParts
 
 
-def worker(
-    *,
-    database: Database = None,
-    database_schema: Schema = None,
-    database_pooler: Pooler = None,
-    config: Config = None,
-    modules: Modules = None,
-    grace: Grace = None,
-    lease: Lease = None,
-    log_level: LogLevel = None,
-) -> None:
-    """Run handlers until a signal comes; receive nothing.
+def _duration(text: str) -> float:
+    try:
+        return seconds(text)
+    except ValueError:
+        raise typer.BadParameter("expected a time, in seconds or as 5m") from None
 
-    For `serve --dispatch external`, or for more hands on the same database. Any number of workers
-    and servers share one database; each dispatch is run by one of them.
+
+@setting_flags(*DATABASE, "modules", "grace", "lease", "log_level")
+def worker(*, flags: Flags) -> None:
+    """Run handlers until stopped by a signal; receive no webhooks.
+
+    For `serve --dispatch external`, or for more capacity on the same database. Any number of
+    workers and servers share one database; each dispatch is run by one of them.
 
     Example: wavehook worker --database sqlite:////var/lib/wavehook/wavehook.db
 
-    Exit codes: 0 stopped by a signal, 1 the database cannot be had, 2 settings.
+    Exit codes: 0 stopped by a signal, 1 the database is not available, 2 settings.
     """
-    found = reading(
-        database=database,
-        database_schema=database_schema,
-        database_pooler=database_pooler,
-        config=config,
-        modules=modules,
-        grace=grace,
-        lease=lease,
-        log_level=log_level,
-    )
+    found = flags.reading()
     from receiver import build
 
     run(_until_signal(build.worker(found.settings, faults=found.faults)))
 
 
+@setting_flags(*DATABASE, "modules", "grace", "lease", "log_level")
 def drain(
     *,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Dispatches at most; all without it.")
+        int | None,
+        typer.Option(min=1, help="Run at most this many dispatches. [default: all]"),
     ] = None,
     deadline: Annotated[
-        str | None,
+        float | None,
         typer.Option(
             metavar="TIME",
-            help="Seconds, or such as 5m; what has not ended by then is given back.",
+            parser=_duration,
+            help="Stop after this time, in seconds or as 5m; what has not finished is released.",
         ),
     ] = None,
-    as_json: AsJson = False,
-    database: Database = None,
-    database_schema: Schema = None,
-    database_pooler: Pooler = None,
-    config: Config = None,
-    modules: Modules = None,
-    grace: Grace = None,
-    lease: Lease = None,
-    log_level: LogLevel = None,
+    as_json: JsonLines = False,
+    flags: Flags,
 ) -> None:
-    """Run the handlers that are due now, then end.
+    """Run the handlers that are due now, then exit.
 
-    For cron, and for the schedules of a platform.
-    A failed handler is no failure of this command: it is retried when its time has come.
+    For cron, and for the schedules of a platform. A handler that fails is retried when its next
+    attempt is due, and does not make this command fail.
 
     Example: wavehook drain --limit 100 --deadline 5m
 
     Exit codes: 0 done, 1 stopped by a signal, or no database, 2 usage or settings.
     """
-    until = _time(deadline)
-    found = reading(
-        database=database,
-        database_schema=database_schema,
-        database_pooler=database_pooler,
-        config=config,
-        modules=modules,
-        grace=grace,
-        lease=lease,
-        log_level=log_level,
-    )
+    found = flags.reading()
     from receiver import build
 
-    count = run(_drained(build.worker(found.settings, faults=found.faults), limit, until))
+    count = run(_drain(build.worker(found.settings, faults=found.faults), limit, deadline))
     if count is None:
-        raise WavehookError("stopped by a signal; what had not ended was given back")
+        raise WavehookError("stopped by a signal; unfinished dispatches were released")
     if as_json:
         json_line({"ran": count})
     else:
@@ -118,21 +83,18 @@ def drain(
 
 
 async def _until_signal(work: WorkerParts) -> None:
-    from receiver.cli.startup import captured, opened, patience
-    from receiver.telemetry.log import logger
-
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def end(_: int, __: FrameType | None) -> None:
         loop.call_soon_threadsafe(stop.set)
 
-    if not await opened(work.store.open, patience(work.settings)):
+    if not await open_with_retries(work.store.open, open_timeout(work.settings)):
         return
     try:
-        with captured(end):
+        with signals_to(end):
             await work.dispatcher.start()
-            collect_rarely()
+            tune_gc()
             names = sorted(handler.name for handler in work.handlers)
             logger().info("worker.started", handlers=names, database=work.settings.database_label)
             await stop.wait()
@@ -142,12 +104,10 @@ async def _until_signal(work: WorkerParts) -> None:
         await work.store.close()
 
 
-async def _drained(work: WorkerParts, limit: int | None, deadline: float | None) -> int | None:
-    """How many were run; None where a signal came before the end."""
-    from receiver.cli.startup import captured, opened, patience
-
+async def _drain(work: WorkerParts, limit: int | None, deadline: float | None) -> int | None:
+    """The number of dispatches that were run; None if a signal stopped it."""
     loop = asyncio.get_running_loop()
-    if not await opened(work.store.open, patience(work.settings)):
+    if not await open_with_retries(work.store.open, open_timeout(work.settings)):
         return None
     try:
         task = asyncio.create_task(work.dispatcher.drain(limit, deadline))
@@ -155,7 +115,7 @@ async def _drained(work: WorkerParts, limit: int | None, deadline: float | None)
         def end(_: int, __: FrameType | None) -> None:
             loop.call_soon_threadsafe(task.cancel)
 
-        with captured(end):
+        with signals_to(end):
             try:
                 return await task
             except asyncio.CancelledError:
@@ -164,12 +124,3 @@ async def _drained(work: WorkerParts, limit: int | None, deadline: float | None)
                 await work.dispatcher.stop(work.settings.grace)
     finally:
         await work.store.close()
-
-
-def _time(text: str | None) -> float | None:
-    try:
-        return None if text is None else seconds(text)
-    except ValueError:
-        raise typer.BadParameter(
-            "expected a time, in seconds or as 5m", param_hint="--deadline"
-        ) from None

@@ -104,6 +104,7 @@ class Settings:
         "the path of a TOML file",
         text,
         default=f"{DEFAULT_FILE} if there",
+        metavar="FILE",
     )
     dispatch: Literal["background", "inline", "external"] = setting(
         "background",
@@ -112,6 +113,7 @@ class Settings:
         "deadline) or external (in `wavehook worker` or `wavehook drain`)",
         "background, inline or external",
         one_of("background", "inline", "external"),
+        metavar="MODE",
     )
     max_body: int = setting(
         1024**2,
@@ -120,6 +122,7 @@ class Settings:
         "a number of bytes from 1 to 256 MiB, such as 1048576 or 1MiB",
         within(_size, 1, MAX_BODY_BYTES),
         default="1MiB",
+        metavar="SIZE",
     )
     host: str = setting(
         "127.0.0.1",
@@ -127,6 +130,7 @@ class Settings:
         "address on which `serve` listens",
         "an address or host name",
         text,
+        metavar="ADDRESS",
     )
     port: int = setting(
         8080,
@@ -134,6 +138,7 @@ class Settings:
         "port on which `serve` listens; 0 takes a free one",
         "a whole number from 0 to 65535",
         within(whole, 0, 65535),
+        metavar="PORT",
     )
     modules: tuple[str, ...] = setting(
         (),
@@ -142,6 +147,7 @@ class Settings:
         "dotted names of Python modules, separated by commas",
         _modules,
         many=True,
+        metavar="MODULES",
     )
     body_deadline: float = setting(
         10.0,
@@ -150,6 +156,7 @@ class Settings:
         "a time of more than 0, in seconds or as 10s",
         within(seconds, 0.001, MAX_DURATION_S),
         default="10s",
+        metavar="TIME",
     )
     inline_deadline: float = setting(
         20.0,
@@ -158,6 +165,7 @@ class Settings:
         "a time of more than 0, in seconds or as 20s",
         within(seconds, 0.001, MAX_DURATION_S),
         default="20s",
+        metavar="TIME",
     )
     grace: float = setting(
         10.0,
@@ -166,6 +174,7 @@ class Settings:
         "a time, in seconds or as 10s",
         within(seconds, 0, MAX_DURATION_S),
         default="10s",
+        metavar="TIME",
     )
     lease: float = setting(
         60.0,
@@ -174,6 +183,7 @@ class Settings:
         "a time of at least 1s, in seconds or as 60s",
         within(seconds, 1, MAX_DURATION_S),
         default="60s",
+        metavar="TIME",
     )
     retention_days: int = setting(
         30,
@@ -181,6 +191,7 @@ class Settings:
         "age in days from which `purge` removes payloads; deduplication keys stay at least 30 days",
         "a whole number of days from 0 to 36500",
         within(whole, 0, 36500),
+        metavar="DAYS",
     )
     log_level: Literal["debug", "info", "warning", "error"] = setting(
         "info",
@@ -188,6 +199,7 @@ class Settings:
         "lowest level of log lines that are written",
         "debug, info, warning or error",
         one_of("debug", "info", "warning", "error"),
+        metavar="LEVEL",
     )
     rate: int | None = _shared("rate")
     in_flight: int | None = _shared("in_flight")
@@ -200,6 +212,7 @@ class Settings:
         "WAVESPEED_API_KEY",
         "on or off",
         one_of("on", "off"),
+        metavar="on|off",
     )
     sources: Mapping[str, SourceSettings] = field(default_factory=dict)
     handlers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli.options import settings
+from receiver.cli.options import Flags
 from receiver.config import Settings, load
 from receiver.telemetry.log import configure
 
@@ -74,7 +74,7 @@ def demo(
     Exit codes: 0 all ten tasks were handled exactly once, 1 they were not, 2 wrong usage or
     settings.
     """
-    user_settings = settings(config=config) if config else None
+    user_settings = Flags(config=config).settings() if config else None
     configure(level="error")
     from receiver.demo.story import Scenario
 

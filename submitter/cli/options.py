@@ -1,4 +1,4 @@
-"""Options that several commands take, and how their values are read."""
+"""Options that several commands share, and the parsers of their values."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ from submitter.prediction import JSON
 from submitter.settings import MAX_DURATION_S
 from submitter.units import seconds
 
+JsonLines = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object a line on standard output, nothing else."),
+]
 Context = Annotated[
     str | None,
     typer.Option(
         metavar="JSON",
-        help="Any small JSON; every handler gets it with the result. Travels sealed in "
-        "the webhook's URL, and needs WAVEHOOK_PUBLIC_URL and the receiver's seal key.",
+        help="A small JSON value for your handlers; they get it with the result. It is encrypted "
+        "into the webhook URL, which needs WAVEHOOK_PUBLIC_URL and the receiver's seal key.",
     ),
 ]
 Webhook = Annotated[
-    bool, typer.Option(help="Ask for a webhook to WAVEHOOK_PUBLIC_URL, where that is set.")
+    bool, typer.Option(help="Ask for a webhook, if WAVEHOOK_PUBLIC_URL is set.", show_default=False)
 ]
 
 
 def read_time(text: str) -> float:
-    """Read a time, such as 90s.
+    """Parse a duration such as 90s.
 
     Raises:
-        typer.BadParameter: it is none.
+        typer.BadParameter: it is not a duration, or longer than a setting may be.
     """
     try:
         found = seconds(text)
@@ -40,10 +44,10 @@ def read_time(text: str) -> float:
 
 
 def read_dollars(text: str) -> float:
-    """Read an amount of USD.
+    """Parse an amount of USD.
 
     Raises:
-        typer.BadParameter: it is none.
+        typer.BadParameter: it is not an amount.
     """
     try:
         found = float(text)
@@ -60,21 +64,21 @@ Timeout = Annotated[
     typer.Option(
         metavar="TIME",
         parser=read_time,
-        help="How long to wait, such as 90s or 10m; without it, as long as it takes.",
+        help="Stop waiting after this time, such as 90s or 10m. [default: wait without limit]",
     ),
 ]
 
 
 def read_json(text: str, option: str) -> JSON:
-    """Read the JSON of an option.
+    """Parse the JSON of an option.
 
     Raises:
-        typer.BadParameter: it is none; says where.
+        typer.BadParameter: it is not JSON; says where.
     """
     try:
         return cast("JSON", json.loads(text))
     except json.JSONDecodeError as error:
         reason = f"{error.msg} in line {error.lineno}, column {error.colno}"
     except (ValueError, RecursionError):
-        reason = "its numbers or its depth are beyond reading"
-    raise typer.BadParameter(f"is no JSON: {reason}", param_hint=option)
+        reason = "a number is too large, or it is nested too deeply"
+    raise typer.BadParameter(f"expected JSON: {reason}", param_hint=option)

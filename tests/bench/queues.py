@@ -56,7 +56,7 @@ async def pool(url: str, schema: str) -> Any:
 
 async def wavehook(url: str, schema: str, count: int, concurrency: int) -> dict[str, float]:
     """The row of the application is the event itself; the process is set up as a worker's."""
-    from receiver.cli.startup import collect_rarely
+    from receiver.cli.startup import tune_gc
     from receiver.dispatch.dispatcher import Dispatcher
     from receiver.event import Event
     from receiver.handlers.base import Context, Installed
@@ -94,7 +94,7 @@ async def wavehook(url: str, schema: str, count: int, concurrency: int) -> dict[
     handler = Installed(Route("note"), note, concurrency=concurrency)
     dispatcher = Dispatcher(store, [handler], owner="bench", hooks=[told])
     wrote = await filled(count, write)
-    collect_rarely()
+    tune_gc()
     ran = await timed(count, work())
     await dispatcher.stop(1)
     assert (len(seen), set(settled)) == (count, {"done"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from receiver.cli import main, startup
 
-startup.PATIENCE = 1.5
+startup.OPEN_TIMEOUT_S = 1.5
 
 if __name__ == "__main__":
     main()

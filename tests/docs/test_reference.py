@@ -16,7 +16,7 @@ import receiver
 import submitter
 from receiver import Context, Prediction, safe_http, testing
 from receiver.cli import startup
-from receiver.cli.check import FEW
+from receiver.cli.check import CONNECTIONS_OF_SERVE
 from receiver.config import REFERENCE, Settings, SourceSettings
 from receiver.demo.story import DemoSummary
 from receiver.demo.view import summary_text
@@ -306,9 +306,9 @@ def test_numbers_in_the_text_are_those_of_the_program() -> None:
     assert f"up to {MAX_CONTEXT} bytes" in pages.TEXT
     assert f"for at least {KEY_DAYS} days" in pages.TEXT
     assert f"Standard output up to {command.MAX_OUTPUT // 1024} KiB" in pages.TEXT
-    assert f"up to {FEW} for a `serve`" in pages.TEXT
-    assert FEW == POOL_SIZE + 3
-    assert f"every second for {startup.PATIENCE:g} s" in pages.TEXT
+    assert f"up to {CONNECTIONS_OF_SERVE} for a `serve`" in pages.TEXT
+    assert CONNECTIONS_OF_SERVE == POOL_SIZE + 3
+    assert f"every second for {startup.OPEN_TIMEOUT_S:g} s" in pages.TEXT
     default = next(row.default for row in REFERENCE if row.name == "WAVEHOOK_MAX_BODY")
     assert size(default) == Settings().max_body
 

@@ -81,10 +81,10 @@ def test_all_is_well(folder: Path, url: str) -> None:
         WAVEHOOK_PUBLIC_URL=f"{url}/ours",
     )
     assert found["settings"]["found"] == f"{folder}/wavehook.toml"
-    assert "not there yet" in found["database"]["found"]
+    assert "does not exist yet" in found["database"]["found"]
     assert found["API key"]["ok"]
     assert found["source"]["found"] == "wavespeed: verified with 1 secret"
-    assert "alive" in found["public URL"]["found"]
+    assert "reaches a running receiver" in found["public URL"]["found"]
     assert found["handler"]["found"] == "keep: writes to standard output"
     assert [path.name for path in folder.iterdir()] == ["wavehook.toml"]
 
@@ -108,7 +108,7 @@ def test_settings_that_cannot_work() -> None:
 
 @pytest.mark.parametrize(
     ("database", "expected"),
-    [("sqlite:///no/x.db", "its folder is not there"), ("sqlite:///other.db", "other.db")],
+    [("sqlite:///no/x.db", "its folder does not exist"), ("sqlite:///other.db", "other.db")],
 )
 def test_a_database_that_cannot_be(database: str, expected: str, folder: Path) -> None:
     """A missing folder, or a file of something else."""
@@ -130,7 +130,7 @@ def test_a_database_that_is_there(folder: Path) -> None:
     """What waits and what is dead is counted."""
     CliRunner().invoke(application(), ["migrate"])
     found = look(0, WAVEHOOK_WAVESPEED_SECRETS=SECRET)
-    assert found["database"]["found"].endswith("takes events; 0 dispatches waiting, 0 dead")
+    assert found["database"]["found"].endswith("ready; 0 dispatches waiting, 0 dead")
 
 
 @pytest.mark.parametrize(
@@ -144,20 +144,20 @@ def test_a_database_of_somebody_else(version: int, told: str, folder: Path) -> N
     database.close()
     found = look(1, WAVEHOOK_WAVESPEED_SECRETS=SECRET)["database"]
     assert told in found["found"]
-    assert found["todo"] == "it was left as it is; name another in WAVEHOOK_DATABASE"
+    assert found["todo"] == "it was not changed; name another in WAVEHOOK_DATABASE"
 
 
 def test_seal_keys_are_tried(folder: Path) -> None:
     """F33: a key that `serve` would refuse is told; the key file is read, and not made."""
     given = {"WAVEHOOK_WAVESPEED_SECRETS": SECRET}
-    assert "made at the first start" in look(0, **given)["seal keys"]["found"]
+    assert "the first start creates it" in look(0, **given)["seal keys"]["found"]
     assert list(folder.iterdir()) == []
     wrong = look(1, WAVEHOOK_SEAL_KEYS="bad", **given)["seal keys"]
     assert "is not a Fernet key" in wrong["found"]
     right = look(0, WAVEHOOK_SEAL_KEYS="k" * 43 + "=", **given)["seal keys"]
     assert right["found"] == "1 in WAVEHOOK_SEAL_KEYS"
     (folder / "wavehook.key").write_text("k" * 43 + "=\n")
-    assert look(0, **given)["seal keys"]["found"].endswith("wavehook.key: one")
+    assert look(0, **given)["seal keys"]["found"].endswith("wavehook.key: one key")
 
 
 def test_an_api_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,10 +221,10 @@ def test_an_insecure_source_is_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("/other", "answers 200, and not as Wavehook does"),
-        ("/nothing", "answers 404, and not as Wavehook does"),
-        ("/page", "no answer of ours"),
-        ("/list", "no answer of ours"),
+        ("/other", "answers 200, but not as a receiver does"),
+        ("/nothing", "answers 404, but not as a receiver does"),
+        ("/page", "no answer from a receiver"),
+        ("/list", "no answer from a receiver"),
     ],
 )
 def test_a_public_url_that_leads_elsewhere(path: str, expected: str, url: str) -> None:
@@ -236,7 +236,7 @@ def test_a_public_url_that_leads_elsewhere(path: str, expected: str, url: str) -
 def test_a_public_url_where_nobody_answers() -> None:
     """Nothing listens, or the sender would not go there."""
     found = look(1, "--public-url", "http://127.0.0.1:9", WAVEHOOK_WAVESPEED_SECRETS=SECRET)
-    assert "no answer of ours (ConnectError)" in found["public URL"]["found"]
+    assert "no answer from a receiver (ConnectError)" in found["public URL"]["found"]
     found = look(1, "--public-url", "http://h.example", WAVEHOOK_WAVESPEED_SECRETS=SECRET)
     assert "must be HTTPS" in found["public URL"]["found"]
 

@@ -101,7 +101,7 @@ def test_each_handler_has_a_line_of_its_own(folder: Path) -> None:
     found = look(0, b=stranger(check="ok"), a=stranger(), log={"use": "log", "to": "events"})
     assert list(found) == ["a", "b", "log"]
     assert all(row["ok"] for row in found.values())
-    assert found["a"]["found"] == "a: nothing to try"
+    assert found["a"]["found"] == "a: needs no service"
     assert found["b"]["found"].startswith("b: found …")
     assert found["log"]["found"] == "log: events can be written"
     assert sorted(path.name for path in folder.glob("closed-*")) == ["closed-a", "closed-b"]
@@ -114,7 +114,7 @@ def test_decorated_functions_have_nothing_to_try(folder: Path) -> None:
     )
     command = ["check", "--handlers", "decorated"]
     result = CliRunner().invoke(application(), command, env=ENVIRON)
-    assert "ok     handler     publish: nothing to try\n" in result.stdout
+    assert "ok     handler     publish: needs no service\n" in result.stdout
     sys.modules.pop("decorated")
 
 
@@ -122,7 +122,7 @@ def test_a_handler_that_would_not_work(folder: Path) -> None:
     """F16: exit 1; what is wrong, without the secret, and what to do; others are tried too."""
     found = look(1, bad=stranger(check="fail"), good=stranger(check="ok"))
     assert found["bad"]["found"] == "bad: ConnectionError: token … was refused"
-    assert found["bad"]["todo"] == "correct [handlers.bad], or see to what it stands on"
+    assert found["bad"]["todo"] == "correct [handlers.bad], or repair the service that it uses"
     assert found["good"]["ok"]
     assert (folder / "closed-bad").exists()
 
@@ -150,7 +150,7 @@ def test_they_are_tried_at_the_same_time() -> None:
 def test_no_handlers_are_no_fault() -> None:
     """Then one line says so."""
     result = CliRunner().invoke(application(), ["check"], env=ENVIRON)
-    assert "ok     handlers    none: events are stored, and nothing acts on them\n" in result.stdout
+    assert "ok     handlers    none: events are only stored\n" in result.stdout
 
 
 async def test_http_connects_and_sends_nothing() -> None:

@@ -103,7 +103,7 @@ def test_nothing_is_made_by_looking(schema: str) -> None:
         assert f"there is no inbox in PostgreSQL at {place()}, schema {schema}" in result.stderr
     found = look()
     assert found["database"]["ok"]
-    assert found["database"]["found"].endswith("not there yet, made at the first start")
+    assert found["database"]["found"].endswith("does not exist yet; the first start creates it")
     assert not found["seal keys"]["ok"]
     assert not asyncio.run(there(load(os.environ, cwd=Path.cwd())))
 
@@ -150,17 +150,15 @@ def test_check_looks_at_the_server(schema: str) -> None:
     run("migrate")
     found = look()["database"]
     assert found["ok"], found
-    assert (
-        f"schema {schema}: takes events; 0 dispatches waiting, 0 dead; version " in found["found"]
-    )
+    assert f"schema {schema}: ready; 0 dispatches waiting, 0 dead; version " in found["found"]
     assert "connections free" in found["found"]
 
     tell(f"DELETE FROM {schema}.migration WHERE number > 1")
-    assert "version 1, brought to " in look()["database"]["found"]
+    assert "version 1; the next start migrates it to " in look()["database"]["found"]
     tell(f"INSERT INTO {schema}.migration (number) VALUES (99)")
     found = look()["database"]
     assert "has version 99, this program works with " in found["found"]
-    assert found["todo"] == "it was left as it is; name another in WAVEHOOK_DATABASE"
+    assert found["todo"] == "it was not changed; name another in WAVEHOOK_DATABASE"
 
 
 def look() -> dict[str, dict[str, Any]]:
@@ -183,7 +181,7 @@ def test_check_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("asyncpg")
     found = look()["database"]
     assert found["found"].startswith("PostgreSQL at 127.0.0.1:1/x: ")
-    assert found["todo"].startswith("see that the server runs")
+    assert found["todo"].startswith("make sure that the server runs")
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     found = look()["database"]
     assert "needs asyncpg" in found["found"]
@@ -257,7 +255,7 @@ def test_a_server_that_refuses(own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
         assert todo in started.stderr
         assert "database.awaited" not in started.stderr
         found = look()["database"]
-        assert (words or "this user may not make it") in found["found"]
+        assert (words or "this user may not create it") in found["found"]
         assert todo in found["todo"]
         assert PASSWORD not in started.output + json.dumps(found)
 
@@ -281,7 +279,7 @@ def test_a_schema_that_was_made_for_a_user(
     """Who may make no schema makes the tables in one that is there."""
     tell(f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'; CREATE SCHEMA wavehook AUTHORIZATION app")
     monkeypatch.setenv("WAVEHOOK_DATABASE", own.url.replace("//postgres:", "//app:"))
-    assert look()["database"]["found"].endswith("not there yet, made at the first start")
+    assert look()["database"]["found"].endswith("does not exist yet; the first start creates it")
     assert run("migrate").exit_code == 0
     assert look()["database"]["ok"]
 

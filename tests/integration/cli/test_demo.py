@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from receiver.cli.application import Group
+from receiver.cli.application import CommandGroup
 from receiver.cli.application import application as cli
 from receiver.database import open_store, there
 from receiver.demo.command import _view, demo, demo_inbox
@@ -35,7 +35,7 @@ FAST = Scenario(speed=200.0)
 
 
 def application() -> typer.Typer:
-    app = typer.Typer(cls=Group)
+    app = typer.Typer(cls=CommandGroup)
     app.callback()(lambda: None)
     app.command()(demo)
     return app
@@ -168,8 +168,8 @@ def test_the_view_fits_who_is_watching(
 START = """
 import typer
 from receiver.demo.command import demo
-from receiver.cli.application import Group
-app = typer.Typer(cls=Group)
+from receiver.cli.application import CommandGroup
+app = typer.Typer(cls=CommandGroup)
 app.callback()(lambda: None)
 app.command()(demo)
 app()

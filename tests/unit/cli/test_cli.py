@@ -348,7 +348,7 @@ def test_redeliver_that_would_do_nothing_is_told(folder: Path) -> None:
     """No handler, or nothing left to hand out: exit code 1."""
     filled(outcome="done", body=b"")
     result = run("redeliver", ID)
-    assert (result.exit_code, "no handler wants this event" in result.stderr) == (1, True)
+    assert (result.exit_code, "no handler matches this event" in result.stderr) == (1, True)
     (folder / "wavehook.toml").write_text(LOGS)
     result = run("redeliver", ID)
     assert (result.exit_code, "its body was purged" in result.stderr) == (1, True)
@@ -380,7 +380,7 @@ def test_dead_retry_gives_a_second_chance() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "expected"),
     [
-        ((ID, "keep"), 1, "nothing of that is dead"),
+        ((ID, "keep"), 1, "no such dispatch is dead"),
         (("nothing",), 1, "there is no event nothing; `wavehook events` lists them"),
         ((), 2, "expected either an event's id or --all"),
         ((ID, "--all"), 2, "expected either an event's id or --all"),
@@ -395,7 +395,7 @@ def test_dead_retry_of_nothing(words: tuple[str, ...], code: int, expected: str)
 
 def test_dead_retry_leaves_what_was_purged(monkeypatch: pytest.MonkeyPatch) -> None:
     """F23, F42: a handler gets no event without a body; all others are found behind those."""
-    monkeypatch.setattr(inbox, "PAGE", 1)
+    monkeypatch.setattr(inbox, "DEAD_PAGE_SIZE", 1)
     filled(2, received_at=time.time() - 5 * 86400)
 
     async def one_each(store: Store) -> None:
@@ -409,10 +409,10 @@ def test_dead_retry_leaves_what_was_purged(monkeypatch: pytest.MonkeyPatch) -> N
     with_store(one_each)
     one = run("dead", "retry", ID)
     assert one.exit_code == 1
-    assert "its body was purged; there is nothing left to hand out" in one.stderr
+    assert "its body was purged, so handlers cannot run again" in one.stderr
     everything = run("dead", "retry", "--all", "--json")
     assert objects(everything) == [{"event_id": "wavespeed:t3:completed", "handler": "team"}]
-    assert everything.stderr == "4 left dead: the bodies of their events were purged\n"
+    assert everything.stderr == "4 stay dead: the bodies of their events were purged\n"
 
 
 def test_show_of_a_parked_event_says_what_that_is() -> None:
@@ -420,8 +420,8 @@ def test_show_of_a_parked_event_says_what_that_is() -> None:
     parked = event(1, id="wavespeed:m1:abc", type="parked", subject=None, body=b"[1]")
     with_store(lambda store: store.add(parked, {}))
     shown = run("show", parked.id).stdout
-    assert "Parked: it is genuine, but not what its source is known to send" in shown
-    assert "No handler wanted it when it came; `wavehook redeliver`" in shown
+    assert "Parked: the signature is valid, but the body is not what this source sends" in shown
+    assert "No handler matched it when it was stored; `wavehook redeliver`" in shown
     assert "HANDLER" not in shown
 
 
@@ -439,8 +439,8 @@ def test_purge_removes_old_payloads() -> None:
         {"payloads": 0, "events": 0, "submissions": 0}
     ]
     text = run("purge", "--older-than", "2", "--yes").stdout
-    assert text.startswith("1 payload removed, and what is older than 30 days with its keys: 0")
-    assert run("show", ID, "--body").stdout.count("body: none; it was purged") == 1
+    assert text.startswith("1 payload removed. Older than 30 days, removed with their keys: 0")
+    assert run("show", ID, "--body").stdout.count("body: none, because it was purged") == 1
 
 
 def test_purge_asks_first() -> None:

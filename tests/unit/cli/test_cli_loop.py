@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from receiver.cli.startup import GC_OBJECTS, collect_rarely, run
+from receiver.cli.startup import GC_THRESHOLD_OBJECTS, run, tune_gc
 from tests.support import needed
 
 
@@ -32,9 +32,9 @@ def test_cycles_are_looked_for_rarely() -> None:
     """What a started process holds is not looked at again."""
     before = gc.get_threshold()
     try:
-        collect_rarely()
+        tune_gc()
         assert gc.get_freeze_count() > 0
-        assert gc.get_threshold()[0] == GC_OBJECTS
+        assert gc.get_threshold()[0] == GC_THRESHOLD_OBJECTS
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)

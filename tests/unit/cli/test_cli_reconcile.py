@@ -193,7 +193,7 @@ def test_what_cannot_be_told_apart_is_named(vendor: Vendor) -> None:
     submitted("k2", None)
     assert line("--dry-run")["lost"] == ["k2"]
     told = run("reconcile").stdout.splitlines()
-    assert told[1:] == ["  k2: its answer is lost, and which task is its own not clear yet"]
+    assert told[1:] == ["  k2: the response was lost, and its task is not found yet"]
 
 
 def test_a_dry_run_changes_nothing(vendor: Vendor) -> None:
@@ -209,7 +209,10 @@ def test_a_dry_run_changes_nothing(vendor: Vendor) -> None:
 
     assert (told["dry_run"], told["asked"], told["settled"], told["open"]) == (True, 1, 1, 2)
     assert sorted(told["tasks"]) == ["t3", "t4"]
-    assert text.startswith("Would ask about 1, look for 1 lost in the history, bring 1 to the")
+    assert text.startswith(
+        "Nothing was changed. Tasks to look up: 1, lost responses to search for: 1, "
+        "results to store: 1"
+    )
     assert set(vendor.asked) == {""}
     assert events() == []
     assert (state("k1"), state("k2")) == (State.ACCEPTED, State.UNKNOWN)
@@ -231,7 +234,8 @@ def test_a_person_reads_a_sentence(vendor: Vendor) -> None:
     vendor.task("t1")
 
     assert run("reconcile").stdout == (
-        "1 found, 1 asked about, 0 lost answers settled, 0 had created nothing; 0 still open.\n"
+        "Results found: 1, tasks looked up: 1, lost responses settled: 0, without a task: 0, "
+        "still open: 0.\n"
     )
 
 
@@ -256,7 +260,7 @@ def test_an_api_that_refuses_its_history_is_exit_code_1(vendor: Vendor) -> None:
 
     result = run("reconcile", "--history")
 
-    assert (result.exit_code, "it ended early" in result.stderr) == (1, True)
+    assert (result.exit_code, "stopped early" in result.stderr) == (1, True)
 
 
 def test_a_ledger_that_cannot_be_opened_is_exit_code_1(tmp_path: Path) -> None:
@@ -293,7 +297,7 @@ def test_without_a_key_it_is_exit_code_2(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ({}, "on: `serve` asks the API"),
         ({"WAVEHOOK_RECONCILE": "off"}, "off by WAVEHOOK_RECONCILE"),
-        ({"WAVEHOOK_DISPATCH": "inline"}, "off where handlers run before the reply"),
+        ({"WAVEHOOK_DISPATCH": "inline"}, "off with inline dispatch"),
         ({"WAVESPEED_API_KEY": "env:NOTHING"}, ""),
     ],
 )

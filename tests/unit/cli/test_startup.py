@@ -9,7 +9,7 @@ import signal
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.cli.startup import PATIENCE, opened, patience
+from receiver.cli.startup import OPEN_TIMEOUT_S, open_timeout, open_with_retries
 from receiver.config import Settings
 from receiver.errors import StoreRefused, StoreUnavailable
 
@@ -32,7 +32,7 @@ async def test_it_is_tried_until_it_is_open() -> None:
     """F20: with a word for each try that failed, which names host and reason."""
     opening = Opening(3)
     with capture_logs() as lines:
-        assert await opened(opening, 60.0, again=0.001)
+        assert await open_with_retries(opening, 60.0, interval=0.001)
     assert opening.tries == 4
     assert [(line["event"], line["error"]) for line in lines] == [
         ("database.awaited", "PostgreSQL at there: away")
@@ -43,7 +43,7 @@ async def test_the_last_error_is_told_where_it_does_not_open() -> None:
     """Bad input: at the end of the patience, and no later."""
     opening = Opening(1000)
     with pytest.raises(StoreUnavailable, match="there: away"):
-        await opened(opening, 0.05, again=0.01)
+        await open_with_retries(opening, 0.05, interval=0.01)
     assert opening.tries <= 5
 
 
@@ -54,7 +54,7 @@ async def test_what_waiting_does_not_help_is_told_at_once(error: Exception) -> N
     """Bad input: a wrong password is not right a second later."""
     opening = Opening(1000, error)
     with pytest.raises(type(error), match=str(error)):
-        await opened(opening, 60.0)
+        await open_with_retries(opening, 60.0)
     assert opening.tries == 1
 
 
@@ -62,7 +62,7 @@ async def test_what_waiting_does_not_help_is_told_at_once(error: Exception) -> N
 async def test_a_signal_ends_the_waiting(number: int) -> None:
     """F40: the command ends, and the signals are as they were before."""
     before = signal.getsignal(number)
-    waiting = asyncio.ensure_future(opened(Opening(1000), 60.0, again=30.0))
+    waiting = asyncio.ensure_future(open_with_retries(Opening(1000), 60.0, interval=30.0))
     await asyncio.sleep(0)
     os.kill(os.getpid(), number)
     assert not await waiting
@@ -71,7 +71,7 @@ async def test_a_signal_ends_the_waiting(number: int) -> None:
 
 async def test_who_is_cancelled_waits_no_more() -> None:
     """A cancel is not taken for a signal."""
-    waiting = asyncio.ensure_future(opened(Opening(1000), 60.0, again=30.0))
+    waiting = asyncio.ensure_future(open_with_retries(Opening(1000), 60.0, interval=30.0))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -80,5 +80,5 @@ async def test_who_is_cancelled_waits_no_more() -> None:
 
 def test_a_file_is_not_waited_for() -> None:
     """What a disk does not have now, it does not have a moment later."""
-    assert patience(Settings()) == 0.0
-    assert patience(Settings(database="postgresql://127.0.0.1/x")) == PATIENCE
+    assert open_timeout(Settings()) == 0.0
+    assert open_timeout(Settings(database="postgresql://127.0.0.1/x")) == OPEN_TIMEOUT_S
