@@ -11,11 +11,11 @@ import signal
 import sys
 
 from receiver.cli import main
-from receiver.handlers.archive.disk import Disk, DiskPart, Folder
+from receiver.handlers.archive.disk import DiskPartialFile, DiskStorage, Folder
 
 POINT = sys.argv.pop(1)
 
-link, keep, write = Folder.link, DiskPart.keep, Disk.write
+link, keep, write = Folder.link, DiskPartialFile.keep, DiskStorage.write
 
 
 def die() -> None:
@@ -29,20 +29,20 @@ def linking(self: Folder, part: str, name: str) -> None:
         die()
 
 
-async def keeping(self: DiskPart) -> str:
+async def keeping(self: DiskPartialFile) -> str:
     name = await keep(self)
     if POINT == "kept":
         die()
     return name
 
 
-async def writing(self: Disk, name: str, data: bytes) -> None:
+async def writing(self: DiskStorage, name: str, data: bytes) -> None:
     await write(self, name, data)
     if POINT == "described":
         die()
 
 
 Folder.link = linking  # type: ignore[method-assign]
-DiskPart.keep = keeping  # type: ignore[method-assign]
-Disk.write = writing  # type: ignore[method-assign]
+DiskPartialFile.keep = keeping  # type: ignore[method-assign]
+DiskStorage.write = writing  # type: ignore[method-assign]
 main()

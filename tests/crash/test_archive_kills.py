@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.handlers.archive.disk import HELD, MARK
+from receiver.handlers.archive.disk import CHECKPOINT_BYTES, MAX_BUFFERED_BYTES
 from tests.crash.conftest import Start
 from tests.crash.receiving import WAVEHOOK, all_handled, attempts
 from tests.support.misbehaving_server import Misbehaviour, Server
@@ -18,9 +18,9 @@ from tests.support.waiting import until
 
 LARGE = (
     MP4[:32]
-    + (MARK + HELD + 4 * 2**20).to_bytes(4, "big")
+    + (CHECKPOINT_BYTES + MAX_BUFFERED_BYTES + 4 * 2**20).to_bytes(4, "big")
     + b"free"
-    + bytes(MARK + HELD + 4 * 2**20 - 8)
+    + bytes(CHECKPOINT_BYTES + MAX_BUFFERED_BYTES + 4 * 2**20 - 8)
 )
 LARGE += MP4[32:]
 """A video of which more has come than is noted at once, when it is killed."""
@@ -56,7 +56,7 @@ async def test_killed_in_the_middle_of_a_file(start: Start, tmp_path: Path) -> N
     """F25: the next process asks for what was not noted to be there, and for no more."""
     configure(tmp_path)
     async with giving(File(LARGE)) as server:
-        server.ways.insert(0, stopping(server, MARK + HELD + 2**20))
+        server.ways.insert(0, stopping(server, CHECKPOINT_BYTES + MAX_BUFFERED_BYTES + 2**20))
         receiver = await start(*SERVE)
         await receiver.send("task-1", outputs=[output(server)])
         await until(lambda: any(name.endswith(".json") for name in kept(tmp_path)))
@@ -67,7 +67,9 @@ async def test_killed_in_the_middle_of_a_file(start: Start, tmp_path: Path) -> N
         await all_handled(tmp_path)
         asked = [each.header("range") for each in server.received]
     assert asked[0] == []
-    assert MARK <= int(asked[1][0].removeprefix("bytes=").removesuffix("-")) < len(LARGE)
+    assert (
+        CHECKPOINT_BYTES <= int(asked[1][0].removeprefix("bytes=").removesuffix("-")) < len(LARGE)
+    )
     assert kept(tmp_path).keys() == {"task-1/0.mp4", "task-1/manifest.json"}
     assert kept(tmp_path)["task-1/0.mp4"] == LARGE
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from receiver.event import Dispatch, DispatchState, Event
-from receiver.handlers.archive.result import Archived, result_of
+from receiver.handlers.archive.result import ArchivedFile, result_of
 from receiver.handlers.base import Context
 from receiver.handlers.chat.message import Message, compose
 from receiver.handlers.chat.settings import ChatSettings
@@ -69,7 +69,7 @@ def run(
 
 def kept(url: str | None = "https://keep.example.com/7f3c1d0e/0.mp4") -> dict[str, Dispatch]:
     """An archive that has kept the video."""
-    files = [Archived(VIDEO, "7f3c1d0e/0.mp4", url, 4096, "ab" * 32, "video/mp4")]
+    files = [ArchivedFile(VIDEO, "7f3c1d0e/0.mp4", url, 4096, "ab" * 32, "video/mp4")]
     done = DispatchState.DONE
     return {"keep": Dispatch("id", "keep", done, attempt=1, result=result_of(files))}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from receiver.event import Event
-from receiver.handlers.archive.disk import Disk
-from receiver.handlers.archive.handler import Archive, Settings
+from receiver.handlers.archive.disk import DiskStorage
+from receiver.handlers.archive.handler import Archive, ArchiveSettings
 from receiver.handlers.base import Context
 from submitter.simulator.media import mp4, png
 from tests.support.misbehaving_server import Misbehaviour, Received, Server, serving
@@ -115,17 +115,19 @@ def context(seconds: float = 60.0, *, now: float = NOW, event_id: str = ID) -> C
     return Context(f"{event_id}/keep", "keep", 1, deadline=now + seconds)
 
 
-def settings(to: str | Path, **more: Any) -> Settings:
-    return Settings.model_validate({"to": str(to), "allow": ["127.0.0.1"], **more})
+def settings(to: str | Path, **more: Any) -> ArchiveSettings:
+    return ArchiveSettings.model_validate({"to": str(to), "allow": ["127.0.0.1"], **more})
 
 
 @contextlib.asynccontextmanager
 async def archive(
-    to: Path, *, now: float = NOW, mark: int = 2**20, **more: Any
+    to: Path, *, now: float = NOW, checkpoint: int = 2**20, **more: Any
 ) -> AsyncIterator[Archive]:
     """An archive in a folder, at a fixed time."""
     to.mkdir(exist_ok=True)
-    handler = Archive(settings(to, **more), Disk(to.resolve(), mark), clock=lambda: now)
+    handler = Archive(
+        settings(to, **more), DiskStorage(to.resolve(), checkpoint), clock=lambda: now
+    )
     try:
         yield handler
     finally:

@@ -1,4 +1,5 @@
 """The `archive` handler: downloads a task's outputs before the API deletes them.
 
-Begin with `handler`; `storage` is the port that `disk` and `bucket` implement.
+`handler` has the handler, its settings and its reference. `storage` is the port that `disk` and
+`bucket` implement.
 """

@@ -1,11 +1,11 @@
-"""What is written beside the files: the manifest, and until it can be, which outputs are done.
+"""Manifest of an event's files; until all are stored, a progress record of the finished ones.
 
-The manifest is the event as `receiver.handlers.envelope` has it, and further
+The manifest is the event in the shape of `receiver.handlers.envelope`, and in addition
 
     "kept_at": "2026-08-01T12:00:07Z",
-    "files": [{"index": 0,                   the place among the outputs
+    "files": [{"index": 0,                   index among the outputs
                "source": "https://…",        the output's URL, as the API gave it
-               "name": "2026-08-01/…/0.mp4", below the root
+               "name": "2026-08-01/…/0.mp4", below the archive's root
                "size": 1048576,              bytes
                "sha256": "…",                of the content, in hex
                "type": "video/mp4",          as the content says
@@ -25,8 +25,8 @@ from submitter.prediction import JSON
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """One output that is under its name; the module's docstring has the meaning of each field."""
+class StoredOutput:
+    """One output under its final name; the module's docstring explains each field."""
 
     index: int
     source: str
@@ -37,22 +37,22 @@ class Kept:
     kept_at: str
 
 
-def manifest(event: Event, files: Iterable[Kept], now: float) -> bytes:
-    """The manifest of an event all of whose outputs are kept."""
+def manifest(event: Event, files: Iterable[StoredOutput], now: float) -> bytes:
+    """Manifest of an event whose outputs are all stored."""
     return _encode({**envelope(event), "kept_at": moment(now), **_files(files)})
 
 
-def progress(event: Event, files: Iterable[Kept]) -> bytes:
-    """A note of the outputs that are kept already."""
+def progress(event: Event, files: Iterable[StoredOutput]) -> bytes:
+    """Progress record of the outputs that are stored already."""
     return _encode({"data": {"id": event.id}, **_files(files)})
 
 
-def kept_in(data: bytes | None, event: Event) -> list[Kept] | None:
-    """The files of a manifest or a note; None where it is another event's.
+def stored_outputs(data: bytes | None, event: Event) -> list[StoredOutput] | None:
+    """Files in a manifest or progress record; None if it belongs to another event.
 
     Args:
-        data: what was read, if there was anything; what cannot be understood holds no files.
-        event: whose files they must be.
+        data: the file's content; None or malformed data has no files.
+        event: the event.
     """
     try:
         found = parse(data or b"{}")
@@ -62,12 +62,12 @@ def kept_in(data: bytes | None, event: Event) -> list[Kept] | None:
         case {"data": {"id": str(id)}, "files": list(files)}:
             if id != event.id:
                 return None
-            return [kept for each in files if (kept := _read(each)) is not None]
+            return [output for each in files if (output := _read(each)) is not None]
         case _:
             return []
 
 
-def _files(files: Iterable[Kept]) -> dict[str, JSON]:
+def _files(files: Iterable[StoredOutput]) -> dict[str, JSON]:
     return {"files": [asdict(each) for each in sorted(files, key=lambda each: each.index)]}
 
 
@@ -75,7 +75,7 @@ def _encode(value: JSON) -> bytes:
     return json.dumps(value, indent=1).encode("ascii") + b"\n"
 
 
-def _read(value: JSON) -> Kept | None:
+def _read(value: JSON) -> StoredOutput | None:
     match value:
         case {
             "index": int(index),
@@ -86,6 +86,6 @@ def _read(value: JSON) -> Kept | None:
             "type": str(content_type),
             "kept_at": str(kept_at),
         }:
-            return Kept(index, source, name, size, sha256, content_type, kept_at)
+            return StoredOutput(index, source, name, size, sha256, content_type, kept_at)
         case _:
             return None

@@ -1,9 +1,9 @@
-"""Names of archived files: a template, filled with what an event says, that cannot leave the root.
+"""Names of archived files: a template filled with fields of an event, which stays below the root.
 
-What comes out of an event is anybody's text. So every value becomes a part of one segment, of
-ASCII letters, digits, `-`, `_` and `.`; a value that holds anything else, or is long, gets a
-digest, so that different values stay different names. The segments that come out are no hidden
-files, no `.` or `..`, no device of Windows, and none is longer than a file system takes (F36).
+Fields of an event are untrusted text. Every value becomes part of one segment of ASCII letters,
+digits, `-`, `_` and `.`. A value with other characters, or a long one, gets a digest, so that
+different values give different names. No segment is a hidden file, `.`, `..` or a Windows device,
+or longer than a file system allows.
 """
 
 from __future__ import annotations
@@ -19,92 +19,94 @@ from receiver.handlers.envelope import moment
 from submitter.prediction import JSON
 from submitter.submit.files import Kind
 
-OF_EVENTS = ("date", "task", "model", "source")
-OF_FILES = ("index", "ext", "sha256")
+EVENT_FIELDS = ("date", "task", "model", "source")
+FILE_FIELDS = ("index", "ext", "sha256")
 
-MAX_TEMPLATE = 200
-"""Characters of a template; with the next three, a name stays below the 1024 that S3 takes."""
+MAX_TEMPLATE_CHARS = 200
+"""Longest template. With the next three limits, a name stays below the 1024 bytes of S3."""
 MAX_FIELDS = 8
-MAX_VALUE = 64
-MAX_SEGMENT = 200
+MAX_VALUE_CHARS = 64
+MAX_SEGMENT_CHARS = 200
 
-_OTHERS = re.compile(r"[^A-Za-z0-9._-]")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _LITERAL = re.compile(r"[A-Za-z0-9 ._@+=,()/{}-]*")
 # https://learn.microsoft.com/en-us/windows/win32/fileio/naming-a-file
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?: *\..*)?", re.IGNORECASE)
-_MODEL_PARTS = 4
+_MAX_MODEL_SEGMENTS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class NameTemplate:
     """A name with fields in braces, such as `{date}/{task}/{index}{ext}`.
 
     Attributes:
-        text: as it was written.
-        fields: the names in it.
+        text: the template.
+        fields: names of its fields.
     """
 
     text: str
     fields: frozenset[str]
 
     @classmethod
-    def parse(cls, text: str, known: tuple[str, ...] = (*OF_EVENTS, *OF_FILES)) -> Template:
-        """Read a template.
+    def parse(
+        cls, text: str, known: tuple[str, ...] = (*EVENT_FIELDS, *FILE_FIELDS)
+    ) -> NameTemplate:
+        """Parse a template.
 
         Args:
-            text: as a person wrote it.
-            known: the fields that may stand in it, beside `context.KEY`.
+            text: the template.
+            known: allowed fields, besides `context.KEY`.
 
         Raises:
-            ValueError: it is none; the text says what was expected.
+            ValueError: it is not valid; the text says what was expected.
         """
         expected = "a relative path of plain names in ASCII, none of them . or .."
         if not _LITERAL.fullmatch(re.sub(r"\{[^{}]*\}", "", text)):
             raise ValueError(expected)
         fields = _fields(text, known)
-        if len(text) > MAX_TEMPLATE or len(fields) > MAX_FIELDS:
-            raise ValueError(f"{MAX_TEMPLATE} characters and {MAX_FIELDS} fields at most")
+        if len(text) > MAX_TEMPLATE_CHARS or len(fields) > MAX_FIELDS:
+            raise ValueError(f"{MAX_TEMPLATE_CHARS} characters and {MAX_FIELDS} fields at most")
         template = cls(text, frozenset(fields))
         if template.fill(dict.fromkeys(fields, "x")) != re.sub(r"\{[^}]*\}", "x", text):
             raise ValueError(expected)
         return template
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """The name; `values` as `of_event` and a file give them."""
+        """Fill in the fields; `values` has one for each."""
         parts = Formatter().parse(self.text)
         name = "".join(text + (values[field] if field else "") for text, field, *_ in parts)
         return "/".join(map(_segment, name.split("/")))
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
-    """What one output is to be called.
+class OutputName:
+    """Final name of one output.
 
     Attributes:
-        template: its fields.
-        values: those that are known before a byte has come: all but `ext` and `sha256`.
+        template: the template.
+        values: fields that are known before the download: all but `ext` and `sha256`.
     """
 
-    template: Template
+    template: NameTemplate
     values: Mapping[str, str]
 
     def early(self, kind: Kind) -> str | None:
-        """The name, where it does not take all of the content to know it."""
+        """The name by the first bytes; None if it needs the digest of all."""
         return None if "sha256" in self.template.fields else self.final(kind, "")
 
     def final(self, kind: Kind, sha256: str) -> str:
-        """The name of this content."""
+        """The name by the complete content."""
         found = {"ext": f".{kind.name}", "sha256": sha256}
         return self.template.fill({**self.values, **found})
 
 
-def of_event(template: Template, event: Event) -> dict[str, str]:
-    """The values of a template's fields that an event has; `_` for one that it does not have."""
+def event_values(template: NameTemplate, event: Event) -> dict[str, str]:
+    """Values of a template's fields in an event; `_` for a missing one."""
     values = {
         "date": moment(event.occurred_at or event.received_at).partition("T")[0],
         "task": _value(event.subject or "_"),
         "source": _value(event.source),
-        "model": "/".join(map(_value, (event.model or "_").split("/", _MODEL_PARTS - 1))),
+        "model": "/".join(map(_value, (event.model or "_").split("/", _MAX_MODEL_SEGMENTS - 1))),
     }
     for field in template.fields:
         if field.startswith("context."):
@@ -137,16 +139,16 @@ def _in_context(value: JSON, keys: list[str]) -> str:
 
 
 def _value(text: str) -> str:
-    """What may stand in a segment of a name, different for different texts."""
-    kept = _OTHERS.sub("_", text[:MAX_VALUE])
+    """A safe value for a segment, different for different texts."""
+    kept = _UNSAFE.sub("_", text[:MAX_VALUE_CHARS])
     return kept if kept == text else f"{kept}-{_digest(text)}"
 
 
 def _segment(text: str) -> str:
-    """One segment of a name, made harmless for every file system."""
-    if len(text) > MAX_SEGMENT:
-        # The last characters hold the ending, which programs look at.
-        text = f"{text[: MAX_SEGMENT - 32]}-{_digest(text)}{text[-16:]}"
+    """A segment that is safe on every file system."""
+    if len(text) > MAX_SEGMENT_CHARS:
+        # The last characters have the file extension, which programs read.
+        text = f"{text[: MAX_SEGMENT_CHARS - 32]}-{_digest(text)}{text[-16:]}"
     text = re.sub(r"^[. ]|[. ]$", "_", text) or "_"
     return f"_{text}" if _DEVICE.fullmatch(text) else text
 

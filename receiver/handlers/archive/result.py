@@ -1,11 +1,11 @@
-"""What an archive kept of an event, as the handlers with `after` find it in their context.
+"""Result of an archive: the kept files of an event, for handlers with `after`.
 
-An archive's result is JSON of this shape; a handler of your own may return it too, and chat
-messages then carry its links:
+The result is JSON of this shape. A custom handler may return it too; chat messages then link its
+files:
 
     {"files": [{"source": "https://…",       the output's URL, as the API gave it
                 "name": "abc/0.mp4",         below the archive's root
-                "url": "https://…",          a link that lasts, or null
+                "url": "https://…",          a permanent link, or null
                 "size": 1048576,             bytes
                 "sha256": "…",               of the content, in hex
                 "type": "video/mp4"}]}       as the content says
@@ -21,8 +21,8 @@ from submitter.prediction import JSON
 
 
 @dataclass(frozen=True, slots=True)
-class Archived:
-    """One kept output; the module's docstring has the meaning of each field."""
+class ArchivedFile:
+    """One kept output; the module's docstring explains each field."""
 
     source: str
     name: str
@@ -32,13 +32,13 @@ class Archived:
     type: str
 
 
-def result_of(files: list[Archived]) -> dict[str, JSON]:
-    """What an archive returns."""
+def result_of(files: list[ArchivedFile]) -> dict[str, JSON]:
+    """Result of an archive with these files."""
     return {"files": [asdict(each) for each in files]}
 
 
-def archived(context: Context) -> list[Archived]:
-    """All that earlier handlers of this event have kept, by handler name, in their own order."""
+def archived_files(context: Context) -> list[ArchivedFile]:
+    """Files that earlier handlers of this event kept, in the order of handler names."""
     return [
         kept
         for _, dispatch in sorted(context.earlier.items())
@@ -49,8 +49,8 @@ def archived(context: Context) -> list[Archived]:
     ]
 
 
-def _read(value: JSON) -> Archived | None:
-    """One entry; None where a handler of somebody's means another thing by `files`."""
+def _read(value: JSON) -> ArchivedFile | None:
+    """One entry; None if a custom handler uses `files` for something else."""
     match value:
         case {
             "source": str(source),
@@ -60,6 +60,6 @@ def _read(value: JSON) -> Archived | None:
             "sha256": str(sha256),
             "type": str(content_type),
         }:
-            return Archived(source, name, url, size, sha256, content_type)
+            return ArchivedFile(source, name, url, size, sha256, content_type)
         case _:
             return None

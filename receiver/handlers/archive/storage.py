@@ -1,35 +1,39 @@
-"""The port of where an archive keeps its files, and its promises.
+"""Port of an archive's storage, and its promises.
 
-1. Under its final name a file is whole and durable, or it is not there.
-2. A file that is there is never replaced: to keep the same content again is done, to keep
-   another content under its name is `Taken`.
-3. Names are relative, with `/` between plain segments (`archive_names`). What is the archive's
-   own lies below `OURS`, where no name of a file leads.
-4. Two runs of one dispatch, one of which only seemed to be dead, do not spoil each other's files.
+1. A file under its final name is complete and durable, or it does not exist.
+2. A file is never replaced. Keeping the same content again succeeds; keeping another content under
+   its name is `NameTaken`.
+3. Names are relative, with `/` between plain segments (`receiver.handlers.archive.names`). The
+   archive's own files are in `PRIVATE_FOLDER`, which no output's name can reach.
+4. Two concurrent runs of one dispatch, one of which seemed dead, do not damage each other's files.
 """
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from receiver.handlers.archive.content import Content
-from receiver.handlers.archive.names import Name
+from receiver.handlers.archive.names import OutputName
 
-OURS = ".wavehook"
-"""The folder of what is left between two runs: parts of files, and which outputs are done."""
+PRIVATE_FOLDER = ".wavehook"
+"""Folder of partial files and progress records, which a later run reads."""
+
+T = TypeVar("T")
 
 
-class Taken(Exception):
+class NameTaken(Exception):
     """Another content has the name."""
 
 
-class Part(ABC):
-    """One output on its way.
+class PartialFile(ABC):
+    """One output during its download.
 
     Attributes:
-        content: what has been written.
-        etag: of the answer that it came with; None where it cannot be gone on with.
+        content: the bytes so far.
+        etag: strong ETag of the response; None if the download cannot be resumed.
     """
 
     content: Content
@@ -37,68 +41,88 @@ class Part(ABC):
 
     @abstractmethod
     async def begin(self, etag: str | None) -> None:
-        """Forget what has been written; what follows is of this ETag, a strong one or None."""
+        """Start from the first byte; the ETag is that of the bytes to follow."""
 
-    async def expect(self, more: int) -> None:  # noqa: B027 - most places need not be asked
-        """So many bytes are to come.
+    async def expect(self, more: int) -> None:  # noqa: B027 - most storages have no limit
+        """Announce the number of bytes to follow.
 
         Raises:
-            OSError: there is no room for them.
+            OSError: there is not enough room.
         """
 
     @abstractmethod
     async def write(self, blocks: Sequence[bytes]) -> None:
-        """Take more bytes; `content` has begun by then. May raise what earlier ones ran into."""
+        """Append bytes; `content.begin` was called before. May raise a fault of earlier bytes."""
 
     @abstractmethod
     async def flush(self) -> None:
-        """Return when `content` is all that has been written."""
+        """Wait until `content` has every byte that was written."""
 
     @abstractmethod
     async def keep(self) -> str:
-        """Put it under its name, and return that.
+        """Move the complete file to its final name, and return the name.
 
         Raises:
-            Taken: another content has it.
+            NameTaken: another content has the name.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of what is held; what can be gone on with stays for the next run."""
+        """Release the file; a download that can be resumed stays for the next run."""
 
 
-class Root(ABC):
-    """A place for files. Every method may raise what the place runs into."""
+class ArchiveStorage(ABC):
+    """Storage of files. Every method may raise the storage's own errors."""
 
     @abstractmethod
-    async def part(self, key: str, name: Name) -> Part:
-        """Begin an output, or go on with what an earlier run has left.
+    async def partial_file(self, key: str, name: OutputName) -> PartialFile:
+        """Open an output, at the state that an earlier run left.
 
         Args:
             key: of this output, the same in every run; a plain segment of a name.
-            name: what it is to be called.
+            name: its final name.
         """
 
     @abstractmethod
     async def forget(self, key: str) -> None:
-        """Remove what may be left of a part."""
+        """Remove a partial file."""
 
     @abstractmethod
     async def size(self, name: str) -> int | None:
-        """Bytes of a file; None where there is none."""
+        """Size of a file in bytes; None if it does not exist."""
 
     @abstractmethod
     async def read(self, name: str) -> bytes | None:
-        """A small file of ours; None where there is none."""
+        """Read a small file of the archive's own; None if it does not exist."""
 
     @abstractmethod
     async def write(self, name: str, data: bytes) -> None:
-        """Put a small file of ours there, whole, also over an earlier one."""
+        """Write a small file of the archive's own atomically; it may replace an earlier one."""
 
     @abstractmethod
     async def remove(self, name: str) -> None:
-        """Remove a small file of ours; one that is not there is no fault."""
+        """Remove a small file of the archive's own, if it exists."""
 
     @abstractmethod
     async def check(self) -> str:
-        """Write, read and remove a small file; says in one sentence what was found."""
+        """Write, read and remove a small file; returns the finding in one sentence."""
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run blocking work in a thread; a cancellation waits for its end."""
+    return await finish(start_in_thread(work))
+
+
+def start_in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """Start blocking work in a thread; `finish` returns its result."""
+    return asyncio.get_running_loop().run_in_executor(None, work)
+
+
+async def finish(job: asyncio.Future[T]) -> T:
+    """Wait for a job's end; a cancellation waits for it too."""
+    try:
+        return await asyncio.shield(job)
+    except asyncio.CancelledError:
+        await asyncio.wait({job})
+        job.exception()  # Marks the error as read; the cancellation goes on.
+        raise

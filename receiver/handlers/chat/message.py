@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from receiver.event import DispatchState, Event
-from receiver.handlers.archive.result import Archived, archived
+from receiver.handlers.archive.result import ArchivedFile, archived_files
 from receiver.handlers.base import Context
 from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.text import Link, clean, ending, link
@@ -271,8 +271,8 @@ def _failure(prediction: Prediction) -> Failure | None:
 def _outputs(
     prediction: Prediction, context: Context, now: float, ends: float
 ) -> tuple[Output, ...]:
-    kept: dict[str, Archived] = {}
-    for file in archived(context):
+    kept: dict[str, ArchivedFile] = {}
+    for file in archived_files(context):
         if file.source not in kept or kept[file.source].url is None:
             kept[file.source] = file
     flags = prediction.has_nsfw_contents
@@ -289,7 +289,7 @@ def _outputs(
 
 
 def _output(
-    source: str, number: int | None, kept: Archived | None, *, hidden: bool, until: float | None
+    source: str, number: int | None, kept: ArchivedFile | None, *, hidden: bool, until: float | None
 ) -> Output:
     kind = _KINDS.get(ending(source), "file")
     if kept is not None and kept.type.partition("/")[0] in ("video", "image", "audio"):

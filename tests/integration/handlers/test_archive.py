@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import GiveUp, Retry
-from receiver.handlers.archive.storage import OURS
+from receiver.handlers.archive.storage import PRIVATE_FOLDER
 from submitter.prediction import JSON
 from tests.support.misbehaving_server import Misbehaviour, answering
 from tests.support.outputs import (
@@ -36,7 +36,9 @@ MANIFEST = "2027-01-15/task-1/manifest.json"
 
 def kept(folder: Path) -> dict[str, bytes]:
     """Every file but the archive's own."""
-    return {name: data for name, data in files(folder).items() if not name.startswith(OURS)}
+    return {
+        name: data for name, data in files(folder).items() if not name.startswith(PRIVATE_FOLDER)
+    }
 
 
 async def test_every_output_is_kept(tmp_path: Path) -> None:
@@ -269,7 +271,7 @@ async def test_a_passing_trouble_is_tried_until_the_output_expires(
                     await handler(made, context(now=NOW + age))
                 errors.append(raised.value)
     assert [type(error) for error in errors] == [Retry, Retry, GiveUp]
-    assert str(errors[2]).endswith("; outputs can be had no longer")
+    assert str(errors[2]).endswith("; the outputs have expired")
     assert files(tmp_path) == {}
 
 
@@ -396,14 +398,14 @@ async def test_a_root_that_is_full_or_closed_is_tried_again(tmp_path: Path) -> N
     async with giving(File()) as server, archive(tmp_path / "root") as handler:
         (tmp_path / "root" / "2027-01-15").write_bytes(b"")
         made = event(output(server), task="private")
-        with pytest.raises(Retry, match=r"^NotADirectoryError: is no folder, or a"):
+        with pytest.raises(Retry, match=r"^NotADirectoryError: is not a folder; symb"):
             await handler(made, context())
         (tmp_path / "root").rename(tmp_path / "elsewhere")
         with pytest.raises(Retry, match=r"^output 1 of 1: FileNotFoundError: No such file"):
             await handler(made, context())
     async with archive(tmp_path / "root", now=NOW + 8 * 86400) as handler:
         (tmp_path / "root" / "2027-01-15").write_bytes(b"")
-        with pytest.raises(GiveUp, match=r"no longer$"):
+        with pytest.raises(GiveUp, match=r"have expired$"):
             await handler(made, context(now=NOW + 8 * 86400))
 
 
@@ -449,4 +451,4 @@ async def test_a_closed_handler_opens_again(tmp_path: Path) -> None:
 async def test_check_tries_the_root(tmp_path: Path) -> None:
     """What `wavehook check` calls."""
     async with archive(tmp_path) as handler:
-        assert "files are written, read and removed" in await handler.check()
+        assert "files can be written, read and removed" in await handler.check()

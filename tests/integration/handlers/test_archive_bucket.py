@@ -21,10 +21,10 @@ from obstore.store import MemoryStore, from_url
 
 from receiver.errors import GiveUp, Retry
 from receiver.handlers.archive import bucket as bucket_module
-from receiver.handlers.archive.bucket import Bucket, BucketPart
-from receiver.handlers.archive.handler import Archive, open_root
-from receiver.handlers.archive.names import Name, Template
-from receiver.handlers.archive.storage import OURS, Root, Taken
+from receiver.handlers.archive.bucket import BucketPartialFile, BucketStorage
+from receiver.handlers.archive.handler import Archive, open_storage
+from receiver.handlers.archive.names import NameTemplate, OutputName
+from receiver.handlers.archive.storage import PRIVATE_FOLDER, ArchiveStorage, NameTaken
 from submitter.submit.files import UNKNOWN
 from tests.support.misbehaving_server import Server, answering, hanging
 from tests.support.outputs import (
@@ -46,8 +46,8 @@ MANIFEST = "2027-01-15/task-1/manifest.json"
 HUGE = LARGE + b"\0\x60\0\x08free" + bytes(6 * 2**20)
 """More than one piece of at least 5 MiB, which S3 asks for."""
 
-EARLY = Name(Template.parse("made/{index}{ext}"), {"index": "0"})
-LATE = Name(Template.parse("made/{sha256}{ext}"), {})
+EARLY = OutputName(NameTemplate.parse("made/{index}{ext}"), {"index": "0"})
+LATE = OutputName(NameTemplate.parse("made/{sha256}{ext}"), {})
 
 
 class S3:
@@ -98,18 +98,18 @@ def bucket(s3: S3, request: pytest.FixtureRequest) -> str:
     return name
 
 
-def memory(piece: int = PIECE) -> Bucket:
-    return Bucket(MemoryStore(), "memory", piece)
+def memory(piece: int = PIECE) -> BucketStorage:
+    return BucketStorage(MemoryStore(), "memory", piece)
 
 
-def stored(root: Bucket) -> dict[str, bytes]:
+def stored(root: BucketStorage) -> dict[str, bytes]:
     """Every object in memory."""
     paths = [each["path"] for each in obstore.list(root.store).collect()]
     return {path: bytes(obstore.get(root.store, path).bytes()) for path in paths}
 
 
 @asynccontextmanager
-async def archiving(root: Root, **more: Any) -> AsyncIterator[Archive]:
+async def archiving(root: ArchiveStorage, **more: Any) -> AsyncIterator[Archive]:
     handler = Archive(settings("s3://unused/for-the-root", **more), root, clock=lambda: NOW)
     try:
         yield handler
@@ -119,7 +119,7 @@ async def archiving(root: Root, **more: Any) -> AsyncIterator[Archive]:
 
 async def test_outputs_in_s3(s3: S3, bucket: str) -> None:
     """A small one in one request, a large one in pieces; the manifest; each with its type."""
-    root = open_root(f"s3://{bucket}/made/here", s3.options)
+    root = open_storage(f"s3://{bucket}/made/here", s3.options)
     async with (
         giving(File(MP4)) as one,
         giving(File(HUGE, [5_000_000])) as two,
@@ -148,7 +148,7 @@ async def test_outputs_in_s3(s3: S3, bucket: str) -> None:
 @pytest.mark.parametrize("copy", [{}, {"copy_if_not_exists": "multipart"}])
 async def test_names_by_content_in_s3(s3: S3, bucket: str, copy: dict[str, str]) -> None:
     """The name is known at the end only: a large output is copied within the bucket, once."""
-    root = open_root(f"s3://{bucket}", {**s3.options, **copy})
+    root = open_storage(f"s3://{bucket}", {**s3.options, **copy})
     async with giving(File(HUGE)) as server:
         for task in ("a", "b"):
             async with archiving(root, name="{sha256}{ext}") as handler:
@@ -165,13 +165,13 @@ async def test_names_by_content_in_s3(s3: S3, bucket: str, copy: dict[str, str])
 
 async def test_what_is_there_in_s3_is_not_replaced(s3: S3, bucket: str) -> None:
     """F36: the store itself refuses; the same content is done, another is told."""
-    root = open_root(f"s3://{bucket}", s3.options)
+    root = open_storage(f"s3://{bucket}", s3.options)
     for content, done in ((MP4, True), (MP4, True), (PNG, False)):
-        part = await begun(root, content, Name(Template.parse("made/0"), {}))
+        part = await begun(root, content, OutputName(NameTemplate.parse("made/0"), {}))
         if done:
             assert await part.keep() == "made/0"
         else:
-            with pytest.raises(Taken):
+            with pytest.raises(NameTaken):
                 await part.keep()
         await part.close()
     assert s3.objects(bucket) == {"made/0": MP4}
@@ -179,7 +179,7 @@ async def test_what_is_there_in_s3_is_not_replaced(s3: S3, bucket: str) -> None:
 
 async def test_an_upload_that_is_dropped_leaves_nothing(s3: S3, bucket: str) -> None:
     """F35: no object, and no pieces that are paid for and not seen."""
-    root = open_root(f"s3://{bucket}", s3.options)
+    root = open_storage(f"s3://{bucket}", s3.options)
     async with giving(File(HUGE[:-5], length=False)) as server, archiving(root) as handler:
         with pytest.raises(Retry, match="the file ends before its end"):
             await handler(event(output(server)), context())
@@ -189,7 +189,7 @@ async def test_an_upload_that_is_dropped_leaves_nothing(s3: S3, bucket: str) -> 
 
 async def test_a_cancelled_upload_leaves_nothing(s3: S3, bucket: str) -> None:
     """F40: a shutdown in the middle of it takes back what was sent."""
-    root = open_root(f"s3://{bucket}", s3.options)
+    root = open_storage(f"s3://{bucket}", s3.options)
     part = await begun(root, HUGE[:-5], EARLY)
     await part.close()
     assert s3.objects(bucket) == {}
@@ -198,14 +198,14 @@ async def test_a_cancelled_upload_leaves_nothing(s3: S3, bucket: str) -> None:
 
 async def test_check_tries_the_bucket(s3: S3, bucket: str) -> None:
     """It writes, reads and deletes."""
-    found = await open_root(f"s3://{bucket}/x", s3.options).check()
-    assert found == f"s3://{bucket}/x: objects are written, read and deleted"
+    found = await open_storage(f"s3://{bucket}/x", s3.options).check()
+    assert found == f"s3://{bucket}/x: objects can be written, read and deleted"
     assert s3.objects(bucket) == {}
 
 
 async def test_a_bucket_that_is_not_there_says_so(s3: S3) -> None:
     """F16: in few words, without the URL, which may be signed."""
-    root = open_root("s3://no-such-bucket", s3.options)
+    root = open_storage("s3://no-such-bucket", s3.options)
     with pytest.raises(Retry) as error:
         await root.check()
     assert str(error.value) == (
@@ -214,10 +214,10 @@ async def test_a_bucket_that_is_not_there_says_so(s3: S3) -> None:
     )
 
 
-async def begun(root: Root, data: bytes, name: Name) -> BucketPart:
+async def begun(root: ArchiveStorage, data: bytes, name: OutputName) -> BucketPartialFile:
     """A part that has this content."""
-    part = await root.part("key-0", name)
-    assert isinstance(part, BucketPart)
+    part = await root.partial_file("key-0", name)
+    assert isinstance(part, BucketPartialFile)
     await part.begin('"v1"')
     part.content.begin(data[:4096])
     for at in range(0, len(data), 2**19):
@@ -228,7 +228,7 @@ async def begun(root: Root, data: bytes, name: Name) -> BucketPart:
 
 @pytest.mark.parametrize("name", [EARLY, LATE])
 @pytest.mark.parametrize("data", [MP4, LARGE])
-async def test_the_same_again_is_done_and_another_is_not(data: bytes, name: Name) -> None:
+async def test_the_same_again_is_done_and_another_is_not(data: bytes, name: OutputName) -> None:
     """F25, F36: small or large, of a name that is known early or late."""
     root, called = memory(), ""
     for _ in range(2):
@@ -240,13 +240,13 @@ async def test_the_same_again_is_done_and_another_is_not(data: bytes, name: Name
     for replaced in (other, data + b"x", PNG):
         obstore.put(root.store, called, replaced)
         part = await begun(root, data, name)
-        with pytest.raises(Taken):
+        with pytest.raises(NameTaken):
             await part.keep()
         await part.close()
         assert stored(root)[called] == replaced
 
 
-async def test_of_a_large_one_that_is_there_nothing_is_sent() -> None:
+async def test_of_a_large_one_that_is_there_nothing_is_uploading() -> None:
     """F25: it is read and compared."""
     root = memory()
     part = await begun(root, LARGE, EARLY)
@@ -309,10 +309,10 @@ class Behaving:
         await writer.drain()
 
 
-def standing_in(server: Server, to: str = "s3://stand-in/x", **more: Any) -> Bucket:
+def standing_in(server: Server, to: str = "s3://stand-in/x", **more: Any) -> BucketStorage:
     options = {"endpoint": server.url, "access_key_id": "k", "secret_access_key": "s3cret"}
-    root = open_root(to, {**options, "timeout": "5s", **more})
-    assert isinstance(root, Bucket)
+    root = open_storage(to, {**options, "timeout": "5s", **more})
+    assert isinstance(root, BucketStorage)
     return root
 
 
@@ -326,7 +326,7 @@ async def test_a_bucket_from_which_nothing_may_be_deleted(answers: Any, options:
         Behaving(server, **answers)
         root = standing_in(server, **options)
         found = await root.check()
-        assert found.startswith("s3://stand-in/x: objects are written and read, but may not be del")
+        assert found.startswith("s3://stand-in/x: objects can be written and read, but not del")
         assert found.endswith(" stays")
         await root.remove("x")
         await root.forget("x")
@@ -349,13 +349,13 @@ async def test_an_upload_that_cannot_be_taken_back_is_left(monkeypatch: pytest.M
     monkeypatch.setattr(bucket_module, "ABORT_TIMEOUT_S", 0.05)
     async with giving(hanging) as server:
         part = await begun(standing_in(server), MP4, EARLY)
-        part._upload = bucket_module.Upload(part._bucket.store, "x", UNKNOWN, 2**20)
+        part._upload = bucket_module.MultipartUpload(part._bucket.store, "x", UNKNOWN, 2**20)
         await part._upload.put(bytes(2**21))
         await server.came.wait()
         upload = part._upload
         await part.close()
         with pytest.raises(asyncio.CancelledError):
-            await upload._sent
+            await upload._uploading
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,7 @@ async def test_a_bucket_that_gives_back_another_thing() -> None:
     date = "last-modified: Fri, 15 Jan 2027 08:00:00 GMT\r\n"
     async with giving(answering(body=b"another", headers=f'etag: "1"\r\n{date}')) as server:
         root = standing_in(server)
-        with pytest.raises(Retry, match="what was written is not what is read"):
+        with pytest.raises(Retry, match="that was read differs from what was written"):
             await root.check()
 
 
@@ -407,19 +407,19 @@ async def test_a_bucket_that_is_away_is_tried_again_by_the_dispatcher() -> None:
 
 async def test_a_store_that_cannot_create_only_is_asked_before(s3: S3, bucket: str) -> None:
     """F36: by the user's own setting, for stores that know no conditions."""
-    root = open_root(f"s3://{bucket}", {**s3.options, "conditional_put": "disabled"})
+    root = open_storage(f"s3://{bucket}", {**s3.options, "conditional_put": "disabled"})
     for _ in range(2):
         part = await begun(root, MP4, EARLY)
         await part.keep()
     assert s3.objects(bucket) == {"made/0.mp4": MP4}
     other = await begun(root, MP4 + b"x", EARLY)
-    with pytest.raises(Taken):
+    with pytest.raises(NameTaken):
         await other.keep()
 
 
 async def test_an_event_in_a_bucket_that_has_its_names(s3: S3, bucket: str) -> None:
     """F36: told to a person, as on a disk."""
-    root = open_root(f"s3://{bucket}", s3.options)
+    root = open_storage(f"s3://{bucket}", s3.options)
     await root.write(VIDEO, b"another")
     async with giving(File(MP4)) as server, archiving(root) as handler:
         with pytest.raises(GiveUp, match="another file has its name"):
@@ -438,7 +438,7 @@ async def test_nothing_is_left_of_what_is_between_two_runs() -> None:
         made = event(output(one), output(two))
         with pytest.raises(Retry):
             await handler(made, context())
-        assert [name for name in stored(root) if name.startswith(OURS)] != []
+        assert [name for name in stored(root) if name.startswith(PRIVATE_FOLDER)] != []
         await handler(made, context())
         assert (len(one.received), len(two.received)) == (1, 2)
     assert stored(root).keys() == {VIDEO, "2027-01-15/task-1/1.png", MANIFEST}

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import GiveUp, Retry
-from receiver.handlers.archive.disk import Disk, DiskPart
-from receiver.handlers.archive.download import PACE, Doubtful, Download
-from receiver.handlers.archive.names import Name, Template
-from receiver.handlers.archive.storage import OURS
+from receiver.handlers.archive.disk import DiskPartialFile, DiskStorage
+from receiver.handlers.archive.download import MIN_PROGRESS_BYTES, Download, RetryBriefly
+from receiver.handlers.archive.names import NameTemplate, OutputName
+from receiver.handlers.archive.storage import PRIVATE_FOLDER
 from receiver.outbound.client import client
 from tests.support.misbehaving_server import Misbehaviour, Server, hanging, saying
 from tests.support.outputs import (
@@ -39,7 +39,7 @@ def ranges(server: Server) -> list[str]:
 
 def part_of(folder: Path) -> bytes:
     """What is left for the next run."""
-    [part] = (folder / OURS).glob("*.part")
+    [part] = (folder / PRIVATE_FOLDER).glob("*.part")
     return part.read_bytes()
 
 
@@ -76,12 +76,12 @@ async def test_a_part_that_is_all_there_is_kept(
 ) -> None:
     """F25: ended just before the last step, it is asked for the rest, of which there is none."""
 
-    async def shut_down(_: DiskPart) -> str:
+    async def shut_down(_: DiskPartialFile) -> str:
         raise asyncio.CancelledError
 
     async with giving(File(LARGE)) as server, archive(tmp_path) as handler:
         with monkeypatch.context() as patch:
-            patch.setattr(DiskPart, "keep", shut_down)
+            patch.setattr(DiskPartialFile, "keep", shut_down)
             with pytest.raises(asyncio.CancelledError):
                 await handler(event(output(server)), context())
         assert part_of(tmp_path) == LARGE
@@ -207,7 +207,9 @@ async def fetch(server: Server, folder: Path, patience: float, seconds: float) -
     """One output, without an event around it."""
     folder.mkdir()
     download = Download(("*",), 10**9, patience)
-    part = await Disk(folder).part("k", Name(Template.parse("{index}{ext}"), {"index": "0"}))
+    part = await DiskStorage(folder).partial_file(
+        "k", OutputName(NameTemplate.parse("{index}{ext}"), {"index": "0"})
+    )
     until = asyncio.get_running_loop().time() + seconds
     try:
         async with client(["127.0.0.1"], max_body=10**9) as http:
@@ -224,7 +226,7 @@ async def test_a_slow_drip_is_given_up(tmp_path: Path) -> None:
             await fetch(server, tmp_path / "root", 0.2, 60.0)
         # The first answer has brought a good deal; the second, from there on, has not.
         assert len(server.received) == 2
-    assert part_of(tmp_path / "root")[:PACE] == LARGE[:PACE]
+    assert part_of(tmp_path / "root")[:MIN_PROGRESS_BYTES] == LARGE[:MIN_PROGRESS_BYTES]
 
 
 async def test_an_answer_that_does_not_begin_is_given_up(tmp_path: Path) -> None:
@@ -240,8 +242,8 @@ async def test_a_file_that_comes_steadily_may_take_long(tmp_path: Path) -> None:
     async def steadily(writer: asyncio.StreamWriter) -> None:
         head = f'HTTP/1.1 200 OK\r\netag: "v1"\r\ncontent-length: {len(LARGE)}\r\n\r\n'
         writer.write(head.encode())
-        for at in range(0, len(LARGE), 2 * PACE):
-            writer.write(LARGE[at : at + 2 * PACE])
+        for at in range(0, len(LARGE), 2 * MIN_PROGRESS_BYTES):
+            writer.write(LARGE[at : at + 2 * MIN_PROGRESS_BYTES])
             await writer.drain()
             await asyncio.sleep(0.045)
 
@@ -258,7 +260,7 @@ async def test_the_time_of_a_run_is_bounded(seconds: float, tmp_path: Path) -> N
         with pytest.raises(Retry, match=r"no time left, after \d+ bytes"):
             await fetch(server, tmp_path / "root", 30.0, seconds)
     if seconds > 0:
-        assert part_of(tmp_path / "root")[:PACE] == LARGE[:PACE]
+        assert part_of(tmp_path / "root")[:MIN_PROGRESS_BYTES] == LARGE[:MIN_PROGRESS_BYTES]
 
 
 async def test_the_deadline_of_a_run_is_the_dispatchers(tmp_path: Path) -> None:
@@ -266,7 +268,7 @@ async def test_the_deadline_of_a_run_is_the_dispatchers(tmp_path: Path) -> None:
     async with giving(dripping) as server, archive(tmp_path) as handler:
         with pytest.raises(Retry, match="no time left"):
             await handler(event(output(server)), context(seconds=1.0))
-    assert part_of(tmp_path)[:PACE] == LARGE[:PACE]
+    assert part_of(tmp_path)[:MIN_PROGRESS_BYTES] == LARGE[:MIN_PROGRESS_BYTES]
 
 
 async def test_a_cancelled_run_leaves_what_it_has(tmp_path: Path) -> None:
@@ -288,7 +290,7 @@ async def test_a_beginning_that_tells_nothing_is_not_judged(size: int, tmp_path:
     async with giving(File(LARGE, [size]), File(LARGE)) as server, archive(tmp_path) as handler:
         with pytest.raises(Retry, match="RemoteProtocolError after 0 bytes") as early:
             await handler(event(output(server)), context())
-        assert not isinstance(early.value, Doubtful)
+        assert not isinstance(early.value, RetryBriefly)
         await handler(event(output(server)), context())
     assert files(tmp_path)[VIDEO] == LARGE
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from receiver import Context, Event
 from receiver.dispatch.dispatcher import Dispatcher
 from receiver.event import DispatchState
-from receiver.handlers.archive.result import archived
+from receiver.handlers.archive.result import archived_files
 from receiver.handlers.base import Installed
 from receiver.handlers.loading import load_section
 from receiver.handlers.retry import Backoff
@@ -60,7 +60,7 @@ async def told(folder: Path, made: Event) -> tuple[list[str], list[object]]:
     seen: list[object] = []
 
     async def team(event: Event, context: Context) -> None:
-        links = [kept.url for kept in archived(context)]
+        links = [kept.url for kept in archived_files(context)]
         seen.extend(links or [str(context.earlier["keep"].error)])
 
     keep = keeping(folder, public_url="https://cdn.example/made", retry={"attempts": 1})

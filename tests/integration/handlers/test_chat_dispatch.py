@@ -11,7 +11,7 @@ import pytest
 
 from receiver.dispatch.dispatcher import Dispatcher
 from receiver.event import DispatchState
-from receiver.handlers.archive.result import Archived, result_of
+from receiver.handlers.archive.result import ArchivedFile, result_of
 from receiver.handlers.base import Installed
 from receiver.handlers.chat.base import Channel
 from receiver.handlers.chat.discord import Discord, Settings
@@ -78,7 +78,7 @@ async def test_an_archive_that_has_it_gives_the_lasting_link(use: str) -> None:
     task = event()
     url = task.prediction.outputs[0] if task.prediction else ""
     lasting = "https://keep.example.com/task-1/0.mp4"
-    files = [Archived(url, "task-1/0.mp4", lasting, 9, "ab", "video/mp4")]
+    files = [ArchivedFile(url, "task-1/0.mp4", lasting, 9, "ab", "video/mp4")]
     made, posts = await sent(use, {"event": task, "earlier": {"keep": result_of(files)}})
     assert made.state == "done"
     text = posts[0].body.decode()

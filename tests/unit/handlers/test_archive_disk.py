@@ -17,23 +17,23 @@ from typing import Any
 import pytest
 
 from receiver.handlers.archive import disk as disk_module
-from receiver.handlers.archive.disk import LEFTOVER, Disk, DiskPart, Folder
-from receiver.handlers.archive.names import Name, Template
-from receiver.handlers.archive.storage import OURS, Taken
+from receiver.handlers.archive.disk import LEFTOVER_AGE_S, DiskPartialFile, DiskStorage, Folder
+from receiver.handlers.archive.names import NameTemplate, OutputName
+from receiver.handlers.archive.storage import PRIVATE_FOLDER, NameTaken
 from tests.support import needed
 from tests.support.outputs import LARGE, MP4, files
 
 KEY = "0123456789abcdef-0"
-NAME = Name(Template.parse("made/{index}{ext}"), {"index": "0"})
+NAME = OutputName(NameTemplate.parse("made/{index}{ext}"), {"index": "0"})
 FINAL = "made/0.mp4"
 
 
 async def part(
     root: Path, data: bytes = MP4, *, mark: int = 2**20, etag: str | None = '"v1"'
-) -> DiskPart:
+) -> DiskPartialFile:
     """A part that has this content."""
-    made = await Disk(root, mark).part(KEY, NAME)
-    assert isinstance(made, DiskPart)
+    made = await DiskStorage(root, mark).partial_file(KEY, NAME)
+    assert isinstance(made, DiskPartialFile)
     await made.begin(etag)
     made.content.begin(data[:4096])
     for at in range(0, len(data), 2**18):
@@ -45,7 +45,7 @@ async def part(
 async def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     """F35: until it is kept nothing is under its name; then all of it is, and nothing else."""
     made = await part(tmp_path)
-    assert [name for name in files(tmp_path) if not name.startswith(OURS)] == []
+    assert [name for name in files(tmp_path) if not name.startswith(PRIVATE_FOLDER)] == []
     assert await made.keep() == FINAL
     await made.close()
     assert files(tmp_path) == {FINAL: MP4}
@@ -75,14 +75,14 @@ async def test_another_file_is_never_replaced(tmp_path: Path, there: bytes | Pat
         final.write_bytes(there)
     before = final.lstat()
     made = await part(tmp_path)
-    with pytest.raises(Taken):
+    with pytest.raises(NameTaken):
         await made.keep()
     await made.close()
     after = final.lstat()
     assert (before.st_ino, before.st_size) == (after.st_ino, after.st_size)
 
 
-@pytest.mark.parametrize("where", ["made", OURS])
+@pytest.mark.parametrize("where", ["made", PRIVATE_FOLDER])
 async def test_a_symbolic_link_in_the_root_leads_nowhere(tmp_path: Path, where: str) -> None:
     """F36: a folder that is a link out of the root is not entered."""
     root, outside = tmp_path / "root", tmp_path / "outside"
@@ -97,7 +97,7 @@ async def test_a_symbolic_link_in_the_root_leads_nowhere(tmp_path: Path, where: 
         finally:
             await made.close()
 
-    with pytest.raises(NotADirectoryError, match="a symbolic link, and none below the root"):
+    with pytest.raises(NotADirectoryError, match="symbolic links below the root"):
         await keep()
     assert list(outside.iterdir()) == []
 
@@ -125,7 +125,7 @@ async def test_a_part_is_gone_on_with_after_a_kill(tmp_path: Path) -> None:
     await killed.write([b"not noted"])
     await killed.flush()
     os.close(killed._file)
-    resumed = await Disk(tmp_path).part(KEY, NAME)
+    resumed = await DiskStorage(tmp_path).partial_file(KEY, NAME)
     assert (resumed.etag, resumed.content.size) == ('"v1"', 2 * 2**20)
     await resumed.write([LARGE[2 * 2**20 :]])
     await resumed.keep()
@@ -140,7 +140,7 @@ async def test_a_part_of_before_a_power_cut_begins_anew(
     killed = await part(tmp_path, LARGE[: 2 * 2**20])
     os.close(killed._file)
     monkeypatch.setattr(disk_module, "_boot", lambda: "another start")
-    resumed = await Disk(tmp_path).part(KEY, NAME)
+    resumed = await DiskStorage(tmp_path).partial_file(KEY, NAME)
     assert (resumed.etag, resumed.content.size) == (None, 0)
     await resumed.close()
 
@@ -160,7 +160,7 @@ def test_a_start_of_the_machine_has_a_name(monkeypatch: pytest.MonkeyPatch) -> N
 async def test_a_part_that_is_closed_is_gone_on_with_from_its_end(tmp_path: Path) -> None:
     """A run that ends in good order loses nothing."""
     await (await part(tmp_path, LARGE[:5000])).close()
-    resumed = await Disk(tmp_path).part(KEY, NAME)
+    resumed = await DiskStorage(tmp_path).partial_file(KEY, NAME)
     assert resumed.content.size == 5000
     assert resumed.content.kind.name == "mp4"
     await resumed.close()
@@ -184,9 +184,9 @@ async def test_a_note_that_does_not_fit_is_not_believed(
     """A part that is shorter than was noted, or whose note was lost, begins anew."""
     monkeypatch.setattr(disk_module, "_boot", lambda: "here")
     await (await part(tmp_path, LARGE[:5000])).close()
-    path = tmp_path / OURS / f"{KEY}.json"
+    path = tmp_path / PRIVATE_FOLDER / f"{KEY}.json"
     path.unlink() if note is None else path.write_text(note)
-    resumed = await Disk(tmp_path).part(KEY, NAME)
+    resumed = await DiskStorage(tmp_path).partial_file(KEY, NAME)
     assert (resumed.etag, resumed.content.size) == (None, 0)
     await resumed.close()
 
@@ -195,9 +195,9 @@ async def test_a_kept_file_is_not_written_as_a_part(tmp_path: Path) -> None:
     """F25: killed between its two names, the file under the final one stays as it is."""
     await (await part(tmp_path, LARGE[:5000])).close()
     (tmp_path / "made").mkdir()
-    os.link(tmp_path / OURS / f"{KEY}.part", tmp_path / FINAL)
+    os.link(tmp_path / PRIVATE_FOLDER / f"{KEY}.part", tmp_path / FINAL)
     made = await part(tmp_path, LARGE)
-    with pytest.raises(Taken):
+    with pytest.raises(NameTaken):
         await made.keep()
     await made.close()
     assert (tmp_path / FINAL).read_bytes() == LARGE[:5000]
@@ -206,7 +206,7 @@ async def test_a_kept_file_is_not_written_as_a_part(tmp_path: Path) -> None:
 async def test_two_runs_do_not_write_one_part(tmp_path: Path) -> None:
     """F24: where the first only seemed to be dead, the second comes again."""
     first = await part(tmp_path)
-    with pytest.raises(BlockingIOError, match="another run of this dispatch is still at it"):
+    with pytest.raises(BlockingIOError, match="another run of this dispatch is still writing it"):
         await part(tmp_path)
     await first.keep()
     await first.close()
@@ -218,7 +218,7 @@ async def test_a_part_that_is_removed_while_it_is_opened(
 ) -> None:
     """F24: the other run has just ended: a part that has no name any more is none."""
     lock = fcntl.flock
-    left = [tmp_path / OURS / f"{KEY}.part"]
+    left = [tmp_path / PRIVATE_FOLDER / f"{KEY}.part"]
 
     def late(file: int, operation: int) -> None:
         while left:
@@ -245,7 +245,7 @@ async def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.M
         await made.close()
         assert files(tmp_path) == {FINAL: MP4}
     made = await part(tmp_path, LARGE)
-    with pytest.raises(Taken):
+    with pytest.raises(NameTaken):
         await made.keep()
     await made.close()
     assert (tmp_path / FINAL).read_bytes() == MP4
@@ -270,7 +270,7 @@ async def test_what_would_fill_the_disk_is_not_begun(tmp_path: Path) -> None:
     """F20: the inbox may be on the same disk."""
     made = await part(tmp_path)
     await made.expect(1000)
-    with pytest.raises(OSError, match="bytes are to come, and") as full:
+    with pytest.raises(OSError, match="bytes are needed, and") as full:
         await made.expect(2**60)
     assert full.value.errno == errno.ENOSPC
     await made.close()
@@ -289,7 +289,7 @@ async def test_a_write_that_fails_is_told_by_the_next_step(tmp_path: Path) -> No
         await made.flush()
     await made.close()
     os.close(file)
-    assert set(files(tmp_path)) == {f"{OURS}/{KEY}.part", f"{OURS}/{KEY}.json"}
+    assert set(files(tmp_path)) == {f"{PRIVATE_FOLDER}/{KEY}.part", f"{PRIVATE_FOLDER}/{KEY}.json"}
 
 
 async def test_a_cancelled_run_leaves_no_thread_behind(
@@ -315,15 +315,15 @@ async def test_a_cancelled_run_leaves_no_thread_behind(
         await waiting
     assert made.content.size == len(LARGE) + 100_000
     await made.close()
-    note = json.loads((tmp_path / OURS / f"{KEY}.json").read_text())
+    note = json.loads((tmp_path / PRIVATE_FOLDER / f"{KEY}.json").read_text())
     assert (note["etag"], note["size"]) == ('"v1"', len(LARGE) + 100_000)
 
 
 async def test_leftovers_of_expired_outputs_are_removed(tmp_path: Path) -> None:
     """F25: what nobody has gone on with for 8 days; the rest stays."""
-    ours = tmp_path / OURS
+    ours = tmp_path / PRIVATE_FOLDER
     ours.mkdir()
-    old = time.time() - LEFTOVER - 60
+    old = time.time() - LEFTOVER_AGE_S - 60
     for name in ("old.part", "old.json", "new.part"):
         (ours / name).write_bytes(b"x")
         if name.startswith("old"):
@@ -331,12 +331,12 @@ async def test_leftovers_of_expired_outputs_are_removed(tmp_path: Path) -> None:
     made = await part(tmp_path)
     await made.keep()
     await made.close()
-    assert set(files(tmp_path)) == {FINAL, f"{OURS}/new.part"}
+    assert set(files(tmp_path)) == {FINAL, f"{PRIVATE_FOLDER}/new.part"}
 
 
 async def test_our_own_files_are_for_their_owner(tmp_path: Path) -> None:
     """F16: a manifest holds prompts; an output has the rights of any file."""
-    disk = Disk(tmp_path)
+    disk = DiskStorage(tmp_path)
     await disk.write("made/manifest.json", b"{}")
     await (await part(tmp_path, LARGE[:5000])).close()
     made = await part(tmp_path)
@@ -346,12 +346,12 @@ async def test_our_own_files_are_for_their_owner(tmp_path: Path) -> None:
     os.umask(mask)
     modes = {
         name: (tmp_path / name).stat().st_mode & 0o777
-        for name in ("made/manifest.json", FINAL, OURS, "made")
+        for name in ("made/manifest.json", FINAL, PRIVATE_FOLDER, "made")
     }
     assert modes == {
         "made/manifest.json": 0o600,
         FINAL: 0o666 & ~mask,
-        OURS: 0o700 & ~mask,
+        PRIVATE_FOLDER: 0o700 & ~mask,
         "made": 0o777 & ~mask,
     }
 
@@ -360,7 +360,7 @@ async def test_small_files_are_written_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A manifest that could not be renamed leaves the earlier one, and nothing beside it."""
-    disk = Disk(tmp_path)
+    disk = DiskStorage(tmp_path)
     await disk.write("made/manifest.json", b"one")
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -375,7 +375,7 @@ async def test_small_files_are_written_whole_or_not_at_all(
 
 async def test_what_is_not_there(tmp_path: Path) -> None:
     """It has no content and no size, and to remove it is no fault."""
-    disk = Disk(tmp_path)
+    disk = DiskStorage(tmp_path)
     (tmp_path / "made").mkdir()
     assert await disk.read("gone/manifest.json") is None
     assert await disk.size("made/gone") is None
@@ -386,8 +386,8 @@ async def test_what_is_not_there(tmp_path: Path) -> None:
 
 async def test_check_tries_the_folder(tmp_path: Path) -> None:
     """It writes, reads and removes, and says how much room there is."""
-    found = await Disk(tmp_path).check()
-    assert found.startswith(f"{tmp_path}: files are written, read and removed; ")
+    found = await DiskStorage(tmp_path).check()
+    assert found.startswith(f"{tmp_path}: files can be written, read and removed; ")
     assert found.endswith(" GB are free")
     assert files(tmp_path) == {}
 
@@ -396,7 +396,7 @@ async def test_check_believes_what_it_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that gives back another thing than it took is not all right."""
-    disk = Disk(tmp_path)
+    disk = DiskStorage(tmp_path)
     monkeypatch.setattr(Folder, "read", lambda *_: b"another")
-    with pytest.raises(OSError, match="what was written is not what is read"):
+    with pytest.raises(OSError, match="that was read differs from what was written"):
         await disk.check()

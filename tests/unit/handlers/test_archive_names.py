@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from receiver.event import Event
 from receiver.handlers.archive.disk import Folder
-from receiver.handlers.archive.names import OF_EVENTS, Name, Template, of_event
+from receiver.handlers.archive.names import EVENT_FIELDS, NameTemplate, OutputName, event_values
 from submitter.prediction import JSON
 from submitter.submit.files import UNKNOWN, Kind
 
@@ -33,9 +33,9 @@ def name(template: str, index: int = 0, kind: Kind = MP4, **about: Any) -> str:
     """The name of one output of an event."""
     given = {"subject": "task-1", "model": "kwaivgi/kling-v2.1", "received_at": NOW, **about}
     event = Event("wavespeed:x:completed", "wavespeed", "prediction.completed", **given)
-    parsed = Template.parse(template)
-    values = {**of_event(parsed, event), "index": str(index)}
-    return Name(parsed, values).final(kind, SHA256)
+    parsed = NameTemplate.parse(template)
+    values = {**event_values(parsed, event), "index": str(index)}
+    return OutputName(parsed, values).final(kind, SHA256)
 
 
 def test_the_usual_name() -> None:
@@ -119,7 +119,7 @@ def test_a_long_segment_keeps_its_ending() -> None:
 def test_templates_that_are_no_relative_paths(template: str) -> None:
     """F36: what the person writes must be a plain name too."""
     with pytest.raises(ValueError, match=r"^(a relative path|fields in braces)"):
-        Template.parse(template)
+        NameTemplate.parse(template)
 
 
 @pytest.mark.parametrize(
@@ -132,26 +132,26 @@ def test_templates_that_are_no_relative_paths(template: str) -> None:
 def test_templates_with_fields_that_there_are_not(template: str) -> None:
     """The fault names those that there are."""
     with pytest.raises(ValueError, match="fields in braces, of date, task, model, source, index"):
-        Template.parse(template)
+        NameTemplate.parse(template)
 
 
 def test_a_manifests_name_has_no_fields_of_files() -> None:
     """It is the same for all outputs."""
     with pytest.raises(ValueError, match=r"of date, task, model, source and context\.KEY"):
-        Template.parse("{task}/{sha256}", OF_EVENTS)
+        NameTemplate.parse("{task}/{sha256}", EVENT_FIELDS)
 
 
 @pytest.mark.parametrize("template", ["x" * 201, "{index}" * 9])
 def test_templates_have_bounds(template: str) -> None:
     """F36: so have the names that come out."""
     with pytest.raises(ValueError, match="200 characters and 8 fields at most"):
-        Template.parse(template)
+        NameTemplate.parse(template)
 
 
 def test_a_name_is_known_early_unless_it_takes_the_content() -> None:
     """What a bucket needs to know before the upload."""
-    assert Name(Template.parse("{index}{ext}"), {"index": "0"}).early(MP4) == "0.mp4"
-    assert Name(Template.parse("{sha256}"), {}).early(MP4) is None
+    assert OutputName(NameTemplate.parse("{index}{ext}"), {"index": "0"}).early(MP4) == "0.mp4"
+    assert OutputName(NameTemplate.parse("{sha256}"), {}).early(MP4) is None
 
 
 TEXTS = st.text(max_size=300) | st.sampled_from(
@@ -195,9 +195,9 @@ def test_no_event_leads_out_of_the_root(
     event = Event(
         "x", source, "prediction.completed", subject=subject, model=model, context=context
     )
-    parsed = Template.parse(template)
-    values = {**of_event(parsed, event), "index": "0"}
-    found = Name(parsed, values).final(UNKNOWN, SHA256)
+    parsed = NameTemplate.parse(template)
+    values = {**event_values(parsed, event), "index": "0"}
+    found = OutputName(parsed, values).final(UNKNOWN, SHA256)
     assert len(found.encode()) < 1024
     assert not PurePosixPath(found).is_absolute()
     assert not PureWindowsPath(found).anchor

@@ -7,10 +7,10 @@ from dataclasses import asdict
 import pytest
 
 from receiver import Context, Dispatch, DispatchState
-from receiver.handlers.archive.result import Archived, archived, result_of
+from receiver.handlers.archive.result import ArchivedFile, archived_files, result_of
 from submitter.prediction import JSON
 
-KEPT = Archived("https://cdn.example/a.mp4", "a/0.mp4", None, 3, "ab", "video/mp4")
+KEPT = ArchivedFile("https://cdn.example/a.mp4", "a/0.mp4", None, 3, "ab", "video/mp4")
 
 
 def context(**results: JSON) -> Context:
@@ -23,8 +23,12 @@ def context(**results: JSON) -> Context:
 
 def test_what_an_archive_returns_is_read_back() -> None:
     """By handler name, each one's files in order, beside results of another shape."""
-    second = Archived("https://cdn.example/b.png", "b/0.png", "https://k.example/b", 4, "cd", "x/y")
-    found = archived(context(z=result_of([second]), keep=result_of([KEPT, second]), shop={"n": 1}))
+    second = ArchivedFile(
+        "https://cdn.example/b.png", "b/0.png", "https://k.example/b", 4, "cd", "x/y"
+    )
+    found = archived_files(
+        context(z=result_of([second]), keep=result_of([KEPT, second]), shop={"n": 1})
+    )
     assert found == [KEPT, second, second]
 
 
@@ -35,4 +39,4 @@ def test_what_an_archive_returns_is_read_back() -> None:
 )
 def test_a_result_of_another_shape_is_no_file(result: JSON) -> None:
     """Somebody's handler may mean another thing by `files`."""
-    assert archived(context(own=result)) == []
+    assert archived_files(context(own=result)) == []

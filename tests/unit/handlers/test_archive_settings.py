@@ -10,8 +10,8 @@ import pytest
 
 from receiver.errors import SettingsError
 from receiver.handlers.archive import handler
-from receiver.handlers.archive.bucket import Bucket
-from receiver.handlers.archive.handler import Archive, Settings, create
+from receiver.handlers.archive.bucket import BucketStorage
+from receiver.handlers.archive.handler import Archive, ArchiveSettings, create
 from receiver.handlers.loading import load_section
 from receiver.handlers.retry import Backoff
 from tests.support.outputs import files
@@ -33,7 +33,7 @@ def faults(**settings: Any) -> list[str]:
         ({"to": "a\0b"}, "to: 'a\\x00b', expected a folder"),
         ({"to": "ftp://x/y"}, "to: 'ftp://x/y', expected a folder, s3://BUCKET/PREFIX"),
         ({"to": "s3://"}, "to: 's3://', expected a folder, s3://BUCKET/PREFIX"),
-        ({"to": "s3://key:s3cret@b"}, "to: a user or password is in it, expected these in `opt"),
+        ({"to": "s3://key:s3cret@b"}, "to: it contains a user or password; put these into `opt"),
         ({"to": "s3://b/p?x=1"}, "to: 's3://b/p?x=1', expected a folder, s3://BUCKET/PREFIX"),
         ({"to": "file://videos"}, "to: 'file://videos', expected a folder, s3://BUCKET/PREFIX"),
         ({"to": "file:///"}, "to: 'file:///', expected a folder, s3://BUCKET/PREFIX"),
@@ -51,7 +51,7 @@ def faults(**settings: Any) -> list[str]:
         ({"public_url": "https://x/?a=1"}, "public_url: 'https://x/?a=1', expected an http or"),
         ({"public_url": "https://x:y/"}, "public_url: 'https://x:y/', expected an http or https"),
         ({"allow": ["http://x"]}, "allow: ['http://x'], expected host, host:port"),
-        ({"options": {"a": "s3cret"}}, "options: expected none, a folder has none"),
+        ({"options": {"a": "s3cret"}}, "options: expected none, because `to` is a folder"),
         ({"options": {"a": ["s3cret"]}}, "options: '…', expected"),
         ({"folder": "x"}, "folder: unknown key, expected one of after, allow, concurrency"),
     ],
@@ -111,7 +111,7 @@ def test_a_system_without_safe_folders_says_so(
     """F36: where no folder can be opened from the one above it, buckets are left."""
     monkeypatch.setattr(os, "supports_dir_fd", set())
     [fault] = faults(to=str(tmp_path))
-    assert "expected a bucket; this system has no safe way to folders" in fault
+    assert "expected a bucket: this system cannot open files relative" in fault
 
 
 def test_a_bucket_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,8 +138,8 @@ def test_a_bucket_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_buckets_of_three_kinds(to: str, options: dict[str, Any]) -> None:
     """Options are the store's or its client's, by the name that obstore has for them."""
-    root = handler.open_root(to, options)
-    assert isinstance(root, Bucket)
+    root = handler.open_storage(to, options)
+    assert isinstance(root, BucketStorage)
     assert "s3cret" not in repr(root.store)
 
 
@@ -163,7 +163,9 @@ def test_options_that_the_store_does_not_take(to: str, options: Any, reason: str
 
 def test_settings_do_not_show_options() -> None:
     """F16: credentials may stand there."""
-    assert "s3cret" not in repr(Settings.model_validate({"to": "x", "options": {"k": "s3cret"}}))
+    assert "s3cret" not in repr(
+        ArchiveSettings.model_validate({"to": "x", "options": {"k": "s3cret"}})
+    )
 
 
 def test_an_archive_has_rules_of_its_own(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from receiver.event import Dispatch, DispatchState, Event
-from receiver.handlers.archive.result import Archived, result_of
+from receiver.handlers.archive.result import ArchivedFile, result_of
 from receiver.handlers.chat.message import advice, compose, day, lookup, meaning, span
 from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.text import link
@@ -122,7 +122,7 @@ def test_what_was_kept_without_a_link_says_so() -> None:
 
 def test_of_two_archives_the_one_with_a_link_counts() -> None:
     """In whichever order their names come."""
-    files = [Archived(VIDEO, "n", "https://other.example.com/v", 1, "", "image/png")]
+    files = [ArchivedFile(VIDEO, "n", "https://other.example.com/v", 1, "", "image/png")]
     more = {"aaa": Dispatch("id", "aaa", DispatchState.DONE, result=result_of(files))}
     for earlier in (kept(url=None) | more, {"zzz": more["aaa"]} | kept(url=None)):
         [output] = message(event(), run(earlier=earlier)).outputs
