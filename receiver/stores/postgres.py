@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -25,8 +26,7 @@ from receiver.errors import (
 from receiver.event import Attempt, Claim, Dispatch, DispatchState, Event, Outcome, Receipt
 from receiver.stores import rows
 from receiver.stores.base import KEY_DAYS, Listed, Plan, Purged, Stats, Store
-from receiver.stores.migrate import migrations
-from receiver.stores.postgres_migrate import migrate_postgres, named, version
+from submitter.storage import migrations
 from submitter.storage.errors import (
     DriverMissing,
     StorageError,
@@ -43,6 +43,8 @@ from submitter.storage.postgres_pool import (
     schema_name_fault,
 )
 
+_PACKAGE = "receiver.stores"
+
 POOL_SIZE = 5
 """Connections of one process: adding, claiming, working, and two that read. One more listens."""
 
@@ -53,6 +55,16 @@ ClaimRequest = tuple[str, Mapping[str, int], float, float, Mapping[str, float]]
 """Owner, limits, lease, now, rates."""
 
 _ESCAPE = "\x1a"
+
+
+def named(name: str, schema: str) -> str:
+    """A named statement, for a schema."""
+    return _statements(schema)[name]
+
+
+@cache
+def _statements(schema: str) -> dict[str, str]:
+    return migrations.statements(_PACKAGE, "postgres", migrations.postgres_names(schema))
 
 
 def escape_nul(text: str | None) -> str | None:
@@ -385,7 +397,7 @@ class PostgresStore(Store):
         if self._add_writer is not None:
             return
         try:
-            await migrate_postgres(self._pool, self.schema)
+            await migrations.migrate_postgres(self._pool, _PACKAGE, self.schema)
         except BaseException as error:
             await self._pool.close()
             if isinstance(error, StorageError):
@@ -595,11 +607,11 @@ async def probe(url: str, schema: str, *, pooler: bool) -> DatabaseProbe:
         StoreUnavailable: the server cannot be reached, or refuses.
         SettingsError: asyncpg is not installed.
     """
-    newest = migrations("postgres")[-1][0]
+    newest = migrations.scripts(_PACKAGE, "postgres")[-1][0]
     pool = _pool(url, pooler=pooler)
     try:
         async with pool.use() as connection:
-            found = await version(connection, schema, newest)
+            found = await migrations.postgres_version(connection, _PACKAGE, schema)
         ((may_create, used, limit),) = await pool.fetch(named("room", schema))
     except StorageError as error:
         raise store_error(error) from None

@@ -20,17 +20,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from receiver.errors import StoreUnavailable
+from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import Attempt, Claim, Dispatch, DispatchState, Event, Outcome, Receipt
 from receiver.stores import rows
 from receiver.stores.base import KEY_DAYS, Listed, Plan, Purged, Stats, Store
 from receiver.stores.checkpoint import BACKSTOP, Checkpointer
 from receiver.stores.group_commit import A, Bulk, GroupCommit, R
-from receiver.stores.migrate import migrate_sqlite, statements
 from receiver.stores.rate_limit import NEVER, believed, free, spent
-from submitter.sql import use_wal
+from submitter.storage import migrations
+from submitter.storage.errors import StorageMismatch
+from submitter.storage.sqlite_writer import use_wal
 
-SQL = statements("sqlite")
+SQL = migrations.statements("receiver.stores", "sqlite")
 
 Ask = tuple[str, Mapping[str, int], float, float, Mapping[str, float]]
 """Of `claim`: owner, limits, lease, now, rates."""
@@ -512,8 +513,12 @@ class SQLiteStore(Store):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))
         connection = self._connect()
         try:
-            migrate_sqlite(connection)
+            if migrations.pending_sqlite(connection, "receiver.stores", str(self.path)):
+                migrations.migrate_sqlite(connection, "receiver.stores", str(self.path))
             connection.execute("PRAGMA query_only = ON")
+        except StorageMismatch as error:
+            connection.close()
+            raise SchemaMismatch(str(error), error.found, error.expected) from None
         except BaseException:
             connection.close()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -12,12 +13,11 @@ from submitter.ledger import postgres_words as words
 from submitter.ledger import rows
 from submitter.ledger.base import Entry, Intent, IntentWritten, Ledger, LimitReached, Limits, Result
 from submitter.ledger.postgres_books import Books
-from submitter.ledger.postgres_rows import text
-from submitter.ledger.postgres_schema import channel, prepare, statements
+from submitter.ledger.postgres_rows import COLUMNS, text
 from submitter.prediction import Prediction
+from submitter.storage import migrations
 from submitter.storage.errors import (
     DriverMissing,
-    StorageConflict,
     StorageError,
     StorageMismatch,
     StorageValueError,
@@ -38,8 +38,7 @@ R = TypeVar("R")
 MAX_PURGE_STEP = 500
 """Entries that one step of `purge` removes: the lock is held for a few milliseconds."""
 
-_MAX_OPEN_TRIES = 3
-"""The inbox may create the same schema at the same time, but only once."""
+_PACKAGE = "submitter.ledger"
 
 Job = tuple[Callable[[Books], Awaitable[Any]], Sequence[str], Sequence[str]]
 """A write: its work, the keys of its entries, the ids of its tasks."""
@@ -250,15 +249,7 @@ class PostgresLedger(Ledger):
         return count
 
     async def _prepare(self) -> None:
-        for tries_left in reversed(range(_MAX_OPEN_TRIES)):
-            try:
-                async with self._pool.use(self._sql["begin"]) as connection:
-                    await prepare(connection, self._schema)
-            except (StorageConflict, StorageValueError):
-                if not tries_left:
-                    raise
-            else:
-                break
+        await migrations.migrate_postgres(self._pool, _PACKAGE, self._schema)
 
     async def _changes(self) -> int:
         ((found, _),) = await self._pool.fetch(self._sql["head"])
@@ -305,6 +296,26 @@ class PostgresLedger(Ledger):
 
     async def _entries(self, name: str, *values: object) -> list[Entry]:
         return [rows.read(found) for found in await self._read(name, *values)]
+
+
+def channel(schema: str) -> str:
+    """The channel that changes are announced on: the schema's own, and of a valid length."""
+    return f"wavehook_ledger_{sha256(schema.encode()).hexdigest()[:16]}"
+
+
+def statements(
+    schema: str,
+    *,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+    statement_timeout_s: float = STATEMENT_TIMEOUT_S,
+) -> dict[str, str]:
+    """The named statements, for a schema."""
+    values = migrations.postgres_names(schema) | {
+        "columns": ", ".join(COLUMNS),
+        "busy": f"{lock_timeout_s * 1000:.0f}",
+        "limit": f"{statement_timeout_s * 1000:.0f}",
+    }
+    return migrations.statements(_PACKAGE, "postgres", values)
 
 
 def _ledger_error(

@@ -11,18 +11,20 @@ import os
 import sqlite3
 from pathlib import Path
 
-from submitter import sql
 from submitter.errors import LedgerMismatch
+from submitter.storage import migrations
+from submitter.storage.errors import StorageMismatch
+from submitter.storage.sqlite_writer import use_wal
 
 BUSY = 10.0
 """Seconds to wait for another process's write."""
 
-_INBOX = {"event", "dispatch", "attempt"}
+PACKAGE = "submitter.ledger"
 
 
 def statements() -> dict[str, str]:
     """The named statements."""
-    return sql.statements("submitter.ledger", "sqlite")
+    return migrations.statements(PACKAGE, "sqlite")
 
 
 def prepare(path: Path) -> None:
@@ -37,21 +39,20 @@ def prepare(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
     with contextlib.closing(_connect(path)) as connection:
         # What is not ours is left as it is, so this stands before the switch to WAL.
-        newest = _migrations()[-1][0]
-        if _version(connection, newest) == newest:
-            return
-        sql.use_wal(connection, BUSY)
-        connection.execute("BEGIN IMMEDIATE")
-        # Left by an error, the transaction ends with the connection.
-        _migrate(connection, newest)
-        connection.execute("COMMIT")
+        try:
+            if not migrations.pending_sqlite(connection, PACKAGE, str(path)):
+                return
+            use_wal(connection, BUSY)
+            migrations.migrate_sqlite(connection, PACKAGE, str(path))
+        except StorageMismatch as error:
+            raise LedgerMismatch(str(error), error.found, error.expected) from None
 
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection in autocommit mode, to a file that is prepared; for use on any thread."""
     connection = _connect(path)
     try:
-        sql.use_wal(connection, BUSY)
+        use_wal(connection, BUSY)
         connection.execute("PRAGMA synchronous = FULL")
     except BaseException:
         connection.close()
@@ -68,47 +69,3 @@ def _connect(path: Path) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
-
-
-def _migrations() -> list[tuple[int, str]]:
-    return sql.migrations("submitter.ledger", "sqlite")
-
-
-def _migrate(connection: sqlite3.Connection, newest: int) -> None:
-    found = _version(connection, newest)
-    for number, script in _migrations():
-        if number > found:
-            for statement in sql.split(script):
-                connection.execute(statement)
-    connection.execute(
-        "INSERT OR REPLACE INTO ledger_schema (one, version) VALUES (1, ?)", [newest]
-    )
-
-
-def _version(connection: sqlite3.Connection, newest: int) -> int:
-    """The number of the last migration that was applied; 0 before the first."""
-    tables = {
-        name
-        for (name,) in connection.execute(
-            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT GLOB 'sqlite_*'"
-        )
-    }
-    if "ledger_schema" in tables:
-        (found,) = connection.execute("SELECT version FROM ledger_schema").fetchone()
-        if found > newest:
-            raise LedgerMismatch(
-                f"the ledger has schema version {found}, this program works with {newest}: it "
-                "was made by a newer Wavehook; upgrade this one, or name another database",
-                found=found,
-                expected=newest,
-            )
-        return int(found)
-    (inbox,) = connection.execute("PRAGMA user_version").fetchone()
-    if tables and not (inbox and tables >= _INBOX):
-        raise LedgerMismatch(
-            "the file is a SQLite database of something else; name another file in "
-            "WAVEHOOK_DATABASE",
-            found=0,
-            expected=newest,
-        )
-    return 0

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from submitter.errors import LedgerMismatch, LedgerUnavailable
+from submitter.errors import LedgerUnavailable
 from submitter.ledger import rows
 from submitter.ledger import sqlite_books as books
 from submitter.ledger.base import Entry, Intent, IntentWritten, Ledger, LimitReached, Limits, Result
@@ -54,8 +54,6 @@ class SQLiteLedger(Ledger):
                 return
             try:
                 await asyncio.to_thread(prepare, self.path)
-            except LedgerMismatch as error:
-                raise LedgerMismatch(f"{self.path}: {error}", error.found, error.expected) from None
             except sqlite3.Error as error:
                 raise LedgerUnavailable(f"cannot open the ledger {self.path}: {error}") from None
             self._reader = Reader(self.path)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from submitter.errors import BadSettings, LedgerMismatch, LedgerUnavailable
-from submitter.ledger import postgres_schema
 from submitter.ledger.base import Entry, Result, State
 from submitter.ledger.postgres import PostgresLedger
+from submitter.storage import migrations
 from submitter.storage.postgres_pool import server_address
 from tests.support.postgres_schemas import connected, fresh_schema
 from tests.support.proxy import proxy
@@ -180,7 +180,7 @@ async def test_a_schema_of_any_name(place: tuple[str, str]) -> None:
             assert len(await ledger.finish([result()], NOW)) == 1
     finally:
         async with stranger(place) as other:
-            await other.execute(f"DROP SCHEMA {postgres_schema.quoted(name)} CASCADE")
+            await other.execute(f"DROP SCHEMA {migrations.postgres_names(name)['schema']} CASCADE")
 
 
 async def test_a_newer_schema_is_refused(ledger: PostgresLedger, place: tuple[str, str]) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from submitter.errors import LedgerUnavailable
-from submitter.ledger import postgres_schema
+from submitter.ledger import postgres
 from submitter.ledger.base import LimitReached, Limits
 from submitter.ledger.postgres import PostgresLedger
 from submitter.ledger.postgres_rows import CHANGING, COLUMNS
+from submitter.storage import migrations
 from tests.contract.test_ledger_notify import FAR, Ear
 from tests.contract.test_ledger_processes import PROCESSES, start, told
 from tests.support.postgres_pooler import pooled
@@ -150,7 +151,7 @@ async def test_others_are_heard_without_looking(place: tuple[str, str]) -> None:
     async with opened(*place, poll=FAR) as one, opened(elsewhere(url), schema) as two:
         ear, end = await listening(one)
         async with connected(url) as other:
-            await other.execute(f"NOTIFY {postgres_schema.channel(schema)}, 'nonsense'")
+            await other.execute(f"NOTIFY {postgres.channel(schema)}, 'nonsense'")
         await intended(two)
         await ear.next()
         await only(one)
@@ -288,7 +289,7 @@ PLANS: dict[str, tuple[str, tuple[Any, ...]]] = {
 async def test_no_cost_grows_with_what_is_stored(place: tuple[str, str], mode: str) -> None:
     """Every statement finds its rows by an index, with tens of thousands stored: plans say so."""
     url, schema = place
-    sql = postgres_schema.statements(schema)
+    sql = postgres.statements(schema)
     async with opened(*place), connected(url) as connection:
         await connection.execute(FILL.replace("{schema}", f'"{schema}"'))
         await connection.execute(
@@ -308,7 +309,11 @@ async def test_no_cost_grows_with_what_is_stored(place: tuple[str, str], mode: s
 
 def test_the_columns_are_those_of_the_schema() -> None:
     """Rows are read by their place, so the order is written once."""
-    table = (postgres_schema._scripts()[0][1]).partition("ledger_entry (")[2].partition(");")[0]
+    table = (
+        migrations.scripts("submitter.ledger", "postgres")[0][1]
+        .partition("ledger_entry (")[2]
+        .partition(");")[0]
+    )
     names = [line.split()[0] for line in table.splitlines() if line.startswith("  ")]
 
     assert [name for name in names if name != "CHECK"] == list(COLUMNS)

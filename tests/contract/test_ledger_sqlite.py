@@ -293,7 +293,7 @@ async def test_an_older_sqlite_has_no_strict_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F43: the schema works without them."""
-    monkeypatch.setattr("submitter.sql.STRICT_SINCE", (99,))
+    monkeypatch.setattr("submitter.storage.migrations.STRICT_SINCE", (99,))
     ledger = SQLiteLedger(tmp_path / "x.db")
     await ledger.open()
     await accepted(ledger)

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from receiver.event import Dispatch, Done
-from receiver.stores.postgres import PostgresInbox
-from receiver.stores.postgres_migrate import named
+from receiver.stores.postgres import PostgresInbox, named
 from tests.support.events import DAY, LEASE, NOW, PLAN, event
 from tests.support.postgres_server import Server
 

@@ -15,10 +15,9 @@ import pytest
 
 from receiver.errors import StoreUnavailable
 from receiver.stores.base import Store
-from receiver.stores.migrate import migrations
 from receiver.stores.postgres import PostgresInbox
 from receiver.stores.sqlite import SQLiteStore
-from submitter.sql import split
+from submitter.storage import migrations
 from tests.support.events import LEASE, NOW, PLAN, claim, event
 from tests.support.paths import ROOT
 from tests.support.postgres_schemas import connected
@@ -92,7 +91,7 @@ async def test_an_older_file_is_brought_up_to_date(tmp_path: Path) -> None:
     """F43: what is in it stays, and has rates from then on."""
     path = tmp_path / "inbox.db"
     connection = sqlite3.connect(path)
-    for statement in split(migrations("sqlite")[0][1]):
+    for statement in migrations.split(migrations.scripts("receiver.stores", "sqlite")[0][1]):
         connection.execute(statement)
     connection.execute("PRAGMA user_version = 1")
     connection.commit()
@@ -110,8 +109,8 @@ async def test_an_older_schema_is_brought_up_to_date(
 ) -> None:
     """F43: beside a process of the older version, which goes on without rates."""
     with monkeypatch.context() as older:
-        known = migrations("postgres")[:2]
-        older.setattr("receiver.stores.postgres_migrate.migrations", lambda engine: known)
+        known = migrations.scripts("receiver.stores", "postgres")[:2]
+        older.setattr(migrations, "scripts", lambda package, engine: known)
         old = await server.opened()
     for n in range(5):
         await old.add(event(f"task-{n}"), PLAN)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from receiver.event import Done, Event
-from receiver.stores import migrate
 from receiver.stores.base import Store
 from receiver.stores.sqlite import SQL, SQLiteStore
+from submitter.storage import migrations
 from tests.support.events import DAY, NOW, PLAN, claim_one, event
 
 
@@ -154,7 +154,7 @@ async def test_what_waits_reads_an_index(
 async def test_a_purge_does_not_count_the_events_to_find_the_newest(tmp_path: Path) -> None:
     """Promise 9 costs `purge` one look at the end of the table, not one for each event."""
     connection = SQLiteStore(tmp_path / "inbox.db")._connect()
-    migrate.migrate_sqlite(connection)
+    migrations.migrate_sqlite(connection, "receiver.stores", "inbox.db")
     values = {"after": 0, "before": NOW, "forget": NOW, "limit": 9}
     plan = connection.execute(f"EXPLAIN QUERY PLAN {SQL['old']}", values).fetchall()
     connection.close()

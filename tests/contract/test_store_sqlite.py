@@ -195,7 +195,7 @@ async def test_an_older_sqlite_has_no_strict_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F43: the schema works without them."""
-    monkeypatch.setattr("submitter.sql.STRICT_SINCE", (99,))
+    monkeypatch.setattr("submitter.storage.migrations.STRICT_SINCE", (99,))
     store = await opened(tmp_path / "inbox.db")
 
     await store.add(event(), PLAN)

@@ -111,4 +111,4 @@ async def test_versions_that_migrate_at_once(fleet: Fleet) -> None:
 
     late = await fleet.begin("serve", program=old)
     assert await late.ended() == 2
-    assert f"has version {newest}, this program works with {newest - 1}" in late.text
+    assert f"has schema version {newest}, this program works with {newest - 1}" in late.text

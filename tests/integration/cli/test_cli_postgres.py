@@ -157,7 +157,7 @@ def test_check_looks_at_the_server(schema: str) -> None:
     assert "version 1; the next start migrates it to " in look()["database"]["found"]
     tell(f"INSERT INTO {schema}.migration (number) VALUES (99)")
     found = look()["database"]
-    assert "has version 99, this program works with " in found["found"]
+    assert "has schema version 99, this program works with " in found["found"]
     assert found["todo"] == "it was not changed; name another in WAVEHOOK_DATABASE"
 
 
@@ -217,7 +217,7 @@ def test_another_version(schema: str, command: str, monkeypatch: pytest.MonkeyPa
     tell(f"INSERT INTO {schema}.migration (number) VALUES (99)")
     result = run(command)
     assert result.exit_code == 2
-    assert "has version 99, this program works with " in result.stderr
+    assert "has schema version 99, this program works with " in result.stderr
 
 
 @pytest.mark.parametrize("words", [["migrate"], ["wait", "k"], ["purge", "--yes"], ["reconcile"]])
@@ -230,7 +230,7 @@ def test_another_version_of_the_ledger(
     tell(f"UPDATE {schema}.ledger_schema SET version = 99")
     result = run(*words)
     assert result.exit_code == 2
-    assert "the ledger has schema version 99, this program works with " in result.stderr
+    assert "has schema version 99, this program works with " in result.stderr
 
 
 def test_a_server_that_refuses(own: OwnPostgres, monkeypatch: pytest.MonkeyPatch) -> None:

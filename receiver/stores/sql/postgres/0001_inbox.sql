@@ -1,10 +1,15 @@
 -- The inbox: events, their dispatches, and every attempt. Times are Unix seconds.
--- `:schema` is the schema, and `:name` its name in a text.
+-- `{schema}` is the schema, and `{name}` its name in a text.
 --
 -- There are no foreign keys: each would lock the event's row for every dispatch and every attempt.
 -- Whatever writes is a function below, and these leave nothing half done.
 
-CREATE TABLE :schema.event (
+CREATE TABLE {schema}.migration (
+  number     INTEGER PRIMARY KEY,
+  applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+
+CREATE TABLE {schema}.event (
   seq         BIGINT PRIMARY KEY,           -- order of arrival
   id          TEXT COLLATE "C" NOT NULL,    -- the deduplication key
   source      TEXT NOT NULL,
@@ -19,9 +24,9 @@ CREATE TABLE :schema.event (
   received_at DOUBLE PRECISION NOT NULL
 );
 
-CREATE UNIQUE INDEX event_id ON :schema.event (id);
+CREATE UNIQUE INDEX event_id ON {schema}.event (id);
 
-CREATE TABLE :schema.dispatch (
+CREATE TABLE {schema}.dispatch (
   event      BIGINT NOT NULL,
   handler    TEXT COLLATE "C" NOT NULL,
   state      TEXT NOT NULL DEFAULT 'pending'
@@ -39,14 +44,14 @@ CREATE TABLE :schema.dispatch (
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
 
 -- A claim reads the front of this index, however many events are stored.
-CREATE INDEX dispatch_due ON :schema.dispatch (handler, due_at, event)
+CREATE INDEX dispatch_due ON {schema}.dispatch (handler, due_at, event)
   WHERE state IN ('pending', 'leased') AND NOT waiting;
 
 -- Few rows: what waits for a predecessor, and what waits for a person.
-CREATE INDEX dispatch_waiting ON :schema.dispatch (event) WHERE waiting;
-CREATE INDEX dispatch_dead ON :schema.dispatch (settled_at, event) WHERE state = 'dead';
+CREATE INDEX dispatch_waiting ON {schema}.dispatch (event) WHERE waiting;
+CREATE INDEX dispatch_dead ON {schema}.dispatch (settled_at, event) WHERE state = 'dead';
 
-CREATE TABLE :schema.attempt (
+CREATE TABLE {schema}.attempt (
   event      BIGINT NOT NULL,
   handler    TEXT COLLATE "C" NOT NULL,
   number     INTEGER NOT NULL,
@@ -58,13 +63,13 @@ CREATE TABLE :schema.attempt (
   PRIMARY KEY (event, handler, number)
 );
 
-CREATE TABLE :schema.pause (
+CREATE TABLE {schema}.pause (
   handler TEXT COLLATE "C" PRIMARY KEY,
   until   DOUBLE PRECISION NOT NULL
 );
 
 -- One row that is written to find out whether writing works.
-CREATE TABLE :schema.ping (
+CREATE TABLE {schema}.ping (
   one INTEGER PRIMARY KEY CHECK (one = 1),
   n   INTEGER NOT NULL
 );

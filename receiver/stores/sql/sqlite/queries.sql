@@ -204,3 +204,17 @@ SELECT min(received_at) FROM event WHERE seq IN (
 
 -- name: ping
 INSERT INTO ping (one, n) VALUES (1, 1) ON CONFLICT (one) DO UPDATE SET n = 1 - n;
+
+-- name: is_migrated
+SELECT user_version <> 0 FROM pragma_user_version;
+
+-- name: schema_version
+SELECT user_version FROM pragma_user_version;
+
+-- name: foreign_tables
+-- The submitter's ledger may be in the file before the inbox.
+SELECT count(*) > 0 FROM sqlite_schema
+ WHERE tbl_name NOT GLOB 'ledger_*' AND tbl_name NOT GLOB 'sqlite_*';
+
+-- name: record_migration
+PRAGMA user_version = {version};

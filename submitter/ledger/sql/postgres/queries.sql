@@ -159,3 +159,27 @@ DELETE FROM {schema}.ledger_upload WHERE digest = ANY (ARRAY (
   SELECT digest FROM {schema}.ledger_upload
    WHERE uploaded_at < $1 ORDER BY uploaded_at LIMIT $2))
 RETURNING digest;
+
+-- name: is_migrated
+-- Read from the catalog's tables: `to_regclass` may answer from before another's commit.
+SELECT count(*) > 0 FROM pg_catalog.pg_class
+ WHERE relname = 'ledger_schema'
+   AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = '{name}');
+
+-- name: schema_version
+SELECT version FROM {schema}.ledger_schema;
+
+-- name: migration_lock
+-- Until the end of the transaction, for whoever would migrate the ledger of this schema.
+SELECT pg_advisory_xact_lock(hashtextextended('wavehook ledger {name}', 0));
+
+-- name: foreign_tables
+-- The receiver's inbox may be in the schema before the ledger.
+SELECT count(*) > 0 AND count(*) FILTER (WHERE relname = 'migration') = 0
+  FROM pg_catalog.pg_class
+ WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = '{name}')
+   AND relkind IN ('r', 'p', 'v', 'm', 'f');
+
+-- name: record_migration
+INSERT INTO {schema}.ledger_schema (one, version) VALUES (1, $1)
+    ON CONFLICT (one) DO UPDATE SET version = excluded.version;

@@ -130,3 +130,19 @@ DELETE FROM ledger_entry WHERE seq IN (
 -- name: purge_uploads
 DELETE FROM ledger_upload WHERE digest IN (
   SELECT digest FROM ledger_upload WHERE uploaded_at < :before LIMIT :limit);
+
+-- name: is_migrated
+SELECT count(*) > 0 FROM sqlite_schema WHERE type = 'table' AND name = 'ledger_schema';
+
+-- name: schema_version
+SELECT version FROM ledger_schema;
+
+-- name: foreign_tables
+-- The receiver's inbox may be in the file before the ledger.
+SELECT count(*) > 0
+       AND NOT ((SELECT user_version FROM pragma_user_version) <> 0
+                AND count(*) FILTER (WHERE name IN ('event', 'dispatch', 'attempt')) = 3)
+  FROM sqlite_schema WHERE type = 'table' AND name NOT GLOB 'sqlite_*';
+
+-- name: record_migration
+INSERT OR REPLACE INTO ledger_schema (one, version) VALUES (1, {version});
