@@ -2,26 +2,26 @@
 
     [handlers.transcode]
     use = "command"
-    run = ["/usr/local/bin/transcode", "--preset", "web"]
-    env = ["HOME"]              # passed on from our environment, beside PATH; nothing else is
-    cwd = "/srv/videos"
-    stderr = "inherit"          # the program's standard error goes to ours; unless given, nowhere
-    timeout = "10m"             # the dispatcher's key, as for every handler
+    run = ["/usr/local/bin/transcode", "--preset", "web"]   # program and arguments; required
+    env = ["HOME"]              # variables to pass on besides PATH; default none
+    cwd = "/srv/videos"         # the folder to run in; default the current one
+    stderr = "discard"          # "inherit": the program's standard error goes to ours
+    timeout = "10m"             # of every handler: when the program is stopped; default 30s
 
-There is no shell, and no event data among the arguments. The program reads the JSON of
-`receiver.handlers.envelope`, and finds `WAVEHOOK_EVENT_KEY` (stable over retries) and
-`WAVEHOOK_ATTEMPT` in its environment. It ends with:
+There is no shell, and no event data is among the arguments. The program reads the JSON of
+`receiver.handlers.envelope` from standard input. Its environment has `WAVEHOOK_EVENT_KEY`, the
+idempotency key, and `WAVEHOOK_ATTEMPT`.
 
-| exit status | what follows |
+| exit status | outcome |
 |---|---|
-| 0 | done; if its standard output is JSON (64 KiB at most), that is the result |
-| 75 | again; where its standard output is a duration such as `30s`, not before then |
-| 100 | never again |
-| any other, or killed | again by the retry policy |
+| 0 | done; if standard output is JSON (up to 64 KiB), it is the result |
+| 75 | retried; if standard output is a duration such as `30s`, not before |
+| 100 | dead, not retried |
+| any other, or killed by a signal | retried by the retry policy |
 
-At its time limit, or when we shut down, the program and all that it started get SIGTERM, and two
-seconds later SIGKILL. What it prints is never logged: it may hold prompts. Windows has no such
-signals, and so not this handler.
+At the timeout, or at shutdown, the program and its children get SIGTERM, and SIGKILL two seconds
+later. Its output is never logged, because it may contain prompts. The handler does not work on
+Windows, which has no such signals.
 """
 
 from __future__ import annotations
@@ -42,30 +42,30 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
 from receiver.handlers.base import Context
-from receiver.handlers.envelope import encode, plain
+from receiver.handlers.envelope import ascii_key, encode_envelope
 from receiver.handlers.settings import read
 from receiver.strict_json import Unreadable, parse
 from submitter.prediction import JSON
 from submitter.units import seconds
 
-MAX_OUTPUT = 64 * 1024
-"""Bytes of standard output that are read; the rest is thrown away."""
+MAX_OUTPUT_BYTES = 64 * 1024
+"""Of standard output; the rest is discarded."""
 
 _EXPECTED = 'a list, the program and its arguments, such as ["/bin/tool", "-v"]'
-_LATER, _NEVER = 75, 100
-_GRACE = 2.0
+_EXIT_RETRY, _EXIT_DEAD = 75, 100
+_KILL_GRACE_S = 2.0
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 def _arguments(value: object) -> object:
-    """A list; a text would have to be split as a shell does, and there is none."""
+    """Check for a list; a text would have to be split by a shell."""
     if not isinstance(value, list | tuple) or not value or any("\0" in str(each) for each in value):
         raise ValueError(_EXPECTED)
     return value
 
 
-class Settings(BaseModel):
-    """The handler's own settings."""
+class CommandSettings(BaseModel):
+    """The settings of the handler."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -77,15 +77,15 @@ class Settings(BaseModel):
     stderr: Literal["discard", "inherit"] = "discard"
 
 
-class Command:
-    """Runs one program, once for each event."""
+class CommandHandler:
+    """Runs one program for each event."""
 
     def __init__(
         self,
         program: str,
-        settings: Settings,
+        settings: CommandSettings,
         clock: Callable[[], float] = time.time,
-        grace: float = _GRACE,
+        grace: float = _KILL_GRACE_S,
     ) -> None:
         self._arguments = (program, *settings.run[1:])
         self._settings = settings
@@ -93,35 +93,35 @@ class Command:
         self._grace = grace
 
     async def __call__(self, event: Event, context: Context) -> JSON:
-        """Run the program. See the module's docstring for what each exit status means."""
+        """Run the program; see the module's docstring for what each exit status means."""
         transport, run = await self._start(context)
         try:
             async with asyncio.timeout(max(context.deadline - self._clock(), 0.0)):
-                run.feed(transport, encode(event))
+                run.feed(transport, encode_envelope(event))
                 await run.exited.wait()
-            # A child that it left behind may hold the output open for as long as it lives.
+            # A child that outlives the program may keep its standard output open.
             with suppress(TimeoutError):
                 await asyncio.wait_for(run.drained.wait(), self._grace)
         except TimeoutError:
             raise TimeoutError("the program did not end in time") from None
         finally:
             await self._close(transport, run)
-        return _read(transport.get_returncode(), bytes(run.output))
+        return _result(transport.get_returncode(), bytes(run.output))
 
     async def check(self) -> str:
-        """Look whether the program, and where it is to run, are still there."""
+        """Find the program and its folder; runs nothing."""
         program, folder = self._arguments[0], self._settings.cwd
         if await asyncio.to_thread(shutil.which, program) is None:
-            raise FileNotFoundError(f"{program} is no program that we may run")
+            raise FileNotFoundError(f"{program} is not a program that may be run")
         if folder is not None and not await asyncio.to_thread(os.access, folder, os.X_OK):
-            raise FileNotFoundError(f"{folder} is no folder that we may enter")
+            raise FileNotFoundError(f"{folder} is not a folder that may be entered")
         return f"{program} can be run"
 
-    async def _start(self, context: Context) -> tuple[asyncio.SubprocessTransport, _Run]:
+    async def _start(self, context: Context) -> tuple[asyncio.SubprocessTransport, _ProgramRun]:
         settings = self._settings
         starting = asyncio.ensure_future(
             asyncio.get_running_loop().subprocess_exec(
-                _Run,
+                _ProgramRun,
                 *self._arguments,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -129,30 +129,30 @@ class Command:
                 cwd=settings.cwd,
                 env={
                     **_environment(settings.env),
-                    "WAVEHOOK_EVENT_KEY": plain(context.key),
+                    "WAVEHOOK_EVENT_KEY": ascii_key(context.key),
                     "WAVEHOOK_ATTEMPT": str(context.attempt),
                 },
-                # Its own group, so that whatever it starts can be ended with it.
+                # A process group of its own, so that its children get the signals too.
                 start_new_session=True,
             )
         )
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
-            # A start that is cancelled half-way ends the program, but not its children.
+            # asyncio would kill the program of a cancelled start, but not its children.
             with suppress(OSError):
                 await self._close(*await starting)
             raise
 
-    async def _close(self, transport: asyncio.SubprocessTransport, run: _Run) -> None:
-        """Ask a program that still runs, and its children, to end; then end them."""
+    async def _close(self, transport: asyncio.SubprocessTransport, run: _ProgramRun) -> None:
+        """Stop a program that still runs, and its children."""
         try:
             if not run.exited.is_set():
-                await self._end(transport.get_pid(), run)
+                await self._stop(transport.get_pid(), run)
         finally:
             transport.close()
 
-    async def _end(self, group: int, run: _Run) -> None:
+    async def _stop(self, group: int, run: _ProgramRun) -> None:
         try:
             _kill(group, signal.SIGTERM)
             with suppress(TimeoutError):
@@ -163,8 +163,8 @@ class Command:
                 await asyncio.wait_for(run.exited.wait(), self._grace)
 
 
-class _Run(asyncio.SubprocessProtocol):
-    """One run: its bounded output, and how far it is."""
+class _ProgramRun(asyncio.SubprocessProtocol):
+    """One run of the program: its bounded output, and its end."""
 
     def __init__(self) -> None:
         self.output = bytearray()
@@ -172,17 +172,17 @@ class _Run(asyncio.SubprocessProtocol):
         self.drained = asyncio.Event()
 
     def feed(self, transport: asyncio.SubprocessTransport, data: bytes) -> None:
-        """Give the program its input; one that does not read it all is no fault."""
-        # Other event loops' pipes are of classes of their own.
+        """Write the program's input; a program need not read all of it."""
+        # uvloop has classes of its own for pipes.
         pipe = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
-        # One that has ended already; uvloop raises for a write to what it has closed.
+        # The program has ended already; uvloop raises for a write to a closed pipe.
         if not pipe.is_closing():
             pipe.write(data)
             pipe.close()
 
     def pipe_data_received(self, _: int, data: bytes | str) -> None:
-        # One byte more than the limit, so that a cut output is seen to be cut.
-        self.output += cast("bytes", data)[: MAX_OUTPUT + 1 - len(self.output)]
+        # One byte more than the limit, so that a cut output can be recognised.
+        self.output += cast("bytes", data)[: MAX_OUTPUT_BYTES + 1 - len(self.output)]
 
     def pipe_connection_lost(self, fd: int, _: Exception | None) -> None:
         if fd == 1:
@@ -192,35 +192,35 @@ class _Run(asyncio.SubprocessProtocol):
         self.exited.set()
 
 
-def create(name: str, settings: Mapping[str, Any]) -> Command:
+def create(name: str, settings: Mapping[str, Any]) -> CommandHandler:
     """Make the handler.
 
     Raises:
-        SettingsError: with all faults, a program that is not there among them.
+        SettingsError: with all faults, also if the program does not exist.
     """
     if not hasattr(os, "killpg"):
         fault = (
-            f"handlers.{name}.use: 'command' does not work on this system: what a program has "
-            "started cannot be ended with it; expected another handler, such as 'http'"
+            f"handlers.{name}.use: 'command' does not work on this system, where a program's "
+            "children cannot be stopped with it; expected another handler, such as 'http'"
         )
         raise SettingsError([fault])
-    chosen = read(Settings, name, settings)
+    chosen = read(CommandSettings, name, settings)
     faults = []
     if chosen.cwd is not None and not chosen.cwd.is_dir():
         faults.append(f"handlers.{name}.cwd: {settings['cwd']!r}, expected a folder that exists")
     program = _find(chosen.run[0], chosen.cwd)
     if program is None:
         faults.append(
-            f"handlers.{name}.run: {settings['run'][0]!r} is no program here, "
+            f"handlers.{name}.run: {settings['run'][0]!r} is not a program here, "
             "expected a path, or a name that is found on PATH"
         )
     if faults or program is None:
         raise SettingsError(faults)
-    return Command(program, chosen)
+    return CommandHandler(program, chosen)
 
 
 def _find(program: str, cwd: Path | None) -> str | None:
-    """Where the program is, resolved once, so that a later PATH changes nothing."""
+    """The program's path, resolved once: a later change of PATH has no effect."""
     if os.sep in program:
         program = str(Path.cwd() / (cwd or "") / program)
     return shutil.which(program, path=os.environ.get("PATH", os.defpath))
@@ -232,21 +232,21 @@ def _environment(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _kill(group: int, number: int) -> None:
-    # Gone already, or (on macOS) nothing but zombies left.
+    # The group has ended already, or (on macOS) only zombies are left.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
 
 
-def _read(status: int | None, output: bytes) -> JSON:
+def _result(status: int | None, output: bytes) -> JSON:
     if status == 0:
         try:
-            return parse(output) if len(output) <= MAX_OUTPUT else None
+            return parse(output) if len(output) <= MAX_OUTPUT_BYTES else None
         except Unreadable:
             return None
-    if status == _NEVER:
-        raise GiveUp(f"the program ended with {_NEVER}: never again")
-    if status == _LATER:
-        raise Retry(f"the program ended with {_LATER}: later", after=_duration(output))
+    if status == _EXIT_DEAD:
+        raise GiveUp(f"the program ended with {_EXIT_DEAD}: do not retry")
+    if status == _EXIT_RETRY:
+        raise Retry(f"the program ended with {_EXIT_RETRY}: retry later", after=_duration(output))
     if status is not None and status < 0:
         raise Retry(f"the program was killed by signal {-status}")
     raise Retry(f"the program ended with {status}")

@@ -33,28 +33,28 @@ def on(
 ) -> Callable[[Function], Function]:
     """Mark an async function as a handler; `serve --handlers package.module` finds it.
 
-    Nothing is registered, and the function stays as it is.
+    Nothing is registered, and the function is not changed.
 
     Args:
-        types: globs of event types, such as `prediction.completed`; none: every type.
+        types: globs of event types, such as `prediction.completed`; default every type.
         models: globs of model ids, such as `kwaivgi/*`.
         sources: globs of source names.
-        after: handlers that must be done or dead first; their results stand in `context.earlier`.
-        name: the handler's name; the function's own unless given.
-        timeout: for one run, such as `30s`, or seconds.
-        concurrency: runs at once in one process.
-        rate: starts in all processes together, such as `1/s` or `30/m`, or a number a second.
-        retry: what happens after a failure: `{"attempts": 8, "base": "2s", "cap": "10m"}`.
+        after: handlers that must be done or dead first; `context.earlier` has their results.
+        name: the handler's name; default the function's.
+        timeout: of one run, such as `30s`, or seconds.
+        concurrency: maximum concurrent runs in one process.
+        rate: maximum starts of all processes, such as `1/s` or `30/m`, or a number per second.
+        retry: the retry policy: `{"attempts": 8, "base": "2s", "cap": "10m"}`.
 
     Raises:
-        TypeError: what is decorated is no async function of an event and a context.
-        SettingsError: an argument makes no sense; all faults at once.
+        TypeError: the decorated object is not an async function of an event and a context.
+        SettingsError: with all faults of the arguments.
     """
     if types and not all(isinstance(type, str) for type in types):
         raise TypeError('@on takes event types: write @on("prediction.completed") or @on()')
 
     def mark(function: Function) -> Function:
-        title = _check(function)
+        title = _checked_name(function)
         chosen = title if name is None else name
         faults = (
             [] if NAME.fullmatch(chosen) else [f"@on.name: {chosen!r}, expected {NAME_EXPECTED}"]
@@ -85,7 +85,7 @@ def on(
 
 
 def marked(value: object) -> Installed | None:
-    """The handler that a decorated function is; None for anything else."""
+    """The handler of a decorated function; None for anything else."""
     found = vars(value).get(_MARK) if inspect.isfunction(value) else None
     if not isinstance(found, Installed):
         return None
@@ -93,12 +93,12 @@ def marked(value: object) -> Installed | None:
     return replace(found, handle=cast("Handler", value))
 
 
-def _check(function: object) -> str:
-    """Name a function that can be a handler; say what is wrong with any other thing."""
+def _checked_name(function: object) -> str:
+    """The function's name, if it can be a handler."""
     title = str(getattr(function, "__qualname__", repr(function)))
     if not inspect.iscoroutinefunction(function) or not inspect.isfunction(function):
         raise TypeError(
-            f"{title} is no async function; a handler is written `async def "
+            f"{title} is not an async function; a handler is written `async def "
             f"{title.rpartition('.')[2]}(event: Event, context: Context)`, and blocking work in "
             "it goes through `asyncio.to_thread`"
         )

@@ -1,21 +1,21 @@
-"""An event as it is handed to another program: one JSON shape for all handlers that do so.
+"""The JSON in which an event is handed to another program, the same for all handlers.
 
     {
       "type": "prediction.completed",
       "timestamp": "2026-08-01T12:00:00Z",   when it happened, by the sender's clock
       "data": {
-        "id": "wavespeed:abc:completed",     the same for every delivery of this fact
+        "id": "wavespeed:abc:completed",     the same for every delivery of this event
         "source": "wavespeed",
         "origin": "webhook",                 or reconcile, replay
         "received_at": "2026-08-01T12:00:01Z",
         "subject": "abc",                    the task id, or null
         "model": "kwaivgi/…",                or null
-        "context": …,                        what the submitter sealed in, or null
-        "prediction": {…}                    as the API sent it, or null where it is none; then
-      }                                      `payload` holds the JSON that came, and `body`
-    }                                        (base64) what came where that was no JSON
+        "context": …,                        of the submit, or null
+        "prediction": {…}                    as the API sent it; null if the body is not a
+      }                                      prediction: then `payload` is the JSON of the body,
+    }                                        or `body` its bytes in base64
 
-It is the same over retries of one event.
+All attempts of one event get the same JSON.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from receiver.event import Event
 from receiver.strict_json import encoder
 from submitter.prediction import JSON, is_prediction
 
-MAX_KEY = 255
-"""Characters of a key in a header or an environment variable."""
+MAX_KEY_CHARS = 255
+"""Of an idempotency key in a header or an environment variable."""
 
 _visible = re.compile(r"[A-Za-z0-9_.~:/-]*").fullmatch
 _YEAR_10000 = 253_402_300_799.0
@@ -39,17 +39,17 @@ _YEAR_10000 = 253_402_300_799.0
 
 def envelope(event: Event) -> dict[str, JSON]:
     """The event as JSON; the module's docstring shows it."""
-    happened = moment(happened_at(event))
-    return {"type": event.type, "timestamp": happened, "data": contents(event)}
+    happened = rfc3339(happened_at(event))
+    return {"type": event.type, "timestamp": happened, "data": event_data(event)}
 
 
-def contents(event: Event) -> dict[str, JSON]:
+def event_data(event: Event) -> dict[str, JSON]:
     """The `data` of the envelope alone."""
     data: dict[str, JSON] = {
         "id": event.id,
         "source": event.source,
         "origin": str(event.origin),
-        "received_at": moment(event.received_at),
+        "received_at": rfc3339(event.received_at),
         "subject": event.subject,
         "model": event.model,
         "context": event.context,
@@ -65,49 +65,49 @@ def contents(event: Event) -> dict[str, JSON]:
     return data
 
 
-def encode(event: Event) -> bytes:
+def encode_envelope(event: Event) -> bytes:
     """The envelope as ASCII JSON on one line."""
-    return line(envelope(event))
+    return encode_line(envelope(event))
 
 
-line = encoder()
-"""JSON in ASCII, without line breaks: nothing in it can end a line or a header (F17)."""
+encode_line = encoder()
+"""Encodes JSON in ASCII without line breaks: no value can end a line or a header."""
 
 
 def happened_at(event: Event) -> float:
-    """Unix seconds of the event: by the sender's clock, or by ours where it told none."""
+    """Unix seconds: when it happened, by the sender's clock; else when it was received."""
     return event.occurred_at or event.received_at
 
 
-def instant(seconds: float) -> datetime:
-    """A moment in UTC; the nearest one that can be written, where a clock is impossible (F6)."""
+def utc_datetime(seconds: float) -> datetime:
+    """A time in UTC; for an impossible clock, the nearest time that can be written."""
     if not 0.0 <= seconds <= _YEAR_10000:
         seconds = min(max(0.0, seconds), _YEAR_10000)
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def moment(seconds: float) -> str:
-    """RFC 3339 in UTC, to the millisecond where there are any."""
-    when = instant(seconds)
+def rfc3339(seconds: float) -> str:
+    """A time as RFC 3339 in UTC, with milliseconds unless they are zero."""
+    when = utc_datetime(seconds)
     spec = "milliseconds" if when.microsecond else "seconds"
     return when.isoformat(timespec=spec)[: -len("+00:00")] + "Z"
 
 
-def plain(key: str) -> str:
-    """A key as bounded, visible ASCII, different for different keys (F17).
+def ascii_key(key: str) -> str:
+    """An idempotency key as visible ASCII of limited length; different keys stay different.
 
-    What is no letter, digit or one of `_-~:/` is percent-encoded, also the full stop, which
-    divides the parts that Standard Webhooks signs.
+    Everything but letters, digits and `_-~:/` is percent-encoded, also the full stop: it separates
+    the parts that Standard Webhooks signs.
     """
-    return _bounded(visible(key, MAX_KEY).replace(".", "%2E"), key, MAX_KEY)
+    return _bounded(visible_ascii(key, MAX_KEY_CHARS).replace(".", "%2E"), key, MAX_KEY_CHARS)
 
 
-def visible(text: str, limit: int = MAX_KEY) -> str:
-    """As `plain`, but full stops stay.
+def visible_ascii(text: str, limit: int = MAX_KEY_CHARS) -> str:
+    """A text as visible ASCII of limited length, as `ascii_key`, but full stops stay.
 
     Args:
-        text: any.
-        limit: characters of what comes back; 71 at least.
+        text: any text.
+        limit: maximum number of characters, at least 71.
     """
     if len(text) <= limit and _visible(text):
         return text

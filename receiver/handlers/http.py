@@ -1,22 +1,23 @@
-"""`http`: forwards the event as a signed webhook of our own.
+"""`http`: forwards the event as a signed webhook.
 
     [handlers.shop]
     use = "http"
-    url = "https://shop.example/hooks/video"
-    secret = "env:SHOP_SECRET"      # whsec_ and base64; a list while one is being replaced
-    allow = ["10.1.0.0/16"]         # private targets that are meant; none unless named
-    headers = { Authorization = "env:SHOP_AUTHORIZATION" }
+    url = "https://shop.example/hooks/video"    # where to POST; required
+    secret = "env:SHOP_SECRET"      # whsec_ and base64; a list while one is replaced; required
+    allow = ["10.1.0.0/16"]         # private targets that may be called; default none
+    headers = { Authorization = "env:SHOP_AUTHORIZATION" }  # sent with every request; default none
 
-The body is the JSON of `receiver.handlers.envelope`, signed after Standard Webhooks: any of its
-libraries verifies it. `webhook-id` is the event's id, `Idempotency-Key` the dispatch's key; both
-are the same over retries, percent-encoded where they hold anything but plain ASCII.
+The body is the JSON of `receiver.handlers.envelope`. It is signed after Standard Webhooks, so that
+every library of that standard verifies it. `webhook-id` is the event's id, `Idempotency-Key` the
+idempotency key; both are the same in every attempt, percent-encoded if they contain anything but
+plain ASCII.
 
-| the answer | what follows |
+| response | outcome |
 |---|---|
 | 2xx | done, with the result `{"status": …}` |
-| 408, 409, 425, 429, 3xx, 5xx, none in time, no connection | again by the retry policy |
-| 429 or 503 with Retry-After | not before then, for every event of this handler |
-| another 4xx, 410 among them; a target that `allow` does not name | never again |
+| 408, 409, 425, 429, 3xx, 5xx, no response in time, no connection | retried by the retry policy |
+| 429 or 503 with Retry-After | retried after that time; no event of this handler is sent before |
+| any other 4xx, also 410; a private target that `allow` does not name | dead, not retried |
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from receiver.errors import GiveUp, Refused, Retry
 from receiver.event import Event
 from receiver.handlers.base import Context
-from receiver.handlers.envelope import encode, plain
+from receiver.handlers.envelope import ascii_key, encode_envelope
 from receiver.handlers.settings import AllowedTargets, SomeTexts, read
 from receiver.outbound.client import check_reachable, check_url, client
 from submitter.api.retry_after import retry_after
 
-_AGAIN = frozenset({408, 409, 425, 429})
-_DRAIN = 64 * 1024
-_OURS = frozenset(
+_RETRIED_STATUSES = frozenset({408, 409, 425, 429})
+_MAX_RESPONSE_BYTES = 64 * 1024
+_RESERVED_HEADERS = frozenset(
     {
         "connection",
         "content-encoding",
@@ -76,21 +77,21 @@ def _url(text: str) -> str:
 
 def _secrets(secrets: tuple[str, ...]) -> tuple[str, ...]:
     for secret in secrets:
-        key(secret)
+        secret_bytes(secret)
     return secrets
 
 
 def _headers(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
-        if name.lower() in _OURS:
-            raise ValueError(f"no header that we set ourselves, as {name} is")
+        if name.lower() in _RESERVED_HEADERS:
+            raise ValueError(f"other headers than {name}, which the handler sets itself")
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
             raise ValueError("header names and values of visible ASCII")
     return headers
 
 
-class Settings(BaseModel):
-    """The handler's own settings."""
+class HttpSettings(BaseModel):
+    """The settings of the handler."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -106,13 +107,13 @@ class Settings(BaseModel):
     )
 
 
-def key(secret: str) -> bytes:
-    """The bytes that a Standard Webhooks secret stands for.
+def secret_bytes(secret: str) -> bytes:
+    """The signing key of a Standard Webhooks secret.
 
     https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 
     Raises:
-        ValueError: it cannot be one; the text says what was expected, not the secret.
+        ValueError: it is not a secret; the text says what was expected, and does not show it.
     """
     try:
         found = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
@@ -124,33 +125,33 @@ def key(secret: str) -> bytes:
 
 
 def sign(keys: Sequence[bytes], message: str, timestamp: int, body: bytes) -> str:
-    """The `webhook-signature` of a message: one signature for each key."""
+    """The value of `webhook-signature`: one signature for each key."""
     content = f"{message}.{timestamp}.".encode() + body
     return " ".join(
         "v1," + base64.b64encode(hmac.digest(each, content, "sha256")).decode() for each in keys
     )
 
 
-class Forward:
-    """Sends events to one URL, over connections that are kept."""
+class HttpHandler:
+    """Sends events to one URL, over kept-alive connections."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: HttpSettings, clock: Callable[[], float] = time.time) -> None:
         self._url = httpx.URL(settings.url)
-        self._keys = [key(secret) for secret in settings.secret]
+        self._keys = [secret_bytes(secret) for secret in settings.secret]
         self._headers = settings.headers
         self._clock = clock
         self._allow = settings.allow
         self._client: httpx.AsyncClient | None = None
 
     async def __call__(self, event: Event, context: Context) -> dict[str, int]:
-        """Send the event. See the module's docstring for what each answer means."""
+        """Send the event; see the module's docstring for what each response means."""
         now = self._clock()
-        body = encode(event)
-        message = plain(event.id)
+        body = encode_envelope(event)
+        message = ascii_key(event.id)
         headers = {
             **self._headers,
             "content-type": "application/json",
-            "idempotency-key": plain(context.key),
+            "idempotency-key": ascii_key(context.key),
             "webhook-id": message,
             "webhook-timestamp": str(int(now)),
             "webhook-signature": sign(self._keys, message, int(now), body),
@@ -167,43 +168,43 @@ class Forward:
         except Refused as error:
             raise GiveUp(str(error)) from None
         except httpx.HTTPError as error:
-            # Its own text might show the URL.
+            # The error's own text may contain the URL.
             raise Retry(f"{self._url.host}: {type(error).__name__}") from None
-        return _read(response, now)
+        return _result(response, now)
 
     async def check(self) -> str:
-        """Connect, and send nothing."""
+        """Connect to the target; sends nothing."""
         return await check_reachable(str(self._url), self._allow)
 
     async def close(self) -> None:
-        """Let the connections go; the next event makes new ones."""
+        """Close the connections; the next event opens others."""
         if self._client is not None:
             closing, self._client = self._client, None
             await closing.aclose()
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is None:
-            self._client = client(self._allow, max_body=_DRAIN)
+            self._client = client(self._allow, max_body=_MAX_RESPONSE_BYTES)
         return self._client
 
 
-def create(name: str, settings: Mapping[str, Any]) -> Forward:
+def create(name: str, settings: Mapping[str, Any]) -> HttpHandler:
     """Make the handler.
 
     Raises:
         SettingsError: with all faults.
     """
-    return Forward(read(Settings, name, settings))
+    return HttpHandler(read(HttpSettings, name, settings))
 
 
 async def _drain(response: httpx.Response) -> None:
-    """Read what follows the status, so that the connection can be used again; or do not."""
+    """Try to read the rest of the response, so that the connection can be used again."""
     with suppress(httpx.HTTPError, Refused, TimeoutError):
         async with asyncio.timeout(1.0):
             await response.aread()
 
 
-def _read(response: httpx.Response, now: float) -> dict[str, int]:
+def _result(response: httpx.Response, now: float) -> dict[str, int]:
     status = response.status_code
     if 200 <= status < 300:
         return {"status": status}
@@ -212,6 +213,6 @@ def _read(response: httpx.Response, now: float) -> dict[str, int]:
         wait = retry_after(response.headers.get("retry-after", ""), now)
         if wait is not None:
             raise Retry(f"{text}, Retry-After {wait:.0f} s", after=wait, pause=True)
-    if 400 <= status < 500 and status not in _AGAIN:
+    if 400 <= status < 500 and status not in _RETRIED_STATUSES:
         raise GiveUp(text)
     raise Retry(text)

@@ -1,4 +1,4 @@
-"""From settings and modules to installed handlers; every fault is reported at once."""
+"""Loading of handlers from settings and modules; all faults are reported at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from receiver.handlers.settings import NAME, NAME_EXPECTED, Hidden, Rules, expla
 from submitter.suggest import suggest
 
 GROUP = "wavehook.handlers"
-"""The entry points that `use` names."""
+"""The group of the entry points that `use` names."""
 
 _MODULES = "WAVEHOOK_HANDLERS"
 
@@ -29,7 +29,7 @@ _MODULES = "WAVEHOOK_HANDLERS"
 def install(
     sections: Mapping[str, Mapping[str, Any]], modules: str | Iterable[str] = ()
 ) -> list[Installed]:
-    """Make every handler of the settings and of the named modules.
+    """Make all handlers of the settings and of the named modules.
 
     Args:
         sections: `[handlers.NAME]` by name.
@@ -49,7 +49,7 @@ def install(
         installed += load_modules(modules)
     except SettingsError as error:
         faults += error.faults
-    _raise_if(faults + _entangled(installed, sections))
+    _raise_if(faults + _dependency_faults(installed, sections))
     return installed
 
 
@@ -69,7 +69,7 @@ def load_section(name: str, settings: Mapping[str, Any]) -> Installed:
         before = len(faults)
         values[key] = resolve(value, f"{prefix}.{key}", faults)
         if len(faults) > before:
-            # Its absence would be a second fault of the same cause.
+            # Otherwise the missing value would be a second fault for the same cause.
             del values[key]
             unread.append(f"{prefix}.{key}")
     ruled = {key: values.pop(key) for key in Rules.model_fields if key in values}
@@ -103,17 +103,17 @@ def _rules(prefix: str, ruled: Mapping[str, Any], faults: list[str]) -> Rules:
 
 
 def make(name: str, use: str, load: Callable[[], Factory], settings: Mapping[str, Any]) -> Handler:
-    """Call a factory; whatever it raises becomes faults of the handler's section.
+    """Call a factory; its errors become faults of the handler's section.
 
     Args:
         name: the handler's name.
         use: the factory's name.
-        load: imports the factory.
+        load: imports and returns the factory.
         settings: the handler's own.
 
     Raises:
         SettingsError: with all faults.
-        ImportError: something is not installed.
+        ImportError: a package is not installed.
     """
     prefix = f"handlers.{name}"
     try:
@@ -125,10 +125,10 @@ def make(name: str, use: str, load: Callable[[], Factory], settings: Mapping[str
     except ImportError:
         raise
     except ValidationError as error:
-        # Which of its fields are secret, only its model knows.
+        # The model is not known here, nor which of its fields are secret: no value is shown.
         faults = [explain(prefix, {**fault, "input": Hidden()}) for fault in error.errors()]
         raise SettingsError(faults) from None
-    except Exception as error:  # noqa: BLE001 - a stranger's factory may raise anything
+    except Exception as error:  # noqa: BLE001 - any factory, which may raise anything
         text = mask(describe(error), _hidden(settings))
         raise SettingsError([f"{prefix}: {use!r} cannot be made ({text})"]) from None
     if not callable(handler):
@@ -137,7 +137,7 @@ def make(name: str, use: str, load: Callable[[], Factory], settings: Mapping[str
 
 
 def _make(name: str, use: object, settings: Mapping[str, Any]) -> Handler:
-    """Find the factory behind `use` and call it."""
+    """Find the entry point that `use` names, and call its factory."""
     prefix = f"handlers.{name}"
     entry = _entry(prefix, use)
     try:
@@ -147,7 +147,7 @@ def _make(name: str, use: object, settings: Mapping[str, Any]) -> Handler:
 
 
 def _entry(prefix: str, use: object) -> EntryPoint:
-    # One distribution can be found twice on the path; it is still the same entry.
+    # A distribution that is found twice on the path has the same entry point twice.
     found = {(entry.name, entry.value): entry for entry in entry_points(group=GROUP)}
     known = sorted({name for name, _ in found})
     expected = f"expected one of {', '.join(known)}"
@@ -163,7 +163,7 @@ def _entry(prefix: str, use: object) -> EntryPoint:
 
 
 def _unimportable(entry: EntryPoint, error: ImportError) -> str:
-    """Name the module, the reason and what to install."""
+    """The missing module, the reason, and the command that installs it."""
     module = f" the module {error.name!r}" if error.name else " a module"
     text = f"{entry.name!r} needs{module} ({describe(error)})"
     dist = entry.dist
@@ -175,7 +175,7 @@ def _unimportable(entry: EntryPoint, error: ImportError) -> str:
 
 
 def _hidden(value: Any) -> tuple[str, ...]:
-    """What came from the environment or a file, however deep."""
+    """The values from the environment and from files, at any depth."""
     if isinstance(value, Hidden):
         return (str(value),)
     items = value.values() if isinstance(value, Mapping) else value
@@ -185,9 +185,9 @@ def _hidden(value: Any) -> tuple[str, ...]:
 
 
 def load_modules(names: str | Iterable[str]) -> list[Installed]:
-    """Find the decorated functions of modules, in the order in which they stand there.
+    """Find the decorated functions of modules, in the order of their definition.
 
-    Functions that a module imports from another count too, once.
+    A function that several modules import is found once.
 
     Args:
         names: dotted names; a text is split at commas.
@@ -198,7 +198,7 @@ def load_modules(names: str | Iterable[str]) -> list[Installed]:
     parts = names.split(",") if isinstance(names, str) else names
     modules = dict.fromkeys(part.strip() for part in parts if part.strip())
     if modules and not {"", str(Path.cwd())} & set(sys.path):
-        # As other servers do; at the end, so that no file here hides an installed module.
+        # As other servers do. At the end, so that no file of the folder hides an installed module.
         sys.path.append(str(Path.cwd()))
     faults: list[str] = []
     found: dict[int, Installed] = {}
@@ -207,7 +207,7 @@ def load_modules(names: str | Iterable[str]) -> list[Installed]:
             module = import_module(name)
         except SettingsError as error:
             faults += [f"{_MODULES}: {name}: {fault}" for fault in error.faults]
-        except Exception as error:  # noqa: BLE001 - somebody's module may raise anything
+        except Exception as error:  # noqa: BLE001 - any module, which may raise anything
             faults.append(
                 f"{_MODULES}: {name!r} cannot be imported ({describe(error)}), "
                 "expected a module with functions decorated by @on"
@@ -221,14 +221,14 @@ def load_modules(names: str | Iterable[str]) -> list[Installed]:
     return list(found.values())
 
 
-def _entangled(installed: list[Installed], sections: Iterable[str]) -> list[str]:
-    """Faults between handlers: one name twice, and `after` that leads nowhere or in a circle."""
+def _dependency_faults(installed: list[Installed], sections: Iterable[str]) -> list[str]:
+    """Faults between handlers: a duplicate name, and an unknown or circular `after`."""
     names = [one.name for one in installed]
     faults = [
         f"handlers.{name}: two handlers of this name, expected another name for one"
         for name in sorted({name for name in names if names.count(name) > 1})
     ]
-    # A section that failed has a name all the same, and its fault is told already.
+    # A section that failed is known too: its fault is reported already.
     known = {*names, *sections}
     for one in installed:
         for other in one.route.after:

@@ -1,12 +1,15 @@
-"""`log`: one JSON line an event, to standard output or a file.
+"""`log`: writes one JSON line per event to standard output or a file.
 
     [handlers.log]
     use = "log"
-    to = "events.jsonl"     # standard output unless given; `-` says so too
-    outputs = true          # also the URLs of the results
+    to = "events.jsonl"     # a file, or `-` for standard output; default `-`
+    outputs = false         # true: the line contains the URLs of the results; default false
 
-Prompts, inputs, contexts and bodies are not in it. The file is opened for each line, so that it
-can be rotated by moving it away.
+The line has the event's ids, type, source, model, number of outputs, time of receipt, idempotency
+key and attempt; never a prompt, input, context or body. The file is opened for each line, so that
+it can be rotated by moving it away.
+
+Done: the operating system has taken the line. There is no result. Retried: any error of writing.
 """
 
 from __future__ import annotations
@@ -22,15 +25,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from receiver.errors import SettingsError
 from receiver.event import Event
 from receiver.handlers.base import Context
-from receiver.handlers.envelope import line, moment
+from receiver.handlers.envelope import encode_line, rfc3339
 from receiver.handlers.settings import read
 from submitter.prediction import JSON
 
 _STDOUT = 1
 
 
-class Settings(BaseModel):
-    """The handler's own settings."""
+class LogSettings(BaseModel):
+    """The settings of the handler."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,23 +41,23 @@ class Settings(BaseModel):
     outputs: bool = False
 
 
-class Log:
-    """Writes lines, one at a time."""
+class LogHandler:
+    """Appends lines to one file, one at a time."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: LogSettings) -> None:
         self._path = None if settings.to == "-" else settings.to
         self._outputs = settings.outputs
-        self._writing = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def __call__(self, event: Event, context: Context) -> None:
-        """Write the event's line; it is with the operating system when this returns."""
-        data = line(_record(event, context, self._outputs)) + b"\n"
-        async with self._writing:
-            # A disk or a pipe may make us wait; the event loop must not.
+        """Write the event's line."""
+        data = encode_line(_record(event, context, self._outputs)) + b"\n"
+        async with self._lock:
+            # A write to a slow disk or a full pipe blocks.
             await asyncio.to_thread(self._write, data)
 
     async def check(self) -> str:
-        """Open the file."""
+        """Open the file for writing; writes nothing."""
         if self._path is None:
             return "writes to standard output"
         os.close(await asyncio.to_thread(_open, self._path))
@@ -71,23 +74,23 @@ class Log:
             os.close(file)
 
 
-def create(name: str, settings: Mapping[str, Any]) -> Log:
-    """Make the handler; the file is made at once, so that a fault shows at start.
+def create(name: str, settings: Mapping[str, Any]) -> LogHandler:
+    """Make the handler, and create the file, so that a fault shows at start.
 
     Raises:
         SettingsError: with all faults.
     """
-    chosen = read(Settings, name, settings)
+    chosen = read(LogSettings, name, settings)
     if chosen.to != "-":
         try:
             os.close(_open(chosen.to))
         # ValueError: a NUL in the path.
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "no path"
+            reason = error.strerror if isinstance(error, OSError) else "not a path"
             raise SettingsError(
                 [f"handlers.{name}.to: {settings['to']!r}, expected a writable file ({reason})"]
             ) from None
-    return Log(chosen)
+    return LogHandler(chosen)
 
 
 def _record(event: Event, context: Context, outputs: bool) -> dict[str, JSON]:
@@ -99,7 +102,7 @@ def _record(event: Event, context: Context, outputs: bool) -> dict[str, JSON]:
         "subject": event.subject,
         "model": event.model,
         "outputs": len(urls),
-        "received_at": moment(event.received_at),
+        "received_at": rfc3339(event.received_at),
         "key": context.key,
         "attempt": context.attempt,
     }
@@ -109,12 +112,12 @@ def _record(event: Event, context: Context, outputs: bool) -> dict[str, JSON]:
 
 
 def _open(path: str) -> int:
-    # Windows would write another line's end.
-    as_it_is = getattr(os, "O_BINARY", 0)
-    return os.open(Path(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | as_it_is, 0o600)
+    # Without it, Windows would translate the end of the line.
+    binary = getattr(os, "O_BINARY", 0)
+    return os.open(Path(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | binary, 0o600)
 
 
 def _write_all(file: int, data: bytes) -> None:
-    """One write a line, unless the system takes only a part of it."""
+    """Write everything: one call can write only a part."""
     while data:
         data = data[os.write(file, data) :]

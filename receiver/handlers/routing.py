@@ -1,4 +1,4 @@
-"""Which handlers an event goes to: pure, from the signed body's type and model alone."""
+"""Routing of events to handlers, by type, model and source. Pure: no I/O, and no unsigned data."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from receiver.event import PARKED, Event
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Which events a handler wants.
+    """The events that a handler wants, and the handlers that it runs after.
 
     Attributes:
         name: the handler's name.
-        on: globs of event types; a parked event matches only the plain word `parked`.
+        on: globs of event types; `parked` must be named, no glob matches it.
         models: globs of model ids; an event without a model matches only `*`.
         sources: globs of source names.
-        after: names of handlers that must be done or dead first, where they got the event too.
+        after: names of handlers that must be done or dead first, if they get the event too.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Route:
     after: tuple[str, ...] = ()
 
     def wants(self, event: Event) -> bool:
-        """Whether the event goes to this handler."""
+        """True if the event goes to this handler."""
         if event.type == PARKED and PARKED not in self.on:
             return False
         return (
@@ -38,12 +38,12 @@ class Route:
         )
 
 
-MEMORY = 1024
-"""Kinds of events whose handlers are remembered; a sender has far fewer types and models."""
+MAX_CACHED_PLANS = 1024
+"""Of a router; a sender has far fewer combinations of type, model and source."""
 
 
 class Router:
-    """Finds the handlers of an event, and remembers what it found for each kind of event.
+    """Finds the handlers of an event; caches them by type, model and source.
 
     Args:
         routes: of all handlers.
@@ -54,18 +54,18 @@ class Router:
         self._found: dict[tuple[str, str | None, str], dict[str, tuple[str, ...]]] = {}
 
     def match(self, event: Event) -> dict[str, tuple[str, ...]]:
-        """The handlers of an event, each with those of the same event that it waits for."""
+        """The handlers of an event, each with those of them that must end before it."""
         kind = (event.type, event.model, event.source)
         plan = self._found.get(kind)
         if plan is None:
-            if len(self._found) >= MEMORY:
+            if len(self._found) >= MAX_CACHED_PLANS:
                 self._found.clear()
             plan = self._found[kind] = match(event, self._routes)
         return plan
 
 
 def match(event: Event, routes: Iterable[Route]) -> dict[str, tuple[str, ...]]:
-    """The handlers of an event, each with those of the same event that it waits for."""
+    """The handlers of an event, each with those of them that must end before it."""
     wanted = {route.name: route.after for route in routes if route.wants(event)}
     return {
         name: tuple(other for other in after if other in wanted) if after else after

@@ -1,6 +1,6 @@
-"""Reading a handler's settings: `env:` and `file:`, and every fault as one sentence.
+"""Settings of handlers: reading a section, references to secrets, and faults as sentences.
 
-A handler of your own may use it in its factory:
+The factory of your own handler may use `read`:
 
     class Settings(BaseModel):
         model_config = ConfigDict(extra="forbid")
@@ -8,8 +8,6 @@ A handler of your own may use it in its factory:
 
     def create(name, settings):
         return MyHandler(read(Settings, name, settings))
-
-The rules of running a handler, as a person writes them: durations, rates, globs, retries.
 """
 
 from __future__ import annotations
@@ -33,13 +31,13 @@ from submitter.suggest import suggest
 from submitter.units import per_second, seconds, size
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-"""A handler's name: it stands in keys, headers, metrics and links."""
+"""A handler's name: it is part of keys, headers, metrics and links."""
 
 NAME_EXPECTED = "a name of 1 to 64 letters, digits, _ . or -, the first a letter or digit"
 
 
 def _listed(value: object) -> object:
-    """Take one text for a list of one."""
+    """A list of one for one text."""
     return (value,) if isinstance(value, str) else value
 
 
@@ -80,7 +78,7 @@ AllowedTargets = Annotated[Texts, AfterValidator(_allowed_targets)]
 
 
 class RetryRules(BaseModel):
-    """The `retry` of a handler."""
+    """The key `retry` of a handler's section."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -90,7 +88,7 @@ class RetryRules(BaseModel):
 
 
 class Rules(BaseModel):
-    """The keys of a handler's section that are the dispatcher's; the rest are the handler's."""
+    """The keys of a handler's section for the dispatcher; the rest are the handler's own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -123,7 +121,7 @@ _SHOWN = 80
 
 
 class Hidden(str):
-    """Text from the environment or a file: the same text, but its repr does not show it."""
+    """Text from the environment or a file, whose repr does not show it."""
 
     __slots__ = ()
 
@@ -132,12 +130,12 @@ class Hidden(str):
 
 
 def resolve(value: Any, key: str, faults: list[str]) -> Any:
-    """Replace every `env:NAME`, `file:PATH` and `ssm:NAME` in a value, however deep.
+    """Replace every `env:NAME`, `file:PATH` and `ssm:NAME` in a value, at any depth.
 
     Args:
         value: any TOML value.
         key: the setting's name, for the faults.
-        faults: gets a sentence for each that cannot be read; the value never stands in it.
+        faults: gets a sentence for each that cannot be read, without its value.
     """
     if isinstance(value, str):
         try:
@@ -157,7 +155,7 @@ def read(model: type[Model], name: str, settings: Mapping[str, Any]) -> Model:
     """Check a handler's own settings.
 
     Args:
-        model: what they must look like.
+        model: the model of the settings.
         name: the handler's name.
         settings: its section, without the dispatcher's keys.
 

@@ -305,7 +305,7 @@ def test_numbers_in_the_text_are_those_of_the_program() -> None:
     """Limits that a reader may rely on."""
     assert f"up to {MAX_CONTEXT} bytes" in pages.TEXT
     assert f"for at least {KEY_DAYS} days" in pages.TEXT
-    assert f"Standard output up to {command.MAX_OUTPUT // 1024} KiB" in pages.TEXT
+    assert f"Standard output up to {command.MAX_OUTPUT_BYTES // 1024} KiB" in pages.TEXT
     assert f"up to {CONNECTIONS_OF_SERVE} for a `serve`" in pages.TEXT
     assert CONNECTIONS_OF_SERVE == POOL_SIZE + 3
     assert f"every second for {startup.OPEN_TIMEOUT_S:g} s" in pages.TEXT

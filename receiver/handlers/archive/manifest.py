@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from receiver.event import Event
-from receiver.handlers.envelope import envelope, moment
+from receiver.handlers.envelope import envelope, rfc3339
 from receiver.strict_json import Unreadable, parse
 from submitter.prediction import JSON
 
@@ -39,7 +39,7 @@ class StoredOutput:
 
 def manifest(event: Event, files: Iterable[StoredOutput], now: float) -> bytes:
     """Manifest of an event whose outputs are all stored."""
-    return _encode({**envelope(event), "kept_at": moment(now), **_files(files)})
+    return _encode({**envelope(event), "kept_at": rfc3339(now), **_files(files)})
 
 
 def progress(event: Event, files: Iterable[StoredOutput]) -> bytes:

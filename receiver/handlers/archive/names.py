@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from string import Formatter
 
 from receiver.event import Event
-from receiver.handlers.envelope import moment
+from receiver.handlers.envelope import rfc3339
 from submitter.prediction import JSON
 from submitter.submit.files import Kind
 
@@ -103,7 +103,7 @@ class OutputName:
 def event_values(template: NameTemplate, event: Event) -> dict[str, str]:
     """Values of a template's fields in an event; `_` for a missing one."""
     values = {
-        "date": moment(event.occurred_at or event.received_at).partition("T")[0],
+        "date": rfc3339(event.occurred_at or event.received_at).partition("T")[0],
         "task": _value(event.subject or "_"),
         "source": _value(event.source),
         "model": "/".join(map(_value, (event.model or "_").split("/", _MAX_MODEL_SEGMENTS - 1))),

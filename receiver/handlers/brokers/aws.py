@@ -50,7 +50,7 @@ from receiver.handlers.brokers.cloudevent import (
     CloudEventSettings,
 )
 from receiver.handlers.brokers.connection import CONNECT_TIMEOUT_S, SharedConnection
-from receiver.handlers.envelope import happened_at, instant, visible
+from receiver.handlers.envelope import happened_at, utc_datetime, visible_ascii
 from receiver.handlers.settings import read
 from submitter.prediction import JSON
 
@@ -145,8 +145,8 @@ class _AttributesTarget(AwsTarget):
             },
         }
         if self._fifo:
-            fields["MessageGroupId"] = visible(event.subject or event.id, 128)
-            fields["MessageDeduplicationId"] = visible(key, 128)
+            fields["MessageGroupId"] = visible_ascii(event.subject or event.id, 128)
+            fields["MessageDeduplicationId"] = visible_ascii(key, 128)
         beside = sum(len(name) + len("String") + len(value) for name, value in attributes.items())
         return BatchEntry(fields, len(message.body) + beside)
 
@@ -206,9 +206,9 @@ class EventBridgeBus(AwsTarget):
     def entry(self, message: BrokerMessage, event: Event, key: str) -> BatchEntry:  # noqa: ARG002 - no key
         fields = {
             "EventBusName": self._to,
-            "Source": f"{TYPE_PREFIX}{visible(event.source, 128)}",
-            "DetailType": f"{TYPE_PREFIX}{visible(event.type, 119)}",
-            "Time": instant(happened_at(event)),
+            "Source": f"{TYPE_PREFIX}{visible_ascii(event.source, 128)}",
+            "DetailType": f"{TYPE_PREFIX}{visible_ascii(event.type, 119)}",
+            "Time": utc_datetime(happened_at(event)),
             "Detail": message.body.decode("ascii"),
         }
         # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html

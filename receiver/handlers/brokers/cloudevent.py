@@ -33,7 +33,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from receiver.event import Event
-from receiver.handlers.envelope import contents, happened_at, line, moment, visible
+from receiver.handlers.envelope import encode_line, event_data, happened_at, rfc3339, visible_ascii
 
 JSON_TYPE = "application/json"
 CLOUDEVENT_TYPE = "application/cloudevents+json"
@@ -90,14 +90,14 @@ class CloudEventEncoder:
         """The event as a message; see the module's docstring."""
         attributes = {
             "specversion": "1.0",
-            "id": visible(event.id),
-            "source": self._source or f"urn:wavehook:{visible(event.source)}",
-            "type": TYPE_PREFIX + visible(event.type),
-            "time": moment(happened_at(event)),
+            "id": visible_ascii(event.id),
+            "source": self._source or f"urn:wavehook:{visible_ascii(event.source)}",
+            "type": TYPE_PREFIX + visible_ascii(event.type),
+            "time": rfc3339(happened_at(event)),
         }
         if event.subject:
-            attributes["subject"] = visible(event.subject)
+            attributes["subject"] = visible_ascii(event.subject)
         if self._binary:
-            return BrokerMessage(line(contents(event)), JSON_TYPE, attributes)
-        whole = {**attributes, "datacontenttype": JSON_TYPE, "data": contents(event)}
-        return BrokerMessage(line(whole), CLOUDEVENT_TYPE)
+            return BrokerMessage(encode_line(event_data(event)), JSON_TYPE, attributes)
+        whole = {**attributes, "datacontenttype": JSON_TYPE, "data": event_data(event)}
+        return BrokerMessage(encode_line(whole), CLOUDEVENT_TYPE)

@@ -50,7 +50,7 @@ from receiver.handlers.brokers.cloudevent import (
 )
 from receiver.handlers.brokers.connection import CONNECT_TIMEOUT_S, SharedConnection
 from receiver.handlers.brokers.topic import EXAMPLE_EVENT, TopicRules, TopicTemplate
-from receiver.handlers.envelope import visible
+from receiver.handlers.envelope import visible_ascii
 from receiver.handlers.settings import SomeTexts, read
 from submitter.prediction import JSON
 
@@ -126,7 +126,7 @@ class KafkaHandler:
         """Produce the event; see the module's docstring for when it is done."""
         topic, message = self._topic.fill(event), self._encoder.message(event)
         self._run_timeout = context.deadline - time.time()
-        key = visible(event.subject or event.id)
+        key = visible_ascii(event.subject or event.id)
         return await self._connection.use(
             context.deadline, lambda producer: producer.send(topic, key, message)
         )

@@ -53,7 +53,7 @@ from receiver.handlers.brokers.connection import (
     tls_context,
 )
 from receiver.handlers.brokers.topic import EXAMPLE_EVENT, TopicRules, TopicTemplate
-from receiver.handlers.envelope import plain
+from receiver.handlers.envelope import ascii_key
 from receiver.handlers.settings import SomeTexts, read
 from submitter.prediction import JSON
 
@@ -132,7 +132,7 @@ class NatsHandler:
         subject, message = self._subject.fill(event), self._encoder.message(event)
         return await self._connection.use(
             context.deadline,
-            lambda publisher: publisher.publish(subject, message, plain(context.key)),
+            lambda publisher: publisher.publish(subject, message, ascii_key(context.key)),
         )
 
     async def check(self) -> str:

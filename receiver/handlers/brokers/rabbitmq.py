@@ -53,7 +53,7 @@ from receiver.handlers.brokers.connection import (
     tls_context,
 )
 from receiver.handlers.brokers.topic import EXAMPLE_EVENT, TopicRules, TopicTemplate
-from receiver.handlers.envelope import happened_at, instant, plain, visible
+from receiver.handlers.envelope import ascii_key, happened_at, utc_datetime, visible_ascii
 from receiver.handlers.settings import read
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class RabbitHandler:
         message = self._encoder.message(event)
         await self._connection.use(
             context.deadline,
-            lambda publisher: self._publish(publisher, key, message, event, plain(context.key)),
+            lambda publisher: self._publish(publisher, key, message, event, ascii_key(context.key)),
         )
 
     async def check(self) -> str:
@@ -222,8 +222,8 @@ class RabbitHandler:
             content_type=message.content_type,
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
             message_id=id,
-            timestamp=instant(happened_at(event)),
-            type=TYPE_PREFIX + visible(event.type, 200),
+            timestamp=utc_datetime(happened_at(event)),
+            type=TYPE_PREFIX + visible_ascii(event.type, 200),
             app_id="wavehook",
         )
         try:

@@ -16,7 +16,7 @@ from receiver.handlers.archive.result import ArchivedFile, archived_files
 from receiver.handlers.base import Context
 from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.text import Link, clean, ending, link
-from receiver.handlers.envelope import moment
+from receiver.handlers.envelope import rfc3339
 from submitter.errors import MEANINGS
 from submitter.prediction import JSON, Prediction, Status
 
@@ -34,7 +34,7 @@ _ADVICE = {
 
 def day(seconds: float) -> str:
     """Unix seconds as a moment in UTC, to the minute."""
-    return moment(seconds)[:16].replace("T", " ") + " UTC"
+    return rfc3339(seconds)[:16].replace("T", " ") + " UTC"
 
 
 def span(seconds: float) -> str:

@@ -38,7 +38,7 @@ from receiver.handlers.chat.message import Output
 from receiver.handlers.chat.settings import ChatSettings, WebUrl, web_url
 from receiver.handlers.chat.template import Template
 from receiver.handlers.chat.text import clean
-from receiver.handlers.envelope import plain
+from receiver.handlers.envelope import ascii_key
 from receiver.handlers.settings import AllowedTargets, Bytes
 from submitter.prediction import JSON
 
@@ -179,7 +179,7 @@ class WebApi:
                     "ts": str(timestamp),
                     "metadata": {"event_payload": {"key": str(found)}},
                     **rest,
-                } if found == plain(key):
+                } if found == ascii_key(key):
                     return timestamp, bool(rest.get("reply_count"))
         return None
 
@@ -309,7 +309,7 @@ class Slack(Channel[Settings]):
                     "POST", post.target, post.deadline, place=post.target, body=body
                 )
             else:
-                carried = {"key": plain(post.message.key)}
+                carried = {"key": ascii_key(post.message.key)}
                 body["metadata"] = {"event_type": EVENT_TYPE, "event_payload": carried}
                 body["channel"] = post.target
                 answer = await self._api.ask(

@@ -17,7 +17,7 @@ from uvloop import new_event_loop
 from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
 from receiver.handlers.base import Context
-from receiver.handlers.command import MAX_OUTPUT, Command, Settings, create
+from receiver.handlers.command import MAX_OUTPUT_BYTES, CommandHandler, CommandSettings, create
 from submitter.prediction import JSON
 from tests.support import needed
 
@@ -39,7 +39,7 @@ def context(seconds: float = 20.0) -> Context:
     return Context("wavespeed:abc $(x):completed/run", "run", 3, deadline=time.time() + seconds)
 
 
-def python(code: str, *arguments: str, **settings: Any) -> Command:
+def python(code: str, *arguments: str, **settings: Any) -> CommandHandler:
     """The handler for a Python program."""
     return create("run", {"run": [sys.executable, "-SIc", code, *arguments], **settings})
 
@@ -117,8 +117,8 @@ async def test_the_folder_is_the_settings(tmp_path: Path) -> None:
         ("print('no json')", None),
         ("print('{\"a\": 1}')", {"a": 1}),
         ("print('NaN')", None),
-        (f"print('\"' + 'x' * {MAX_OUTPUT - 4} + '\"')", "x" * (MAX_OUTPUT - 4)),
-        (f"print('\"' + 'x' * {MAX_OUTPUT} + '\"')", None),
+        (f"print('\"' + 'x' * {MAX_OUTPUT_BYTES - 4} + '\"')", "x" * (MAX_OUTPUT_BYTES - 4)),
+        (f"print('\"' + 'x' * {MAX_OUTPUT_BYTES} + '\"')", None),
         ("import sys; sys.stdout.write('1' * 10_000_000)", None),
     ],
 )
@@ -189,11 +189,11 @@ async def test_standard_error_can_be_passed_on(capfd: pytest.CaptureFixture[str]
 IGNORE = "trap '' TERM"
 
 
-def family(folder: Path, ignore: str = ":", grace: float = 0.1) -> Command:
+def family(folder: Path, ignore: str = ":", grace: float = 0.1) -> CommandHandler:
     """A program with a child, both asleep, that write their ids into a file."""
     script = f"{ignore}; sleep 60 & echo $$ $! > $0.part; mv $0.part $0; wait; sleep 60"
     run = ("/bin/sh", "-c", script, str(folder / "pids"))
-    return Command("/bin/sh", Settings(run=run), grace=grace)
+    return CommandHandler("/bin/sh", CommandSettings(run=run), grace=grace)
 
 
 async def test_the_time_limit_ends_the_program_and_its_children(tmp_path: Path) -> None:
@@ -241,7 +241,9 @@ def children() -> set[str]:
 async def test_a_cancel_during_the_start_leaves_nothing() -> None:
     """F40: a run that is cancelled before its program is quite there ends it all the same."""
     before = children()
-    command = Command("/bin/sh", Settings(run=("sh", "-c", "sleep 60 & sleep 60")), grace=0.1)
+    command = CommandHandler(
+        "/bin/sh", CommandSettings(run=("sh", "-c", "sleep 60 & sleep 60")), grace=0.1
+    )
     run = asyncio.create_task(command(event(), context()))
     for _ in range(2):
         await asyncio.sleep(0)
@@ -254,7 +256,7 @@ async def test_a_cancel_during_the_start_leaves_nothing() -> None:
 
 async def test_a_cancel_during_a_start_that_fails_is_a_cancel() -> None:
     """F40: a missing program does not hide that the run was cancelled."""
-    command = Command("/no/such/program", Settings(run=("x",)))
+    command = CommandHandler("/no/such/program", CommandSettings(run=("x",)))
     run = asyncio.create_task(command(event(), context()))
     await asyncio.sleep(0)
     run.cancel()
@@ -295,7 +297,9 @@ async def test_a_child_left_behind_does_not_hold_the_run(tmp_path: Path) -> None
         "print(child.pid)"
     )
     run = (sys.executable, "-SIc", code)
-    pid = await Command(sys.executable, Settings(run=run), grace=0.1)(event(), context())
+    pid = await CommandHandler(sys.executable, CommandSettings(run=run), grace=0.1)(
+        event(), context()
+    )
     assert isinstance(pid, int)
     assert alive(pid)
     os.kill(pid, 9)
@@ -396,8 +400,8 @@ def relative(folder: Path) -> dict[str, object]:
         ({"run": "ls -l"}, "handlers.run.run: '…', expected a list, the program"),
         ({"run": ["ls", "a\0b"]}, "handlers.run.run: '…', expected a list, the program"),
         ({"run": ["ls", 5]}, "handlers.run.run: '…', expected a valid string"),
-        ({"run": ["no-such-tool"]}, "handlers.run.run: 'no-such-tool' is no program here"),
-        ({"run": ["/etc/passwd"]}, "handlers.run.run: '/etc/passwd' is no program here"),
+        ({"run": ["no-such-tool"]}, "handlers.run.run: 'no-such-tool' is not a program here"),
+        ({"run": ["/etc/passwd"]}, "handlers.run.run: '/etc/passwd' is not a program here"),
         ({"run": ["sh"], "env": ["A=B"]}, "handlers.run.env.0: 'A=B', expected"),
         ({"run": ["sh"], "stderr": "log"}, "handlers.run.stderr: 'log', expected 'discard' or"),
         ({"run": ["sh"], "shell": True}, "handlers.run.shell: unknown key"),
@@ -430,8 +434,8 @@ async def test_its_check_looks_for_program_and_folder(tmp_path: Path) -> None:
     assert await run.check() == f"{program} can be run"
     assert list(folder.iterdir()) == []
     folder.rmdir()
-    with pytest.raises(FileNotFoundError, match=r"folder is no folder that we may enter$"):
+    with pytest.raises(FileNotFoundError, match=r"folder is not a folder that may be entered$"):
         await run.check()
     program.chmod(0o600)
-    with pytest.raises(FileNotFoundError, match=r"tool is no program that we may run$"):
+    with pytest.raises(FileNotFoundError, match=r"tool is not a program that may be run$"):
         await run.check()

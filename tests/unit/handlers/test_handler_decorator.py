@@ -98,7 +98,7 @@ def test_a_function_that_is_not_async_is_refused() -> None:
     def publish(event: Event, context: Context) -> None: ...
 
     text = refused(on(), publish)
-    assert "is no async function; a handler is written `async def publish(event: Event" in text
+    assert "is not an async function; a handler is written `async def publish(event: Event" in text
     assert "asyncio.to_thread" in text
 
 
@@ -111,7 +111,7 @@ def test_what_is_no_function_is_refused() -> None:
     async def publish(event: Event, context: Context) -> None: ...
 
     for value in (Publish, Publish(), functools.partial(publish), None):
-        assert "no async function" in refused(on(), value)
+        assert "not an async function" in refused(on(), value)
 
 
 def test_wrong_arguments_are_refused() -> None:

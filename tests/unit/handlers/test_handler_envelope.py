@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.event import PARKED, Event, Origin
-from receiver.handlers.envelope import MAX_KEY, encode, envelope, moment, plain
+from receiver.handlers.envelope import MAX_KEY_CHARS, ascii_key, encode_envelope, envelope, rfc3339
 
 BODY = b'{"id": "abc", "status": "completed", "outputs": ["https://cdn.example/1.mp4"], "x": 1}'
 
@@ -64,7 +64,9 @@ def test_bytes_that_are_no_json_go_out_as_they_came() -> None:
 
 def test_a_line_holds_no_line_end_and_no_raw_control_character() -> None:
     """F17: what a body says cannot end the line that it stands on."""
-    data = encode(event(b'{"id": "a", "status": "x", "e": "\\r\\n\\u2028\\u0000\xc3\xa9"}'))
+    data = encode_envelope(
+        event(b'{"id": "a", "status": "x", "e": "\\r\\n\\u2028\\u0000\xc3\xa9"}')
+    )
     assert data.isascii()
     assert all(0x20 <= byte < 0x7F for byte in data)
 
@@ -79,7 +81,7 @@ def test_a_line_holds_no_line_end_and_no_raw_control_character() -> None:
 )
 def test_any_time_can_be_written(seconds: float, text: str) -> None:
     """F6: a sender's impossible clock does not stop an event."""
-    assert moment(seconds) == text
+    assert rfc3339(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -95,13 +97,13 @@ def test_any_time_can_be_written(seconds: float, text: str) -> None:
 )
 def test_a_key_becomes_visible_ascii(key: str, text: str) -> None:
     """F17: nothing in an id can end a header."""
-    assert plain(key) == text
+    assert ascii_key(key) == text
 
 
 @given(st.text(max_size=400), st.text(max_size=400))
 def test_keys_stay_bounded_and_different(one: str, other: str) -> None:
     """F17: any two keys stay two, and none is longer than a header should be."""
-    texts = plain(one), plain(other)
+    texts = ascii_key(one), ascii_key(other)
     assert (texts[0] == texts[1]) is (one == other)
-    assert all(len(text) <= MAX_KEY and text.isascii() for text in texts)
+    assert all(len(text) <= MAX_KEY_CHARS and text.isascii() for text in texts)
     assert all(" " not in text and text.isprintable() for text in texts)

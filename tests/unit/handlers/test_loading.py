@@ -13,10 +13,10 @@ import pytest
 from receiver.dispatch.dispatcher import Dispatcher
 from receiver.errors import SettingsError
 from receiver.event import Event
-from receiver.handlers.command import Command
-from receiver.handlers.http import Forward
+from receiver.handlers.command import CommandHandler
+from receiver.handlers.http import HttpHandler
 from receiver.handlers.loading import install, load_modules, load_section
-from receiver.handlers.log import Log
+from receiver.handlers.log import LogHandler
 from receiver.handlers.retry import Backoff
 from receiver.handlers.routing import Route
 from receiver.stores.memory import MemoryStore
@@ -80,7 +80,7 @@ def test_a_section_as_in_the_design(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert (one.timeout, one.concurrency, one.rate) == (10.0, 4, 1.0)
     assert one.retry == Backoff(8, 2.0, 600.0)
-    assert isinstance(one.handle, Forward)
+    assert isinstance(one.handle, HttpHandler)
     assert one.close == one.handle.close
 
 
@@ -93,7 +93,7 @@ def test_every_built_in_comes_through_the_entry_points() -> None:
             "c": {"use": "command", "run": ["sh"]},
         }
     )
-    assert [type(one.handle) for one in made] == [Log, Forward, Command]
+    assert [type(one.handle) for one in made] == [LogHandler, HttpHandler, CommandHandler]
     assert made[0].close is None
 
 
@@ -163,7 +163,7 @@ def test_files_are_read_without_their_last_newline(tmp_path: Path) -> None:
     """`file:` values work as Docker's and systemd's secrets do."""
     (tmp_path / "secret").write_text("whsec_" + "A" * 43 + "=\n")
     section = {"use": "http", "url": "https://x.example", "secret": f"file:{tmp_path}/secret"}
-    assert isinstance(load_section("x", section).handle, Forward)
+    assert isinstance(load_section("x", section).handle, HttpHandler)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_path_that_is_none() -> None:
 def test_use_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any text may be `env:`; a missing one is one fault."""
     monkeypatch.setenv("USE", "log")
-    assert isinstance(load_section("x", {"use": "env:USE"}).handle, Log)
+    assert isinstance(load_section("x", {"use": "env:USE"}).handle, LogHandler)
     monkeypatch.delenv("USE")
     assert len(faults({"use": "env:USE"})) == 1
 
@@ -428,7 +428,7 @@ def test_faults_of_modules_come_at_once(project: Project) -> None:
         "WAVEHOOK_HANDLERS: 'syntax' cannot be imported (SyntaxError: ",
         "WAVEHOOK_HANDLERS: 'empty', expected functions decorated by @on in it",
         "WAVEHOOK_HANDLERS: 'crash' cannot be imported (RuntimeError: at import), expected",
-        "WAVEHOOK_HANDLERS: 'sync' cannot be imported (TypeError: publish is no async function",
+        "WAVEHOOK_HANDLERS: 'sync' cannot be imported (TypeError: publish is not an async function",
         "WAVEHOOK_HANDLERS: wrong: publish: @on.timeout: 'soon', expected a duration",
         "WAVEHOOK_HANDLERS: 'no.such.module' cannot be imported (ModuleNotFoundError: No module",
         "WAVEHOOK_HANDLERS: '..relative' cannot be imported (TypeError: ",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from receiver.errors import GiveUp, Retry
 from receiver.event import Dead, RetryAt
-from receiver.handlers.retry import MAX_AFTER, MAX_ERROR, Backoff, describe
+from receiver.handlers.retry import MAX_ERROR_CHARS, MAX_RETRY_AFTER_S, Backoff, describe
 
 NOW = 1_800_000_000.0
 
@@ -39,7 +39,7 @@ def test_any_wish_for_a_wait_gives_a_time(after: float, luck: float) -> None:
     """F27: a handler's `after` of NaN, below zero or without end still gives a bounded time."""
     decision = Backoff(cap=60.0).next(1, Retry(after=after), NOW, always(luck))
     assert isinstance(decision, RetryAt)
-    assert NOW <= decision.at <= NOW + MAX_AFTER + 60.0
+    assert NOW <= decision.at <= NOW + MAX_RETRY_AFTER_S + 60.0
 
 
 def test_the_bound_doubles_until_the_cap() -> None:
@@ -103,7 +103,7 @@ def test_an_error_becomes_one_printable_line(error: Exception, text: str) -> Non
 def test_any_error_text_is_bounded_and_printable(text: str) -> None:
     """F17: whatever an error says, its line is short and prints on one line."""
     line = describe(RuntimeError(text * 20))
-    assert 0 < len(line) <= MAX_ERROR
+    assert 0 < len(line) <= MAX_ERROR_CHARS
     assert line.isprintable()
 
 

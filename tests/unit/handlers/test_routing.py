@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.event import PARKED, Event
-from receiver.handlers.routing import MEMORY, Route, Router, match
+from receiver.handlers.routing import MAX_CACHED_PLANS, Route, Router, match
 
 
 def event(type: str = "prediction.completed", model: str | None = "kwaivgi/kling") -> Event:
@@ -96,9 +96,9 @@ def test_a_router_remembers_the_same_plan() -> None:
 def test_a_router_remembers_no_more_than_its_memory() -> None:
     """F45: a sender with ever new models does not fill the memory."""
     router = Router([Route("keep")])
-    for number in range(MEMORY * 2 + 1):
+    for number in range(MAX_CACHED_PLANS * 2 + 1):
         assert router.match(event(model=str(number))) == {"keep": ()}
-    assert len(router._found) <= MEMORY
+    assert len(router._found) <= MAX_CACHED_PLANS
 
 
 @given(
