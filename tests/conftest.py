@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import structlog
 from hypothesis import settings
+from hypothesis.configuration import set_hypothesis_home_dir
 from stamina import instrumentation
 
 from receiver.telemetry import log
 from tests.support.fork_server import FORK_SERVER
+from tests.support.paths import ROOT
 
 OURS = ("WAVEHOOK_", "WAVESPEED_")
 TESTS = Path(__file__).parent
@@ -24,18 +26,19 @@ SERVICES = ("broker", "handlers", "postgres", "processes", "shared")
 LOGGERS = (None, *log.TALKATIVE, "uvicorn", "uvicorn.error", "uvicorn.access")
 
 
-def pytest_configure() -> None:
-    """What is compiled is kept: each process begins with it. Properties are tried more on CI."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep compiled modules, for faster processes, and Hypothesis' files in pytest's cache."""
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    set_hypothesis_home_dir(config.rootpath / ".pytest_cache" / "d" / "hypothesis")
     if os.environ.get("CI") != "true":
-        # On CI a property is tried as often as Hypothesis has it: a hundred times.
+        # On CI each property is tried as often as Hypothesis' default says: a hundred times.
         settings.register_profile("brief", max_examples=40)
         settings.load_profile("brief")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Half as many again as there are processors: many tests wait for a process or a server."""
+    """Three workers on two processors: many tests wait for a process or a server."""
     return (os.cpu_count() or 1) * 3 // 2
 
 
@@ -57,33 +60,42 @@ def is_slow(item: pytest.Item) -> bool:
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """All of it runs on asyncio."""
+    """Run all async tests on asyncio."""
     return "asyncio"
 
 
 @pytest.fixture(autouse=True, scope="session")
-def nobodys_settings() -> None:
-    """No test, and no process that one starts, depends on the settings of who runs it."""
+def no_settings_of_the_caller() -> None:
+    """Remove the caller's settings from the environment of the tests and their processes."""
     for name in [name for name in os.environ if name.startswith(OURS)]:
         del os.environ[name]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def nobodys_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The catalogue that is kept on disk is the tests' own, also in processes."""
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Give tests and their processes a cache folder of their own, for the catalogue on disk."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True, scope="session")
-def nobodys_children() -> Iterator[None]:
-    """Who forks processes for tests ends with them."""
+def nothing_left_in_the_clone() -> Iterator[None]:
+    """Fails if a test left the default database or key in the clone."""
+    before = set(ROOT.glob("wavehook.*"))
+    yield
+    left = set(ROOT.glob("wavehook.*")) - before
+    assert not left, f"a test left {', '.join(path.name for path in left)} in the clone"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def fork_server() -> Iterator[None]:
+    """End the fork server with the tests."""
     yield
     FORK_SERVER.close()
 
 
 @pytest.fixture(autouse=True)
-def logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What sets up the log of its process finds none, and leaves none to the next test."""
+def logging_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restore the logging of the process after a test that configures it."""
     for name in ("_json_stream", "_lowest"):
         monkeypatch.setattr(log, name, getattr(log, name))
     loggers = [logging.getLogger(name) for name in LOGGERS]

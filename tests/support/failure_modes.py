@@ -9,6 +9,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tests.support.paths import ROOT
@@ -19,6 +20,7 @@ HEAD = "| id | what happens | what must happen | tests |"
 _CODE = re.compile(r"\bF\d+\b")
 
 
+@cache
 def named(folder: Path = ROOT / "tests") -> dict[str, list[str]]:
     """Tests by failure mode, as `folder/file.py::test`: those whose docstring names it.
 

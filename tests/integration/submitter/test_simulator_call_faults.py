@@ -16,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from submitter.client import WaveSpeed
+from submitter.ledger.memory import MemoryLedger
 from submitter.simulator.server import NoResponse, serving
 from tests.support.simulator import INPUT, MODEL, Asker, data, simulated
 
@@ -217,7 +218,7 @@ async def test_the_projects_own_client_takes_the_errors_of_reads() -> None:
     """NoResponse in half of the calls, asked again until it is there."""
     async with (
         simulated("rate-limit=0.2,error-500=0.2,error-502=0.2", speed=2000.0) as (sim, _),
-        WaveSpeed("k", sim.url) as wave,
+        WaveSpeed("k", sim.url, ledger=MemoryLedger()) as wave,
     ):
         assert await wave.webhook_secret() == sim.secret
 
