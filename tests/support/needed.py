@@ -84,7 +84,11 @@ def initdb() -> Path:
         pytest.skip("asyncpg is not installed")
     on_path = shutil.which("initdb")
     # Debian keeps them off PATH.
-    found = [Path(on_path)] if on_path else sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    found = (
+        [Path(on_path).resolve()]
+        if on_path
+        else sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    )
     if not found:
         _need("PostgreSQL's initdb")
     if os.geteuid() == 0 and "postgres" not in {user.pw_name for user in pwd.getpwall()}:

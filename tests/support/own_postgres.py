@@ -51,6 +51,24 @@ class OwnPostgres:
         words = ("-U", "postgres", "-A", "scram-sha-256", "--pwfile", str(secret), "-E", "UTF8")
         await self._run("initdb", "-D", str(self._data), "--no-locale", "--no-sync", *words)
 
+    async def copy(self, primary: OwnPostgres) -> None:
+        """Copy a running server, to follow it as a hot standby."""
+        if os.geteuid() == 0:
+            owner = pwd.getpwnam("postgres")
+            os.chown(self._folder, owner.pw_uid, owner.pw_gid)
+        words = ("-d", primary.url, "-c", "fast", "-R", "--no-sync")
+        await self._run("pg_basebackup", "-D", str(self._data), *words)
+
+    async def promote(self) -> None:
+        """Make a standby the primary."""
+        await self._ctl("promote", "-w")
+
+    async def restart_as_standby(self) -> None:
+        """What was the primary comes back as a standby, read-only."""
+        await self.stop("fast")
+        (self._data / "standby.signal").touch()
+        await self.start()
+
     async def start(self) -> None:
         """Start it, and wait until it takes connections."""
         log = str(self._folder / "log")
@@ -80,13 +98,20 @@ class OwnPostgres:
 
 
 @asynccontextmanager
-async def own_postgres() -> AsyncIterator[OwnPostgres]:
-    """A server that runs; gone at the end, whether it runs by then or not."""
+async def own_postgres(*, standby_of: OwnPostgres | None = None) -> AsyncIterator[OwnPostgres]:
+    """A server that runs; gone at the end, whether it runs by then or not.
+
+    Args:
+        standby_of: the server that it follows.
+    """
     programs = needed.initdb()
     folder = Path(tempfile.mkdtemp(prefix="wavehook-postgres-"))
     server = OwnPostgres(folder, programs)
     try:
-        await server.make()
+        if standby_of is None:
+            await server.make()
+        else:
+            await server.copy(standby_of)
         await server.start()
         try:
             yield server

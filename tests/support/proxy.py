@@ -16,12 +16,14 @@ class Proxy:
 
     Attributes:
         url: of the database, by this way.
+        target: host and port that new connections go to.
         refusing: new connections are closed at once.
         cut_at: connections are cut when this comes from the client; it still gets through.
     """
 
     def __init__(self) -> None:
         self.url = ""
+        self.target = ("127.0.0.1", 5432)
         self.refusing = False
         self.cut_at: bytes | None = None
         self._pairs: list[_Pair] = []
@@ -39,19 +41,13 @@ class Proxy:
         for pair in self._pairs:
             self._silent.update(pair)
 
-    async def meet(
-        self,
-        host: str,
-        port: int,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
+    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, from its beginning to its end."""
         if self.refusing:
             writer.transport.abort()
             return
         self.connections += 1
-        server_reader, server = await asyncio.open_connection(host, port)
+        server_reader, server = await asyncio.open_connection(*self.target)
         self._pairs.append((writer, server))
         with contextlib.suppress(ConnectionError):
             await asyncio.gather(
@@ -81,18 +77,18 @@ async def proxy(url: str) -> AsyncIterator[Proxy]:
     """A proxy before a database; ended at the end."""
     address = urlsplit(url)
     found = Proxy()
-    host, port = address.hostname or "127.0.0.1", address.port or 5432
+    found.target = (address.hostname or "127.0.0.1", address.port or 5432)
     tasks: set[asyncio.Task[None]] = set()
 
     def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(found.meet(host, port, reader, writer))
+        task = asyncio.ensure_future(found.meet(reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
     server = await asyncio.start_server(meet, "127.0.0.1", 0)
     own = server.sockets[0].getsockname()[1]
-    user = f"{address.username}@" if address.username else ""
-    found.url = urlunsplit(address._replace(netloc=f"{user}127.0.0.1:{own}"))
+    user, at, _ = address.netloc.rpartition("@")
+    found.url = urlunsplit(address._replace(netloc=f"{user}{at}127.0.0.1:{own}"))
     try:
         yield found
     finally:
