@@ -1,4 +1,4 @@
-"""What the receiver asks the API: how a task stands, and the account's webhook secret.
+"""The receiver's requests to the API: the state of a task, and the account's webhook secret.
 
 The receiving path imports no HTTP client until one is needed.
 """
@@ -22,24 +22,27 @@ from submitter.prediction import Prediction
 if TYPE_CHECKING:
     from submitter.api.client import Calls
 
-FETCH_LIMIT = 20.0
-"""Seconds that the API has to give the webhook secret at a start."""
+SECRET_TIMEOUT_S = 20.0
+"""Timeout for the webhook secret at a start."""
 
-ANSWER_LIMIT = 10.0
-"""Seconds that the API has to say how a task stands, while a sender waits for its answer."""
+RESULT_TIMEOUT_S = 10.0
+"""Timeout for the state of a task, while a sender waits for its response."""
 
-AT_ONCE = 4
-"""Questions at one time."""
+MAX_CONCURRENT_REQUESTS = 4
+"""Requests to the API at the same time."""
 
-RETRY_AFTER = (5, 3600)
-"""Seconds: the least and the most that a sender is asked to wait where the API is away."""
+RETRY_AFTER_RANGE_S = (5, 3600)
+"""Shortest and longest Retry-After for a sender while the API is away."""
+
+RESULT_CACHE_S = 1.0
+"""Seconds for which a fetched result is kept; the inbox has it by then."""
 
 
 def make_api_client(settings: Settings) -> Calls:
-    """The API's calls with the settings' key, to be entered as a context.
+    """Make an API client with the settings' key; use it as an async context manager.
 
     Raises:
-        BadSettings: key or address cannot work.
+        BadSettings: the key or the address is invalid.
     """
     from submitter.api.client import Calls
 
@@ -48,7 +51,7 @@ def make_api_client(settings: Settings) -> Calls:
 
 
 def fetch_secret(settings: Settings) -> str:
-    """Ask the API for the account's webhook secret; works inside of a running event loop too.
+    """Fetch the account's webhook secret from the API; allowed inside a running event loop.
 
     Raises:
         SubmitterError: the API refused, or did not answer.
@@ -56,43 +59,40 @@ def fetch_secret(settings: Settings) -> str:
 
     async def fetch() -> str:
         async with make_api_client(settings) as calls:
-            return await asyncio.wait_for(calls.webhook_secret(), FETCH_LIMIT)
+            return await asyncio.wait_for(calls.webhook_secret(), SECRET_TIMEOUT_S)
 
     with ThreadPoolExecutor(1, thread_name_prefix="wavehook-secret") as thread:
         return thread.submit(asyncio.run, fetch()).result()
 
 
-FRESH = 1.0
-"""Seconds for which a result need not be asked for again; the inbox has it by then."""
-
 Answer = Prediction | ApiUnavailable | None
 
 
 @dataclass(slots=True)
-class _Connection:
-    """The calls of one event loop, and the questions under way."""
+class _LoopClient:
+    """The API client of one event loop, and its open requests by task id."""
 
     loop: AbstractEventLoop
     calls: Calls
-    places: asyncio.Semaphore
-    asking: dict[str, asyncio.Task[Answer]] = field(default_factory=dict)
+    slots: asyncio.Semaphore
+    requests: dict[str, asyncio.Task[Answer]] = field(default_factory=dict)
 
-    def answered(self, task_id: str, done: asyncio.Task[Answer]) -> None:
-        """Keep a result for those who looked into the inbox before it was there."""
+    def finished(self, task_id: str, done: asyncio.Task[Answer]) -> None:
+        """Keep a result for callers that read the inbox before it was stored."""
         answer = None if done.cancelled() or done.exception() else done.result()
-        keep = FRESH if isinstance(answer, Prediction) and answer.terminal else 0.0
-        self.loop.call_later(keep, self.asking.pop, task_id, None)
+        keep = RESULT_CACHE_S if isinstance(answer, Prediction) and answer.terminal else 0.0
+        self.loop.call_later(keep, self.requests.pop, task_id, None)
 
 
 class ResultFetcher:
-    """Asks how tasks stand, over one connection that is made at the first question.
+    """Fetches the state of tasks, over one connection that is made at the first request.
 
-    Questions about one task at one time are one question.
+    Concurrent fetches of one task share one request.
 
     Args:
-        connect: makes the API's calls.
-        hooks: are told of every question, and of every result.
-        limit: seconds for one answer, the wait for its turn included.
+        connect: makes the API client.
+        hooks: called for every request and every result.
+        timeout: seconds for one response, including the wait for a free slot.
     """
 
     def __init__(
@@ -100,77 +100,77 @@ class ResultFetcher:
         connect: Callable[[], Calls],
         *,
         hooks: Sequence[Hook] = (),
-        limit: float = ANSWER_LIMIT,
+        timeout: float = RESULT_TIMEOUT_S,
     ) -> None:
         self._connect = connect
         self._hooks = tuple(hooks)
-        self._limit = limit
-        self._connection: _Connection | None = None
+        self._timeout = timeout
+        self._client: _LoopClient | None = None
 
     async def fetch(self, task_id: str) -> Prediction | None:
-        """The task as the API describes it now; None where it knows none of this id.
+        """Return the task as the API has it now; None if the API does not know the id.
 
         Raises:
-            ApiUnavailable: it does not say, or not in time.
+            ApiUnavailable: the API did not answer, or not in time.
         """
         try:
-            connection = await self._connected()
+            client = await self._connected()
         except SubmitterError as error:
             raise ApiUnavailable(str(error)) from error
-        asking = connection.asking.get(task_id)
-        if asking is None:
-            asking = asyncio.create_task(self._ask(connection, task_id))
-            connection.asking[task_id] = asking
-            asking.add_done_callback(lambda done: connection.answered(task_id, done))
-        # One sender that leaves takes the answer from no other.
-        await asyncio.wait({asking})
-        if asking.cancelled():
+        request = client.requests.get(task_id)
+        if request is None:
+            request = asyncio.create_task(self._request(client, task_id))
+            client.requests[task_id] = request
+            request.add_done_callback(lambda done: client.finished(task_id, done))
+        # `wait` leaves the request running if this caller is cancelled: others may share it.
+        await asyncio.wait({request})
+        if request.cancelled():
             raise ApiUnavailable("the receiver is shutting down")
-        answer = asking.result()
+        answer = request.result()
         if isinstance(answer, ApiUnavailable):
             raise answer
         return answer
 
     async def start(self) -> None:
-        """Nothing is connected before it is needed."""
+        """Do nothing; the first request connects."""
 
     async def stop(self) -> None:
-        """Let go of the connection; the next question makes another."""
-        connection, self._connection = self._connection, None
-        if connection is None or connection.loop is not asyncio.get_running_loop():
+        """Close the connection; the next request makes another."""
+        client, self._client = self._client, None
+        if client is None or client.loop is not asyncio.get_running_loop():
             return
-        if under_way := set(connection.asking.values()):
-            for asking in under_way:
-                asking.cancel()
-            await asyncio.wait(under_way)
-        await connection.calls.__aexit__(None, None, None)
+        if requests := set(client.requests.values()):
+            for request in requests:
+                request.cancel()
+            await asyncio.wait(requests)
+        await client.calls.__aexit__(None, None, None)
 
-    async def _connected(self) -> _Connection:
+    async def _connected(self) -> _LoopClient:
         loop = asyncio.get_running_loop()
-        # On some platforms every request has an event loop of its own (F41).
-        if self._connection is None or self._connection.loop is not loop:
+        # On some platforms every request has its own event loop.
+        if self._client is None or self._client.loop is not loop:
             calls = self._connect()
-            self._connection = _Connection(loop, calls, asyncio.Semaphore(AT_ONCE))
+            self._client = _LoopClient(loop, calls, asyncio.Semaphore(MAX_CONCURRENT_REQUESTS))
             await calls.__aenter__()
-        return self._connection
+        return self._client
 
-    async def _ask(self, connection: _Connection, task_id: str) -> Answer:
+    async def _request(self, client: _LoopClient, task_id: str) -> Answer:
         try:
-            async with asyncio.timeout(self._limit), connection.places:
-                self._tell("reconcile.asked", task_id)
-                prediction = await connection.calls.result(task_id)
+            async with asyncio.timeout(self._timeout), client.slots:
+                self._emit("reconcile.asked", task_id)
+                prediction = await client.calls.result(task_id)
                 if prediction.terminal:
-                    self._tell("reconcile.found", task_id)
+                    self._emit("reconcile.found", task_id)
                 return prediction
         except (NotFound, BadInput):
             return None
         except TimeoutError:
-            return ApiUnavailable(f"the API did not answer in {self._limit:g} s")
+            return ApiUnavailable(f"the API did not answer in {self._timeout:g} s")
         except SubmitterError as error:
             wait = error.retry_after if isinstance(error, Unavailable | RateLimited) else None
-            least, most = RETRY_AFTER
-            return ApiUnavailable(str(error), max(least, min(math.ceil(wait or 0), most)))
+            shortest, longest = RETRY_AFTER_RANGE_S
+            return ApiUnavailable(str(error), max(shortest, min(math.ceil(wait or 0), longest)))
 
-    def _tell(self, name: str, task_id: str) -> None:
+    def _emit(self, name: str, task_id: str) -> None:
         for hook in self._hooks:
             hook(TelemetryEvent(name, task_id=task_id))

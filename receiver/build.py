@@ -1,4 +1,4 @@
-"""The composition root: from settings to parts. The only module that knows every concrete part."""
+"""Composition root: builds all parts from the settings; only this module knows them all."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class WorkerParts:
-    """What runs handlers: all that `wavehook worker` and `wavehook drain` need."""
+    """The parts that run handlers, as `wavehook worker` and `wavehook drain` need them."""
 
     settings: Settings
     store: Store
@@ -53,7 +53,7 @@ class WorkerParts:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverParts(WorkerParts):
-    """The whole receiver, built and not yet started; the app opens store and ledger."""
+    """The whole receiver, not started yet; the app opens store and ledger."""
 
     intake: Intake
     ledger: Ledger
@@ -63,12 +63,12 @@ class ReceiverParts(WorkerParts):
 
 
 def app(environ: Mapping[str, str] | None = None, *, cwd: Path | None = None) -> Starlette:
-    """The receiver's ASGI app, from the environment and `wavehook.toml`, with its log.
+    """Build the receiver's ASGI app from the environment and `wavehook.toml`, and set up its log.
 
-    A log that the process has set up itself, with structlog, stays as it is.
+    A structlog configuration that the process made before is kept.
 
     Raises:
-        SettingsError: with every fault.
+        SettingsError: all faults of the settings.
     """
     reading = read(os.environ if environ is None else environ, cwd=cwd or Path.cwd())
     if not structlog.is_configured():
@@ -88,24 +88,24 @@ def build(
     """Build the receiver.
 
     Args:
-        settings: as `receiver.config` read them.
-        faults: what it found wrong; told together with what is found here.
-        store: instead of the one in the settings.
-        ledger: as the store; by default it is in the same database.
-        secrets: of WaveSpeedAI, instead of those in the settings.
-        hooks: told what happens, beside the metrics.
+        settings: from `receiver.config`.
+        faults: faults that reading the settings found; raised together with those found here.
+        store: in place of the one in the settings.
+        ledger: in place of the one in the settings' database.
+        secrets: WaveSpeedAI's webhook secrets, in place of those in the settings.
+        hooks: called for telemetry events, beside the metrics.
 
     Raises:
-        SettingsError: with every fault; also where the webhook secret cannot be fetched.
+        SettingsError: all faults; also if the webhook secret cannot be fetched.
     """
-    found = [*faults, *_halting(settings)]
+    found = [*faults, *_freezing_fault(settings)]
     listen = settings.dispatch == "background"
     store = store or _collect(found, lambda: open_store(settings, listen=listen))
     handlers = _collect(found, lambda: _install(settings)) or ()
     sources = load_sources(settings, found, secrets=secrets)
-    # A start that fails anyhow leaves no new key file behind.
-    wanted = not found or settings.seal_keys or settings.key_path is None
-    seal = _collect(found, lambda: seal_of(settings)) if wanted else None
+    # A start that fails anyhow must not leave a new key file behind.
+    makes_no_file = settings.seal_keys or settings.key_path is None
+    seal = _collect(found, lambda: seal_of(settings)) if makes_no_file or not found else None
     if found or store is None:
         raise SettingsError(found)
     for name, trusted in sources.items():
@@ -117,7 +117,7 @@ def build(
     hooks = (*hooks, work.metrics)
     ledger = ledger or ledger_of(settings)
     connect = partial(make_api_client, settings)
-    asking = ResultFetcher(connect, hooks=hooks) if settings.api_key else None
+    fetcher = ResultFetcher(connect, hooks=hooks) if settings.api_key else None
     results = ResultWaiters(store)
     ledger_sync = LedgerSync(store, ledger, results, hooks=hooks)
     intake = Intake(
@@ -125,8 +125,8 @@ def build(
         [handler.route for handler in handlers],
         store,
         seal,
-        owners=ledger,
-        fetch=asking.fetch if asking else None,
+        ledger=ledger,
+        fetch=fetcher.fetch if fetcher else None,
         stored=[ledger_sync.stored],
     )
     gateway = InboxGateway(intake, store, hooks=hooks)
@@ -139,14 +139,14 @@ def build(
         settings.grace,
         background=settings.dispatch == "background",
         ledger=ledger,
-        services=(ledger_sync, asking) if asking else (ledger_sync,),
+        services=(ledger_sync, fetcher) if fetcher else (ledger_sync,),
         long_running=long_running,
         freezes=_freezes(settings),
     )
     routes: list[BaseRoute] = []
     if settings.admin_token is not None:
         token = settings.admin_token.get_secret_value()
-        drain = _draining(work, ledger, gateway).run
+        drain = _drain_round(work, ledger, gateway).run
         routes += result_routes(results, token, lifecycle, hooks=hooks)
         routes += drain_routes(drain, token, lifecycle, flush_ledger=ledger_sync.flush, hooks=hooks)
     web = create_app(
@@ -179,11 +179,11 @@ def build(
 
 
 def reconciles(settings: Settings) -> bool:
-    """Whether a running receiver asks the API for results whose webhook did not come.
+    """True if a running receiver fetches results whose webhook did not arrive.
 
-    Not where it may halt after a reply: there a schedule asks.
+    False if the process may be frozen after a response: a schedule reconciles then.
     """
-    return _asks(settings) and not _freezes(settings)
+    return _may_reconcile(settings) and not _freezes(settings)
 
 
 def worker(
@@ -194,17 +194,17 @@ def worker(
     listen: bool = True,
     hooks: Sequence[Hook] = (log_hook,),
 ) -> WorkerParts:
-    """Build what runs handlers, without the receiving half and its secrets.
+    """Build the parts that run handlers, without the receiving half and its secrets.
 
     Args:
-        settings: as `receiver.config` read them.
-        faults: as `build`.
-        store: as `build`.
-        listen: it waits for what comes; else it runs what is there.
-        hooks: as `build`.
+        settings: from `receiver.config`.
+        faults: as for `build`.
+        store: as for `build`.
+        listen: be notified of new events; false for a process that only drains.
+        hooks: as for `build`.
 
     Raises:
-        SettingsError: with every fault.
+        SettingsError: all faults of the settings.
     """
     found = list(faults)
     store = store or _collect(found, lambda: open_store(settings, listen=listen))
@@ -217,10 +217,10 @@ def worker(
 def drain_round(
     settings: Settings, *, faults: Sequence[str] = (), hooks: Sequence[Hook] = (log_hook,)
 ) -> tuple[DrainRound, Lifecycle]:
-    """Build what a schedule runs, as `worker`; and what opens it before, and ends it after.
+    """Build a round for a schedule, and the lifecycle that opens its parts before and stops them.
 
     Raises:
-        SettingsError: with every fault.
+        SettingsError: all faults of the settings.
     """
     work = worker(settings, faults=faults, listen=False, hooks=hooks)
     ledger = ledger_of(settings)
@@ -229,44 +229,44 @@ def drain_round(
     lifecycle = Lifecycle(
         work.store, work.dispatcher, settings.grace, background=False, ledger=ledger
     )
-    return _draining(work, ledger, gateway), lifecycle
+    return _drain_round(work, ledger, gateway), lifecycle
 
 
 def inbox_gateway(
     settings: Settings, store: Store, hooks: Sequence[Hook] = (log_hook,)
 ) -> InboxGateway:
-    """The way in for results that are fetched by hand: with the settings' handlers, no sources.
+    """Build the gateway for `wavehook reconcile`: with the settings' handlers, without sources.
 
     Raises:
-        SettingsError: a handler cannot work.
+        SettingsError: a handler's settings are faulty.
     """
     routes = [handler.route for handler in _install(settings)]
     return InboxGateway(Intake({}, routes, store), store, hooks=hooks)
 
 
-def _asks(settings: Settings) -> bool:
+def _may_reconcile(settings: Settings) -> bool:
     return settings.reconcile == "on" and settings.api_key is not None
 
 
 def _freezes(settings: Settings) -> bool:
-    """Whether the process may be frozen after a reply, so that nothing may be left for then."""
+    """True if the process may be frozen after a response, so that no work may be left for then."""
     platform = settings.platform
     return settings.dispatch == "inline" or (platform is not None and platform.freezes)
 
 
-def _halting(settings: Settings) -> Sequence[str]:
-    """The fault of handlers that would be frozen in the middle."""
+def _freezing_fault(settings: Settings) -> Sequence[str]:
+    """The fault of background handlers that a platform would freeze in the middle."""
     platform = settings.platform
     if platform is None or not platform.freezes or settings.dispatch != "background":
         return ()
     fault = (
-        f"WAVEHOOK_DISPATCH = 'background': {platform.name} freezes a process after its reply; "
+        f"WAVEHOOK_DISPATCH = 'background': {platform.name} freezes a process after its response; "
         "expected inline, or external with a schedule or a worker elsewhere"
     )
     return [fault]
 
 
-def _draining(work: WorkerParts, ledger: Ledger, gateway: InboxGateway) -> DrainRound:
+def _drain_round(work: WorkerParts, ledger: Ledger, gateway: InboxGateway) -> DrainRound:
     settings = work.settings
     return DrainRound(
         work.store,
@@ -274,7 +274,7 @@ def _draining(work: WorkerParts, ledger: Ledger, gateway: InboxGateway) -> Drain
         [handler.name for handler in work.handlers],
         ledger=ledger,
         gateway=gateway,
-        connect=partial(make_api_client, settings) if _asks(settings) else None,
+        connect=partial(make_api_client, settings) if _may_reconcile(settings) else None,
         overdue=settings.overdue,
     )
 
@@ -282,7 +282,7 @@ def _draining(work: WorkerParts, ledger: Ledger, gateway: InboxGateway) -> Drain
 def _install(settings: Settings) -> Sequence[Installed]:
     if not (settings.handlers or settings.modules):
         return ()
-    # It brings pydantic and the entry points of all that is installed.
+    # Imports pydantic, and the entry points of every installed distribution.
     from receiver.handlers.loading import install
 
     return install(settings.handlers, settings.modules)

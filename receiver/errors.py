@@ -1,22 +1,22 @@
-"""Every error of the receiver.
+"""Errors of the receiver.
 
 WavehookError
-├── Rejected                 a delivery that is refused; carries its HTTP status
+├── Rejected                 a refused delivery; carries its HTTP status
 │   ├── Unverified           401: not proven to come from the source
-│   │   └── Stale            401: well signed, but outside the time window
+│   │   └── Stale            401: validly signed, but outside the time window
 │   ├── UnknownSource        404
 │   ├── BodyTooSlow          408
 │   ├── BodyTooLarge         413
 │   └── BodyEncoded          415
 ├── StoreError
-│   ├── StoreUnavailable     503: cannot take it now; carries when to ask again
-│   │   └── StoreRefused     503: and will not, until a person does something
+│   ├── StoreUnavailable     503: cannot work now; carries Retry-After
+│   │   └── StoreRefused     503: nor later, until a person changes something
 │   └── SchemaMismatch       the database was made by another version
-├── ApiUnavailable           503: the API does not say how a task stands
-├── SettingsError            carries every fault at once
-├── Refused                  an outbound request that must not be made (safe_http)
-├── Retry                    raised by a handler: try again
-└── GiveUp                   raised by a handler: never again
+├── ApiUnavailable           503: the API does not answer about a task
+├── SettingsError            carries all faults at once
+├── Refused                  an outbound request that is not allowed (SSRF guard)
+├── Retry                    raised by a handler: run it again
+└── GiveUp                   raised by a handler: do not retry
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from typing import ClassVar
 
 
 class WavehookError(Exception):
-    """The base of all."""
+    """Base class of all errors of the receiver."""
 
 
 class Rejected(WavehookError):
-    """A delivery that is refused.
+    """A refused delivery.
 
     Attributes:
-        status: the HTTP status of the answer.
-        title: what the sender is told; the same for every reason of one class.
+        status: the HTTP status of the response.
+        title: text for the sender; the same for every reason of one class.
         reason: one word for logs and metrics; never shown to the sender.
     """
 
@@ -49,9 +49,9 @@ class Rejected(WavehookError):
 
 
 class Unverified(Rejected):
-    """Nothing proves that the delivery comes from its source.
+    """The delivery could not be verified.
 
-    Every reason looks the same from outside, so that nobody can find the right half of a forgery.
+    The response is the same for every reason, so that it does not help to forge a delivery.
     """
 
     status = 401
@@ -60,11 +60,11 @@ class Unverified(Rejected):
 
 
 class Stale(Unverified):
-    """Well signed, but its time is outside the window: a replay, a late retry or a wrong clock.
+    """Validly signed, but outside the time window: a replay, a late retry or a wrong clock.
 
     Attributes:
-        skew: seconds between our clock and the delivery's time; positive: the delivery is old.
-        subject: the task id of the signed body, where it has one: the result can be fetched.
+        skew: seconds from the delivery's timestamp to now; positive if the delivery is old.
+        subject: the task id in the signed body, by which the result can be fetched; or None.
     """
 
     reason = "stale"
@@ -79,7 +79,7 @@ class UnknownSource(Rejected):
     """The path names a source that is not configured."""
 
     status = 404
-    title = "No such source"
+    title = "This source does not exist"
     reason = "unknown_source"
 
 
@@ -100,22 +100,22 @@ class BodyTooLarge(Rejected):
 
 
 class BodyEncoded(Rejected):
-    """The body is compressed; a signature is over the plain bytes."""
+    """The body is compressed, but the signature covers the plain bytes."""
 
     status = 415
-    title = "Content-Encoding is not accepted; send the body as it was signed"
+    title = "Content-Encoding is not accepted; send the body uncompressed, as it was signed"
     reason = "encoded"
 
 
 class StoreError(WavehookError):
-    """The inbox could not do what it was asked."""
+    """An operation of the inbox failed."""
 
 
 class StoreUnavailable(StoreError):
-    """The inbox cannot take or give anything now.
+    """The inbox cannot be read or written now.
 
     Attributes:
-        retry_after: seconds after which it is worth asking again.
+        retry_after: seconds until a retry makes sense.
     """
 
     def __init__(self, message: str, retry_after: int = 5) -> None:
@@ -124,11 +124,11 @@ class StoreUnavailable(StoreError):
 
 
 class StoreRefused(StoreUnavailable):
-    """The database is there, and refuses: asking again helps when a person has changed something.
+    """The database refuses; a retry helps only after a person has changed something.
 
     Attributes:
-        reason: where it is, and its own words.
-        todo: what to do.
+        reason: the database's address and its error message.
+        todo: the change to make.
     """
 
     def __init__(self, reason: str, todo: str) -> None:
@@ -138,11 +138,11 @@ class StoreRefused(StoreUnavailable):
 
 
 class SchemaMismatch(StoreError):
-    """The database's schema is not the one that this version works with.
+    """The database has a schema version that this program cannot use.
 
     Attributes:
-        found: the version in the database.
-        expected: the version of this program.
+        found: the schema version of the database.
+        expected: the schema version of this program.
     """
 
     def __init__(self, message: str, found: int, expected: int) -> None:
@@ -152,10 +152,10 @@ class SchemaMismatch(StoreError):
 
 
 class ApiUnavailable(WavehookError):
-    """The API does not say now how a task stands; whoever told of it must tell again.
+    """The API did not answer about the task of a stale delivery; the sender must retry.
 
     Attributes:
-        retry_after: seconds after which it is worth telling again.
+        retry_after: seconds until a retry makes sense.
     """
 
     def __init__(self, message: str, retry_after: int = 5) -> None:
@@ -164,10 +164,10 @@ class ApiUnavailable(WavehookError):
 
 
 class SettingsError(WavehookError):
-    """Settings that cannot work.
+    """Faulty settings.
 
     Attributes:
-        faults: one sentence each: the setting, its value (secrets masked), what was expected.
+        faults: one sentence each: the setting, its value (secrets masked), and what was expected.
     """
 
     def __init__(self, faults: Sequence[str]) -> None:
@@ -176,17 +176,17 @@ class SettingsError(WavehookError):
 
 
 class Refused(WavehookError):
-    """An outbound request that must not be made, such as one into a private network."""
+    """An outbound request that is not allowed, such as one into a private network."""
 
 
 class Retry(WavehookError):
-    """A handler asks to be run again.
+    """Raised by a handler to be run again.
 
     Args:
-        error: why, for the attempt's row.
-        after: seconds from now at the earliest; None leaves it to the handler's retry policy.
-        pause: the whole handler waits that long, not only this dispatch: for a downstream that
-            answers 429 or 503 with Retry-After.
+        error: the reason, stored with the attempt.
+        after: shortest delay in seconds; None leaves it to the handler's retry policy.
+        pause: pause all dispatches of the handler for that time, not only this one: for a service
+            that answers 429 or 503 with Retry-After.
     """
 
     def __init__(
@@ -198,4 +198,4 @@ class Retry(WavehookError):
 
 
 class GiveUp(WavehookError):
-    """A handler says that trying again cannot help; the dispatch is dead at once."""
+    """Raised by a handler if a retry cannot help; the dispatch is dead at once."""

@@ -1,7 +1,7 @@
-"""The values that pass between the parts; all frozen.
+"""The values that pass between the parts; all of them are frozen.
 
 `Delivery` is untrusted, `Event` is verified: only a Source turns one into the other, and stores
-accept nothing but Events.
+accept Events only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from receiver.strict_json import Unreadable, parse
 from submitter.prediction import JSON, Prediction
 
 PARKED = "parked"
-"""The type of an event that is verified but not what its source expects."""
+"""Type of an event that is verified, but whose body is not what its source expects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Delivery:
         source: the source's name, from the path.
         headers: names in lower case, and values, as raw bytes and in order.
         body: the raw bytes.
-        token: the last segment of the path, where there is one: the sealed context.
+        token: the last segment of the path: the sealed context; None without one.
         received_at: Unix seconds.
     """
 
@@ -36,19 +36,15 @@ class Delivery:
     token: str | None = field(default=None, repr=False)
     received_at: float = 0.0
 
-    def values(self, name: bytes) -> list[bytes]:
-        """All values of one header; `name` in lower case."""
-        return [value for key, value in self.headers if key == name]
-
 
 class Origin(enum.StrEnum):
-    """The way an event came in."""
+    """How an event reached the inbox."""
 
     #: Sent by the source.
     WEBHOOK = "webhook"
-    #: Fetched from the API because no webhook came.
+    #: Fetched from the API because its webhook did not arrive.
     RECONCILE = "reconcile"
-    #: Accepted again by a person.
+    #: Replayed by a person.
     REPLAY = "replay"
 
 
@@ -57,17 +53,17 @@ class Event:
     """A verified fact.
 
     Attributes:
-        id: the deduplication key (see `receiver.sources.base.event_id`).
+        id: the deduplication key, made by `receiver.sources.base.event_id`.
         source: the name of the source that verified it.
         type: `prediction.<status>`, another source's own type, or `parked`.
-        subject: the task id, where the body has one.
+        subject: the task id; None if the body has none.
         model: the model's id, from the signed body.
         context: what the submitter sealed into the webhook URL; any JSON.
         body: the raw bytes that were signed; empty once `purge` has removed them.
-        origin: the way it came in.
-        webhook_id: the sender's id of the message; kept as data, not trusted to be unique.
+        origin: how it reached the inbox.
+        webhook_id: the sender's id of the message; kept as data, because it may not be unique.
         occurred_at: Unix seconds, the sender's time of the event.
-        received_at: Unix seconds, our time of its first delivery.
+        received_at: Unix seconds, the time of its first delivery by this clock.
     """
 
     id: str
@@ -84,12 +80,12 @@ class Event:
 
     @property
     def parked(self) -> bool:
-        """Verified, but not what its source expects: kept for a person to look at."""
+        """True for an event that is verified but unreadable, and kept for a person."""
         return self.type == PARKED
 
     @cached_property
     def payload(self) -> JSON:
-        """The body as parsed JSON; None where it is not strict JSON or was purged."""
+        """The body as parsed JSON; None if it is not strict JSON or was purged."""
         try:
             return parse(self.body)
         except Unreadable:
@@ -97,17 +93,17 @@ class Event:
 
     @cached_property
     def prediction(self) -> Prediction | None:
-        """The prediction in the body; None where the body is not one."""
+        """The prediction in the body; None if the body is not one."""
         return Prediction.parse(self.payload)
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What `Store.add` answers: the event of this id is durably stored.
+    """Result of `Store.add`: the event of this id is durably stored.
 
     Attributes:
         id: the event's id.
-        duplicate: it was stored before.
+        duplicate: it was stored already.
     """
 
     id: str
@@ -115,41 +111,41 @@ class Receipt:
 
 
 class DispatchState(enum.StrEnum):
-    """How far one handler has come with one event."""
+    """State of one event for one handler."""
 
-    #: To be run, at once or at a time, or waiting for the handlers named in `after`.
+    #: Due now or later, or waiting for the handlers named in `after`.
     PENDING = "pending"
-    #: Owned by a dispatcher until its lease runs out.
+    #: Owned by a dispatcher until its lease (visibility timeout) expires.
     LEASED = "leased"
     #: The handler returned.
     DONE = "done"
-    #: The handler gave up; a person may retry it.
+    #: Given up; a person may retry it.
     DEAD = "dead"
 
     @property
     def open(self) -> bool:
-        """Whether there is still something to do."""
+        """True while the handler has not finished with the event."""
         return self in (DispatchState.PENDING, DispatchState.LEASED)
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """One event for one handler.
+    """One event for one handler: a delivery job.
 
     Attributes:
-        event_id: which event.
+        event_id: the event's id.
         handler: the handler's name.
-        state: how far it has come.
+        state: see `DispatchState`.
         attempt: the number of the latest attempt, from 1; 0 before the first. Never goes back.
-        tries: attempts that count against the handler's limit; one that was given back at a
-            shutdown does not.
+        tries: attempts that count against the handler's limit; one that was released at a
+            shutdown does not count.
         due_at: Unix seconds: when it may run (pending), or when the lease ends (leased).
         after: handlers that must be done or dead first.
-        waiting: one of `after` is not done or dead yet.
-        owner: who holds the lease.
-        error: why the last attempt failed.
-        result: what the handler returned, where that is JSON.
-        settled_at: Unix seconds of becoming done or dead.
+        waiting: true while one of `after` is neither done nor dead.
+        owner: the dispatcher that holds the lease.
+        error: the reason of the last failure.
+        result: the return value of the handler, if it is JSON.
+        settled_at: Unix seconds when it became done or dead.
     """
 
     event_id: str
@@ -167,13 +163,13 @@ class Dispatch:
 
     @property
     def key(self) -> str:
-        """Stable over retries: for a handler to pass on as an idempotency key."""
+        """Idempotency key for the handler to pass on; the same in every retry."""
         return f"{self.event_id}/{self.handler}"
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A leased dispatch with all that its handler needs.
+    """A leased dispatch with everything its handler needs.
 
     Attributes:
         dispatch: the lease; its `owner` and `attempt` are the fence for `settle`.
@@ -196,8 +192,8 @@ class Attempt:
         owner: the dispatcher that ran it.
         started_at: Unix seconds.
         ended_at: Unix seconds; None while it runs.
-        outcome: `done`, `retry`, `dead`, `released`, or `lost` where its lease ran out.
-        error: why it failed.
+        outcome: `done`, `retry`, `dead`, `released`, or `lost` if its lease expired.
+        error: the reason of the failure.
     """
 
     handler: str
@@ -211,14 +207,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The handler returned. `result` is kept where it is JSON."""
+    """The handler returned; `result` is stored if it is JSON."""
 
     result: JSON = None
 
 
 @dataclass(frozen=True, slots=True)
 class RetryAt:
-    """The handler is to run again, not before `at` (Unix seconds)."""
+    """The handler runs again, not before `at` (Unix seconds)."""
 
     at: float
     error: str
@@ -226,14 +222,14 @@ class RetryAt:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """The handler will not run again by itself."""
+    """The handler does not run again unless a person retries it."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The lease is given back unused; the attempt does not count."""
+    """The lease is released unused; the attempt does not count."""
 
 
 Outcome = Done | RetryAt | Dead | Released

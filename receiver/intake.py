@@ -1,10 +1,10 @@
-"""The only way in: HTTP, Lambda, reconcile and replay all end here."""
+"""Intake: the only way in. HTTP, Lambda, reconcile and replay all end here."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from receiver.errors import Stale, StoreUnavailable, UnknownSource, Unverified
 from receiver.event import Delivery, Event, Receipt
@@ -12,54 +12,22 @@ from receiver.handlers.routing import Route, Router
 from receiver.sources.base import WAVESPEED, Source, fetched_event, terminal_ids
 from receiver.stores.base import Store
 from submitter.errors import LedgerUnavailable
-from submitter.ledger.base import Entry
-from submitter.prediction import JSON, Prediction
+from submitter.prediction import Prediction
+
+if TYPE_CHECKING:
+    from submitter.ledger.base import Ledger
+    from submitter.submit.context_token import Seal, Sealed
 
 Fetch = Callable[[str], Awaitable[Prediction | None]]
-"""Asks the API for a task by its id; None where it knows none.
+"""Fetches a task from the API by its id, within a timeout; None if the API does not know it.
 
-It raises ApiUnavailable where nobody can say now, and is bounded in time.
+Raises ApiUnavailable if the API does not answer.
 """
-
-
-class Unsealer(Protocol):
-    """Opens the token in a webhook URL."""
-
-    def open(self, token: str, now: float) -> Sealed | None:
-        """What was sealed, or None where the token is not ours, altered or expired."""
-        ...
-
-
-class Sealed(Protocol):
-    """What a token holds."""
-
-    @property
-    def context(self) -> JSON:
-        """What the submitter wants to find again beside the result."""
-        ...
-
-    @property
-    def model(self) -> str | None:
-        """The model the token was made for; None where it is good for any."""
-        ...
-
-    @property
-    def submission(self) -> str | None:
-        """The key of the submission in the ledger; None where there is none."""
-        ...
-
-
-class Owners(Protocol):
-    """Knows which task a submission is: the ledger."""
-
-    async def find(self, keys: Sequence[str]) -> dict[str, Entry]:
-        """Entries by key, of those that are there; see `Ledger.find`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class TrustedSource:
-    """A source with the keys that it accepts."""
+    """A source with the keys that verify its deliveries."""
 
     source: Source[Any]
     keys: Sequence[Any]
@@ -70,9 +38,9 @@ class Accepted:
     """An event that is durably stored.
 
     Attributes:
-        event: what is stored.
-        receipt: of the store.
-        submission: the key of its submission, where its token told it.
+        event: the stored event.
+        receipt: from the store.
+        submission: the key of its submission, if its token names one.
     """
 
     event: Event
@@ -81,17 +49,17 @@ class Accepted:
 
 
 class Intake:
-    """Verify, route, store.
+    """Verifies, routes and stores.
 
     Args:
         sources: by the name in the path.
         routes: of all handlers.
         store: the inbox.
         seal: opens URL tokens; without one every token is refused.
-        owners: the ledger; a token that was made for another task than it knows is refused.
-        fetch: asks the API for what a stale delivery of WaveSpeedAI is about; without it every
-            stale delivery is refused.
-        stored: are told of every event that was stored as new, once it is; must not block.
+        ledger: refuses a token that was made for another task; None skips that check.
+        fetch: fetches the task of a stale delivery from WaveSpeedAI's API; without it every stale
+            delivery is refused.
+        stored: observers, called for every new event once it is stored; they must not block.
     """
 
     def __init__(
@@ -99,9 +67,9 @@ class Intake:
         sources: Mapping[str, TrustedSource],
         routes: Sequence[Route],
         store: Store,
-        seal: Unsealer | None = None,
+        seal: Seal | None = None,
         *,
-        owners: Owners | None = None,
+        ledger: Ledger | None = None,
         fetch: Fetch | None = None,
         stored: Sequence[Callable[[Accepted], None]] = (),
     ) -> None:
@@ -109,18 +77,18 @@ class Intake:
         self._router = Router(routes)
         self._store = store
         self._seal = seal
-        self._owners = owners
+        self._ledger = ledger
         self._fetch = fetch
         self._stored = tuple(stored)
 
     async def accept(self, delivery: Delivery) -> Accepted:
-        """Take a delivery in; when this returns, its event is on disk.
+        """Verify and store a delivery; when this returns, its event is on disk.
 
         Raises:
-            Rejected: with the HTTP status; nothing was read or written (F4), but for the ledger
-                where the delivery is verified and its token names a submission.
-            StoreUnavailable: it is not stored; the sender must try again.
-            ApiUnavailable: it came late, and the API does not say how its task stands; as before.
+            Rejected: it is refused, with the HTTP status. Nothing was read or written, apart from
+                a look-up in the ledger if a verified delivery's token names a submission.
+            StoreUnavailable: it is not stored; the sender must retry.
+            ApiUnavailable: it is stale, and the API did not answer; the sender must retry.
         """
         trusted = self.sources.get(delivery.source)
         if trusted is None:
@@ -130,39 +98,39 @@ class Intake:
         except Stale as stale:
             if self._fetch is None or stale.subject is None or delivery.source != WAVESPEED:
                 raise
-            return await self._late(delivery, stale, stale.subject, self._fetch)
+            return await self._accept_stale(delivery, stale, stale.subject, self._fetch)
         if delivery.token is None:
             return await self.store(event)
         sealed = self._open(delivery.token, delivery.received_at)
         event = _in_context(event, sealed)
-        if self._owners is not None and sealed.submission is not None:
-            await self._check_owner(self._owners, sealed.submission, event.subject)
+        if self._ledger is not None and sealed.submission is not None:
+            await self._check_owner(self._ledger, sealed.submission, event.subject)
         return await self.store(event, sealed.submission)
 
     async def store(self, event: Event, submission: str | None = None) -> Accepted:
-        """Take in an event that is verified already, such as one fetched from the API.
+        """Route and store a verified event, such as one fetched from the API.
 
         Args:
             event: verified.
-            submission: the key of its submission, where it is known.
+            submission: the key of its submission, if known.
         """
         receipt = await self._store.add(event, self._router.match(event))
         accepted = Accepted(event, receipt, submission)
         if not receipt.duplicate:
-            for tell in self._stored:
-                tell(accepted)
+            for observe in self._stored:
+                observe(accepted)
         return accepted
 
     async def replay(self, event_id: str, now: float, handlers: Sequence[str] = ()) -> bool:
-        """Let handlers act again on a stored event.
+        """Run handlers again for a stored event.
 
         Args:
-            event_id: which.
+            event_id: the event's id.
             now: Unix seconds.
-            handlers: their names; none: all that want the event by today's settings.
+            handlers: their names; empty for all whose route matches the event now.
 
         Returns:
-            False where there is no such event.
+            False if the event does not exist.
         """
         event = await self._store.event(event_id)
         if event is None:
@@ -175,19 +143,21 @@ class Intake:
             }
         return await self._store.redeliver(event_id, plan, now)
 
-    async def _late(self, delivery: Delivery, stale: Stale, subject: str, fetch: Fetch) -> Accepted:
-        """Take in the result that a stale delivery is about; its own body is not believed (F7).
+    async def _accept_stale(
+        self, delivery: Delivery, stale: Stale, subject: str, fetch: Fetch
+    ) -> Accepted:
+        """Store the result of a stale delivery's task as the API has it; its body is ignored.
 
-        It may be a replay by a stranger, or a genuine retry with the time of its first try: what
-        the API says is true in both cases.
+        It may be a replay by a stranger, or a genuine retry that carries its first timestamp. The
+        API's answer is right in both cases.
         """
         sealed = None
         if delivery.token is not None:
             sealed = self._open(delivery.token, delivery.received_at)
-            if self._owners is not None and sealed.submission is not None:
-                await self._check_owner(self._owners, sealed.submission, subject)
-        there = await self._store.find(terminal_ids(subject))
-        for event in there.values():
+            if self._ledger is not None and sealed.submission is not None:
+                await self._check_owner(self._ledger, sealed.submission, subject)
+        stored = await self._store.find(terminal_ids(subject))
+        for event in stored.values():
             return Accepted(event, Receipt(event.id, duplicate=True))
         prediction = await fetch(subject)
         if prediction is None or not prediction.terminal or prediction.id != subject:
@@ -203,15 +173,15 @@ class Intake:
             raise Unverified("token")
         return sealed
 
-    async def _check_owner(self, owners: Owners, key: str, subject: str | None) -> None:
-        """Refuse a token that was moved to the webhook of another task of its model (F33).
+    async def _check_owner(self, ledger: Ledger, key: str, subject: str | None) -> None:
+        """Refuse a token that was moved to the webhook of another task of its model.
 
-        A task that is not known yet may be the right one: its webhook can be faster than the
-        answer to its submit (F28). So may another than the one that was guessed from the history,
-        and a first one that was believed not to exist when the submit was sent again.
+        The task is accepted while the ledger cannot be sure: it does not know the task yet (the
+        webhook can be faster than the response to the submit), the task was guessed from the
+        history, or the submit was sent again because the first task seemed not to exist.
         """
         try:
-            entry = (await owners.find([key])).get(key)
+            entry = (await ledger.find([key])).get(key)
         except LedgerUnavailable as error:
             raise StoreUnavailable(str(error)) from error
         if entry is None or entry.guessed or entry.tries > 1 or subject is None:
@@ -221,7 +191,7 @@ class Intake:
 
 
 def _in_context(event: Event, sealed: Sealed) -> Event:
-    # A token belongs to one model: one that was moved to another's webhook is refused (F33).
+    # A token belongs to one model: refused if it was moved to a webhook of another.
     # A parked event has no model to compare, and is kept.
     if event.model and sealed.model and event.model != sealed.model:
         raise Unverified("token")

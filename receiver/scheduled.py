@@ -1,4 +1,4 @@
-"""`drain`: what a platform's schedule calls, where it calls a function and no URL."""
+"""Scheduled drain, for platforms whose schedule calls a function instead of a URL."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from receiver.results.drain_round import DrainRound
 from receiver.telemetry.log import configure
 from receiver.web.lifecycle import Lifecycle
 
-DEADLINE = 45.0
-"""Seconds where nothing else is asked for: of a schedule that calls every minute."""
+DRAIN_DEADLINE_S = 45.0
+"""Default deadline: enough for a schedule that runs every minute."""
 
 
 def drain(
-    deadline: float = DEADLINE,
+    deadline: float = DRAIN_DEADLINE_S,
     *,
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Mapping[str, int]:
-    """Do what is due, as `POST /api/drain`, on an event loop of its own.
+    """Run everything that is due, as `POST /api/drain` does, on a new event loop.
 
     Args:
-        deadline: seconds; what has not ended then is given back.
-        environ: instead of the process's own.
-        cwd: instead of the working directory.
+        deadline: seconds; unfinished dispatches are released then.
+        environ: the environment; by default the process's own.
+        cwd: the folder of `wavehook.toml`; by default the working directory.
 
     Returns:
-        See `DrainRound.run`.
+        The counts `ran`, `reconciled` and `more` of `DrainRound.run`.
 
     Raises:
-        SettingsError: with every fault.
+        SettingsError: all faults of the settings.
         StoreError: the database cannot be used.
     """
     reading = read(os.environ if environ is None else environ, cwd=cwd or Path.cwd())
@@ -47,9 +47,9 @@ def drain(
     )
 
 
-async def _run(draining: DrainRound, lifecycle: Lifecycle, *, deadline: float) -> Mapping[str, int]:
+async def _run(round: DrainRound, lifecycle: Lifecycle, *, deadline: float) -> Mapping[str, int]:
     await lifecycle.open()
     try:
-        return await draining.run(None, deadline)
+        return await round.run(None, deadline)
     finally:
         await lifecycle.stop()

@@ -1,11 +1,11 @@
-"""Every source with its keys, from the settings (F15)."""
+"""Sources and their keys, from the settings; key rotation means that each may have several."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
-from receiver.api_client import FETCH_LIMIT, fetch_secret
+from receiver.api_client import SECRET_TIMEOUT_S, fetch_secret
 from receiver.config import Settings
 from receiver.intake import TrustedSource
 from receiver.sources.base import WAVESPEED, Source
@@ -22,31 +22,31 @@ if TYPE_CHECKING:
 def load_sources(
     settings: Settings, faults: list[str], *, secrets: Sequence[str] = ()
 ) -> dict[str, TrustedSource]:
-    """Every source with its keys (F15).
+    """Make every source of the settings, with its keys.
 
     Args:
         settings: sources, secrets and the API key.
         faults: gets a sentence for each source that cannot verify anything. The webhook secret is
-            fetched from the API only where there is none up to then.
-        secrets: of WaveSpeedAI, instead of those in the settings.
+            fetched from the API only if this is empty until then.
+        secrets: WaveSpeedAI's webhook secrets, in place of those in the settings.
     """
     found: dict[str, TrustedSource] = {}
     for name, section in settings.sources.items():
         if name != WAVESPEED:
             source = _source(name, section)
-            keys = [] if isinstance(source, Insecure) else _plain(section)
+            keys = [] if isinstance(source, Insecure) else _secrets(section)
             found[name] = _trusted(source, f"sources.{name}.secrets", keys, faults)
     given = secrets or [key.get_secret_value() for key in settings.wavespeed_secrets]
     label = "WAVEHOOK_WAVESPEED_SECRETS"
     if not given and WAVESPEED in settings.sources:
-        given, label = _plain(settings.sources[WAVESPEED]), f"sources.{WAVESPEED}.secrets"
+        given, label = _secrets(settings.sources[WAVESPEED]), f"sources.{WAVESPEED}.secrets"
     if not given and settings.api_key is not None:
-        given, label = _fetched(settings, faults), "WAVESPEED_API_KEY"
+        given, label = _fetch(settings, faults), "WAVESPEED_API_KEY"
         if not given:
             return found
     if given:
         found[WAVESPEED] = _trusted(WaveSpeedSource(), label, given, faults)
-    elif (WAVESPEED in settings.sources or not found) and not _told_of_secrets(faults):
+    elif (WAVESPEED in settings.sources or not found) and not _mention_secrets(faults):
         faults.append(
             "WAVEHOOK_WAVESPEED_SECRETS: it is not set, and without a secret nothing can be "
             "verified; expected one or more whsec_…, or WAVESPEED_API_KEY to fetch it with, or "
@@ -55,13 +55,13 @@ def load_sources(
     return found
 
 
-def _fetched(settings: Settings, faults: list[str]) -> list[str]:
+def _fetch(settings: Settings, faults: list[str]) -> list[str]:
     if faults:
-        return []  # a start that fails anyhow need not wait for the network
+        return []  # the start fails anyhow, without waiting for the network
     try:
         return [fetch_secret(settings)]
     except (SubmitterError, TimeoutError) as error:
-        reason = str(error) or f"no answer in {FETCH_LIMIT:g} s"
+        reason = str(error) or f"no response in {SECRET_TIMEOUT_S:g} s"
         faults.append(
             f"WAVESPEED_API_KEY = ***: the webhook secret could not be fetched from "
             f"{settings.base_url} ({reason}); expected the API to give it. With "
@@ -98,11 +98,11 @@ def _trusted(
     return TrustedSource(source, tuple(keys))
 
 
-def _plain(section: SourceSettings) -> list[str]:
+def _secrets(section: SourceSettings) -> list[str]:
     return [secret.get_secret_value() for secret in section.secrets]
 
 
-def _told_of_secrets(faults: Sequence[str]) -> bool:
-    """Whether the cause of a missing secret may be among the faults already."""
+def _mention_secrets(faults: Sequence[str]) -> bool:
+    """True if the cause of a missing secret may be among the faults already."""
     words = ("SECRETS", "secrets", "API_KEY", "api_key", "sources.", ".toml", "--config", "_CONFIG")
     return any(word in fault for fault in faults for word in words)

@@ -1,7 +1,7 @@
-"""The port of a source: a sender's dialect, pure, on bytes.
+"""The port of a source: how one sender signs, and what its bodies mean.
 
-A source has no clock, socket or environment. Whatever a delivery holds, `verify` returns an Event
-or raises a Rejected, and does an amount of work that the size of the delivery bounds.
+A source is pure: it has no clock, socket or environment. `verify` returns an Event or raises a
+Rejected for any delivery, with work bounded by its size.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from receiver.strict_json import Unreadable, parse
 from submitter.prediction import JSON, TERMINAL, Prediction
 
 WAVESPEED = "wavespeed"
-"""WaveSpeedAI's own source: it needs no section, and what its API is asked for is its event too."""
+"""Name of WaveSpeedAI's source: it needs no section, and fetched results belong to it too."""
 
 MAX_ID = 256
-"""The longest id, in characters, that is taken from a body or a header."""
+"""Characters of the longest id in a body or header."""
 
-WINDOW = 300
+TIME_WINDOW_S = 300
 """Seconds on both sides of the sender's time (Standard Webhooks: "tolerance")."""
 
 Key = TypeVar("Key")
 
 
 class Source(Protocol, Generic[Key]):
-    """How one sender signs, and what its body means."""
+    """A sender's signature scheme and body format."""
 
     name: str
 
     def key(self, secret: str) -> Key:
-        """Turn a configured secret into what `verify` wants.
+        """Parse a configured secret into a key for `verify`.
 
         Raises:
-            ValueError: it cannot be a secret of this source; the text says why, not the secret.
+            ValueError: not a secret of this source; the text gives the reason, not the secret.
         """
         ...
 
@@ -46,13 +46,13 @@ class Source(Protocol, Generic[Key]):
         """Turn an untrusted delivery into a verified event.
 
         Args:
-            delivery: as it arrived.
-            keys: all are tried.
+            delivery: as received.
+            keys: all of them are tried.
             now: Unix seconds.
 
         Raises:
-            Unverified: a header is missing or malformed, or no signature fits.
-            Stale: well signed, outside the time window.
+            Unverified: a header is missing or malformed, or no signature matches.
+            Stale: validly signed, but outside the time window.
         """
         ...
 
@@ -75,14 +75,14 @@ def event_id(
 def read_event(
     delivery: Delivery, message: str, occurred_at: float, default_type: str = PARKED
 ) -> Event:
-    """Build the event of a delivery whose signature was found right.
+    """Build the event of a delivery whose signature is valid.
 
     Args:
         delivery: the verified delivery.
         message: the sender's id of the message, printable.
         occurred_at: Unix seconds, the sender's time.
-        default_type: the type of a readable JSON object that is no prediction; `parked` where
-            the source sends nothing but predictions. A text `type` in the body goes first then.
+        default_type: type of a JSON object that is not a prediction and has no `type` of its own;
+            `parked` for a source that sends predictions only.
     """
     subject = status = model = None
     type = PARKED
@@ -111,46 +111,46 @@ def read_event(
 
 
 def terminal_ids(subject: str, source: str = WAVESPEED) -> list[str]:
-    """The ids of all events that can say that a task has ended."""
+    """The ids of all events by which a task can have ended."""
     return [f"{source}:{subject}:{status}" for status in sorted(TERMINAL)]
 
 
 def fetched_event(
     prediction: Prediction, *, context: JSON, now: float, source: str = WAVESPEED
 ) -> Event:
-    """Build the event of a result that was asked for.
+    """Build the event of a result that was fetched from the API.
 
-    Its id is that of the webhook about the same result, so that both are one event (F30).
+    Its id is the one of the webhook about the same result, so that both are one event.
 
     Args:
-        prediction: terminal, as the API gave it.
-        context: of its submission.
+        prediction: terminal, from the API.
+        context: the context of its submission.
         now: Unix seconds.
-        source: whose webhook it stands for.
+        source: the source whose webhook it replaces.
     """
     text = json.dumps(prediction.raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    # A lone surrogate would make it a body that nobody can read, and park the result.
+    # A lone surrogate would make the body unreadable, and park the result.
     body = text.encode(errors="replace")
-    asked = Delivery(source, (), body, received_at=now)
+    delivery = Delivery(source, (), body, received_at=now)
     message = f"fetched-{hashlib.sha256(body).hexdigest()[:16]}"
-    event = read_event(asked, message, now)
+    event = read_event(delivery, message, now)
     return replace(event, context=context, origin=Origin.RECONCILE, webhook_id=None)
 
 
 def timely(event: Event, now: float) -> Event:
-    """The event, where the sender's time is inside the window on both sides of `now`.
+    """Return the event if the sender's time is at most `TIME_WINDOW_S` from `now`.
 
     Raises:
-        Stale: it is outside.
+        Stale: it is outside the window.
     """
     skew = now - event.occurred_at
-    if abs(skew) > WINDOW:
+    if abs(skew) > TIME_WINDOW_S:
         raise Stale(skew, event.subject)
     return event
 
 
 def _name(value: JSON) -> str | None:
-    """Text that can be shown, logged and stored as it is (F17); lone surrogates cannot."""
+    """A printable text of bounded length, safe to show, log and store; else None."""
     if isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable():
         return value
     return None

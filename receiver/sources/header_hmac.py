@@ -1,4 +1,4 @@
-"""One header with an HMAC-SHA256 of the body: GitHub's style, and that of many others.
+"""HMAC-SHA256 of the body in one header, as GitHub and many others sign.
 
 https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries
 """
@@ -17,13 +17,13 @@ from receiver.sources.base import read_event
 class HeaderHmac:
     """A source that signs the body alone.
 
-    There is no signed time and no signed message id, so a captured delivery can be sent again at
-    any time. The message's id is the digest of the body: the same body is the same event.
+    Neither a timestamp nor a message id is signed, so a captured delivery can be replayed at any
+    time. The message id is the digest of the body: the same body is the same event.
 
     Args:
-        name: of the source.
+        name: the source's name.
         header: the header with the signature.
-        prefix: what stands before the signature, such as `sha256=`.
+        prefix: text before the signature, such as `sha256=`.
         encoding: `hex` or `base64`.
     """
 
@@ -40,13 +40,11 @@ class HeaderHmac:
         self._decode = signing.from_hex if encoding == "hex" else signing.from_base64
 
     def key(self, secret: str) -> bytes:
-        """See `Source.key`: any text."""
         if not secret:
             raise ValueError("expected some text")
         return secret.encode()
 
-    def verify(self, delivery: Delivery, keys: Sequence[bytes], now: float) -> Event:  # noqa: ARG002 - nothing signed tells a time
-        """See `Source.verify`."""
+    def verify(self, delivery: Delivery, keys: Sequence[bytes], now: float) -> Event:  # noqa: ARG002 - no timestamp is signed
         value = signing.one_header(delivery, self._header)
         if not value.startswith(self._prefix):
             raise Unverified("malformed_header")

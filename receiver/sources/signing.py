@@ -1,7 +1,7 @@
-"""Signatures: pure, on bytes, constant time, bounded work.
+"""Signature checks: pure functions on bytes, in constant time and with bounded work.
 
-Every function takes what arrived and what it should be, and answers; nothing here raises on what
-a stranger sent, and nothing stops early at the first byte or the first key that differs (F14).
+Malformed input raises `Unverified` and nothing else. A comparison does not stop at the first byte
+or key that differs, so that its duration tells a stranger nothing.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ if TYPE_CHECKING:
 
     from receiver.event import Delivery
 
-MAX_HEADER = 4096
-"""Bytes of a signature header that are looked at; a longer one is refused unread."""
+MAX_HEADER_BYTES = 4096
+"""Longest signature header; a longer one is refused."""
 
-MAX_CANDIDATES = 16
-"""Signatures of one header that are tried; more is a sender that wants to keep us busy."""
+MAX_SIGNATURES = 16
+"""Most signatures in one header; every one costs a comparison."""
 
-MAX_MESSAGE_ID = 256
+MAX_MESSAGE_ID_BYTES = 256
+"""Longest message id."""
 
 
-def one_header(delivery: Delivery, name: bytes, limit: int = MAX_HEADER) -> bytes:
-    """The value of a header that must be there once.
+def one_header(delivery: Delivery, name: bytes, limit: int = MAX_HEADER_BYTES) -> bytes:
+    """The value of a header that must occur exactly once.
 
     Raises:
         Unverified: it is missing, repeated, empty or longer than `limit` bytes.
     """
-    values = delivery.values(name)
+    values = _values(delivery, name)
     if not values:
         raise Unverified("missing_header")
     if len(values) > 1 or not 0 < len(values[0]) <= limit:
@@ -44,8 +45,8 @@ def one_header(delivery: Delivery, name: bytes, limit: int = MAX_HEADER) -> byte
 
 
 def message_id(delivery: Delivery, name: bytes) -> str:
-    """A message id that can be stored, logged and forwarded as it is (F17)."""
-    value = one_header(delivery, name, MAX_MESSAGE_ID)
+    """A message id in printable ASCII, safe to store, log and forward."""
+    value = one_header(delivery, name, MAX_MESSAGE_ID_BYTES)
     if not (value.isascii() and (text := value.decode()).isprintable()):
         raise Unverified("malformed_header")
     return text
@@ -54,7 +55,7 @@ def message_id(delivery: Delivery, name: bytes) -> str:
 def signed_content(delivery: Delivery) -> tuple[str, int, bytes]:
     """The message id, the sender's time in Unix seconds, and `{id}.{timestamp}.{body}`.
 
-    The signature is over the bytes as they came, so they are not written anew from the values.
+    The signed content is built from the received bytes, not from the parsed values.
 
     Raises:
         Unverified: `webhook-id` or `webhook-timestamp` is missing or malformed.
@@ -69,26 +70,26 @@ def signed_content(delivery: Delivery) -> tuple[str, int, bytes]:
 def candidates(delivery: Delivery, name: bytes, version: bytes) -> list[bytes]:
     """The signatures of one version in a header such as `v3,<text> v3,<text>`.
 
-    A proxy may join repeated headers with commas, so spaces and commas separate alike: a
-    signature is what follows its version.
+    Spaces and commas separate alike, because a proxy may join repeated headers with commas; a
+    signature is the word after its version.
 
     Raises:
         Unverified: the header is missing, too long, or holds too many.
     """
-    header = b" ".join(delivery.values(name))
+    header = b" ".join(_values(delivery, name))
     if not header:
         raise Unverified("missing_header")
-    if len(header) > MAX_HEADER:
+    if len(header) > MAX_HEADER_BYTES:
         raise Unverified("malformed_header")
     words = header.replace(b",", b" ").split()
     found = [text for label, text in pairwise(words) if label == version]
-    if len(found) > MAX_CANDIDATES:
+    if len(found) > MAX_SIGNATURES:
         raise Unverified("malformed_header")
     return found
 
 
 def from_hex(texts: Iterable[bytes]) -> list[bytes]:
-    """Those that are hexadecimal, as bytes; in either case of letters."""
+    """Decode hexadecimal texts, in either case of letters; others are left out."""
     decoded = []
     for text in texts:
         try:
@@ -99,7 +100,7 @@ def from_hex(texts: Iterable[bytes]) -> list[bytes]:
 
 
 def from_base64(texts: Iterable[bytes]) -> list[bytes]:
-    """Those that are base64, as bytes."""
+    """Decode base64 texts; others are left out."""
     decoded = []
     for text in texts:
         try:
@@ -110,7 +111,7 @@ def from_base64(texts: Iterable[bytes]) -> list[bytes]:
 
 
 def hmac_fits(keys: Iterable[bytes], message: bytes, signatures: Sequence[bytes]) -> bool:
-    """Whether one of the signatures is the HMAC-SHA256 of the message under one of the keys."""
+    """True if a signature is the HMAC-SHA256 of the message under one of the keys."""
     fits = False
     for key in keys:
         expected = hmac.digest(key, message, "sha256")
@@ -122,7 +123,7 @@ def hmac_fits(keys: Iterable[bytes], message: bytes, signatures: Sequence[bytes]
 def ed25519_fits(
     keys: Iterable[Ed25519PublicKey], message: bytes, signatures: Sequence[bytes]
 ) -> bool:
-    """Whether one of the signatures is one of the keys' Ed25519 signature of the message."""
+    """True if a signature is the Ed25519 signature of the message by one of the keys."""
     from cryptography.exceptions import InvalidSignature
 
     for key in keys:
@@ -133,3 +134,7 @@ def ed25519_fits(
                 continue
             return True
     return False
+
+
+def _values(delivery: Delivery, name: bytes) -> list[bytes]:
+    return [value for key, value in delivery.headers if key == name]

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class StandardWebhooks:
-    """A source that signs after Standard Webhooks."""
+    """A source that signs as Standard Webhooks specifies."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def key(self, secret: str) -> bytes | Ed25519PublicKey:
-        """See `Source.key`: `whsec_<base64>` for v1, `whpk_<base64>` for v1a."""
+        """Parse `whsec_<base64>` for v1, or `whpk_<base64>` for v1a."""
         kind, _, text = secret.strip().partition("_")
         try:
             raw = base64.b64decode(text, validate=True)
@@ -42,11 +42,10 @@ class StandardWebhooks:
     def verify(
         self, delivery: Delivery, keys: Sequence[bytes | Ed25519PublicKey], now: float
     ) -> Event:
-        """See `Source.verify`."""
         message, moment, signed = signing.signed_content(delivery)
         shared = [key for key in keys if isinstance(key, bytes)]
         public = [key for key in keys if not isinstance(key, bytes)]
-        # A sender in transition signs both ways; a version we hold no key for is passed over.
+        # A sender in transition signs both ways; a version without a configured key is skipped.
         if not (
             (shared and signing.hmac_fits(shared, signed, _signatures(delivery, b"v1")))
             or (public and signing.ed25519_fits(public, signed, _signatures(delivery, b"v1a")))

@@ -1,8 +1,8 @@
-"""WaveSpeedAI: looks like Standard Webhooks and is not.
+"""WaveSpeedAI's signature: similar to Standard Webhooks, but not the same.
 
-`webhook-signature: v3,<64 hex digits>` is HMAC-SHA256 over
-`{webhook-id}.{webhook-timestamp}.{body}`, keyed with the text of the secret after `whsec_`, which
-is not decoded.
+`webhook-signature: v3,<64 hex digits>` is the HMAC-SHA256 of
+`{webhook-id}.{webhook-timestamp}.{body}`. The key is the text of the secret after `whsec_`, not
+decoded.
 https://wavespeed.ai/docs/how-to-use-webhooks
 """
 
@@ -23,16 +23,14 @@ class WaveSpeedSource:
         self.name = name
 
     def key(self, secret: str) -> bytes:
-        """See `Source.key`."""
         text = secret.strip()
         if not text.startswith("whsec_"):
-            raise ValueError("expected it to start with whsec_, as the API gives it")
+            raise ValueError("expected it to start with whsec_, as the API returns it")
         if not (key := text.removeprefix("whsec_")):
             raise ValueError("expected text after whsec_")
         return key.encode()
 
     def verify(self, delivery: Delivery, keys: Sequence[bytes], now: float) -> Event:
-        """See `Source.verify`."""
         message, moment, signed = signing.signed_content(delivery)
         found = signing.from_hex(signing.candidates(delivery, b"webhook-signature", b"v3"))
         if not signing.hmac_fits(keys, signed, found):

@@ -31,7 +31,7 @@ from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.template import _SAMPLES, _values
 from receiver.handlers.envelope import envelope
 from receiver.handlers.settings import Rules
-from receiver.sources.base import WINDOW
+from receiver.sources.base import TIME_WINDOW_S
 from receiver.stores.base import KEY_DAYS, Stats
 from receiver.stores.postgres import POOL_SIZE
 from receiver.telemetry import TelemetryEvent
@@ -128,7 +128,7 @@ def test_statuses_are_those_of_the_errors() -> None:
     assert problems == {status: f"urn:wavehook:problem:{word}" for status, word in _TYPES.items()}
     raised: list[type[Rejected]] = Rejected.__subclasses__()
     assert {each.status for each in raised} <= problems.keys()
-    assert f"more than {WINDOW} s off" in pages.TEXT
+    assert f"more than {TIME_WINDOW_S} s off" in pages.TEXT
 
 
 def test_metrics_are_those_that_are_counted() -> None:

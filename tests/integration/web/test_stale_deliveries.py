@@ -168,7 +168,7 @@ async def test_an_api_that_is_away_leaves_the_webhook_with_its_sender(
 ) -> None:
     """F7: 503 with Retry-After, within the time limit; a signed event is never lost."""
     task_id = await around.task()
-    asking = ResultFetcher(lambda: Calls("k", address), limit=0.05)
+    asking = ResultFetcher(lambda: Calls("k", address), timeout=0.05)
     intake = Intake(around.parts.intake.sources, [], around.parts.store, fetch=asking.fetch)
     around.parts = build.ReceiverParts(
         **{
@@ -232,7 +232,7 @@ async def test_the_api_says_when_the_sender_is_to_come_again(
 
 def test_each_event_loop_has_a_connection_of_its_own() -> None:
     """F41: on some platforms every request has an event loop, and dies with it."""
-    asking = ResultFetcher(lambda: Calls("k", "http://127.0.0.1:9"), limit=0.05)
+    asking = ResultFetcher(lambda: Calls("k", "http://127.0.0.1:9"), timeout=0.05)
 
     for _ in range(2):
         with pytest.raises(ApiUnavailable):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +15,9 @@ from receiver.sources.base import fetched_event
 from receiver.stores.memory import MemoryStore
 from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Entry, State
+from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import JSON, Prediction
+from submitter.submit.context_token import Seal, Sealed
 
 NOW = 1_800_000_000.0
 DELIVERY = Delivery("mine", (), b"{}", received_at=NOW)
@@ -49,23 +51,14 @@ class Says:
         return self.end
 
 
-@dataclass
-class Held:
-    """What a token holds."""
-
-    context: JSON
-    model: str | None = None
-    submission: str | None = None
-
-
-class Tokens:
+class Tokens(Seal):
     """Opens the tokens that it knows."""
 
-    def __init__(self, **known: Held) -> None:
+    def __init__(self, **known: Sealed) -> None:
         self.known = known
         self.opened: list[tuple[str, float]] = []
 
-    def open(self, token: str, now: float) -> Held | None:
+    def open(self, token: str, now: float) -> Sealed | None:
         self.opened.append((token, now))
         return self.known.get(token)
 
@@ -130,7 +123,7 @@ async def test_an_unknown_source_is_refused(store: MemoryStore) -> None:
 @pytest.mark.parametrize("refusal", [Unverified("signature"), Stale(400.0, "task-1")])
 async def test_what_is_not_verified_touches_nothing(refusal: Exception) -> None:
     """F4: neither the store, here a closed one that would raise, nor the token is looked at."""
-    tokens = Tokens(t=Held(1))
+    tokens = Tokens(t=Sealed(1))
 
     with pytest.raises(type(refusal)):
         await intake(MemoryStore(), Says(refusal), tokens).accept(replace(DELIVERY, token="t"))
@@ -141,7 +134,7 @@ async def test_what_is_not_verified_touches_nothing(refusal: Exception) -> None:
 @pytest.mark.parametrize("model", [None, "kwaivgi/kling"])
 async def test_a_token_brings_its_context(store: MemoryStore, model: str | None) -> None:
     """A token for this model, or for any, is opened, and its context is stored."""
-    tokens = Tokens(t=Held({"job": 7}, model))
+    tokens = Tokens(t=Sealed({"job": 7}, model))
 
     accepted = await intake(store, seal=tokens).accept(replace(DELIVERY, token="t"))
 
@@ -156,7 +149,7 @@ async def test_a_token_brings_its_context(store: MemoryStore, model: str | None)
         (None, "t"),
         (Tokens(), "t"),
         (Tokens(), ""),
-        (Tokens(t=Held(1, "another/model")), "t"),
+        (Tokens(t=Sealed(1, "another/model")), "t"),
     ],
     ids=["no keys", "not ours", "empty", "another model's"],
 )
@@ -171,7 +164,7 @@ async def test_a_token_that_does_not_fit_is_refused(tokens: Tokens | None, token
 async def test_a_parked_event_keeps_its_context(store: MemoryStore) -> None:
     """F11: a signed body without a readable model is kept, with what its token says."""
     parked = replace(EVENT, id="mine:m:0", type=PARKED, model=None, subject=None)
-    tokens = Tokens(t=Held("who", "any/model"))
+    tokens = Tokens(t=Sealed("who", "any/model"))
 
     accepted = await intake(store, Says(parked), tokens).accept(replace(DELIVERY, token="t"))
 
@@ -221,10 +214,11 @@ async def test_replay_of_nothing_is_false(store: MemoryStore) -> None:
     assert not await intake(store).replay("mine:none:completed", NOW)
 
 
-class Known:
+class Known(MemoryLedger):
     """A ledger that knows one submission, or fails."""
 
     def __init__(self, entry: Entry | None = None, error: Exception | None = None) -> None:
+        super().__init__()
         self.entry = entry
         self.error = error
         self.asked: list[Sequence[str]] = []
@@ -253,7 +247,7 @@ def entry(task_id: str | None, *, guessed: bool = False, tries: int = 1) -> Entr
 
 def keyed(store: MemoryStore, owners: Known, end: Event | Exception = EVENT) -> Intake:
     sources = {"mine": TrustedSource(Says(end), [])}
-    return Intake(sources, ROUTES, store, Tokens(t=Held(1, None, "k")), owners=owners)
+    return Intake(sources, ROUTES, store, Tokens(t=Sealed(1, None, "k")), ledger=owners)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +304,7 @@ async def test_a_token_without_a_key_does_not_ask_the_ledger(store: MemoryStore)
     """A token of an older version, or of a submitter without a ledger, is as good."""
     owners = Known()
     sources = {"mine": TrustedSource(Says(), [])}
-    taken = Intake(sources, ROUTES, store, Tokens(t=Held(1)), owners=owners)
+    taken = Intake(sources, ROUTES, store, Tokens(t=Sealed(1)), ledger=owners)
 
     assert (await taken.accept(replace(DELIVERY, token="t"))).submission is None
     assert owners.asked == []
@@ -373,14 +367,14 @@ def late(
     source: str = "wavespeed",
 ) -> Intake:
     sources = {source: TrustedSource(Says(Stale(skew, subject)), [])}
-    return Intake(sources, ROUTES, store, seal, owners=owners, fetch=fetch)
+    return Intake(sources, ROUTES, store, seal, ledger=owners, fetch=fetch)
 
 
 @pytest.mark.parametrize("skew", [400.0, -400.0], ids=["old", "of the future"])
 async def test_the_result_of_a_late_delivery_is_fetched(store: MemoryStore, skew: float) -> None:
     """F7: what the API says goes the way of every event, with the context of the token."""
     api = Api(RAW | {"outputs": ["https://cdn.example/1.mp4"]})
-    seal = Tokens(t=Held({"job": 7}, "kwaivgi/kling", "k"))
+    seal = Tokens(t=Sealed({"job": 7}, "kwaivgi/kling", "k"))
 
     accepted = await late(store, api.fetch, seal=seal, owners=Known(), skew=skew).accept(
         replace(LATE, token="t", body=b"not believed")
@@ -447,7 +441,7 @@ async def test_a_late_delivery_is_the_senders_to_try_again_where_the_api_is_away
     [
         (None, None),
         (Tokens(), None),
-        (Tokens(t=Held(1, None, "k")), Known(entry("task-2"))),
+        (Tokens(t=Sealed(1, None, "k")), Known(entry("task-2"))),
     ],
     ids=["no keys", "not ours", "another task's"],
 )
@@ -467,7 +461,7 @@ async def test_the_token_of_a_late_delivery_opens_first(
 
 async def test_the_token_of_a_late_delivery_belongs_to_its_model(store: MemoryStore) -> None:
     """F33: the model is the one that the API names."""
-    seal = Tokens(t=Held(1, "another/model"))
+    seal = Tokens(t=Sealed(1, "another/model"))
 
     with pytest.raises(Unverified):
         await late(store, Api(RAW).fetch, seal=seal).accept(replace(LATE, token="t"))
