@@ -37,13 +37,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.envelope import ascii_key, encode_envelope
-from receiver.handlers.settings import read
+from receiver.handlers.settings import matching, read
 from receiver.strict_json import Unreadable, parse
 from submitter.prediction import JSON
 from submitter.units import seconds
@@ -54,7 +54,7 @@ MAX_OUTPUT_BYTES = 64 * 1024
 _EXPECTED = 'a list, the program and its arguments, such as ["/bin/tool", "-v"]'
 _EXIT_RETRY, _EXIT_DEAD = 75, 100
 _KILL_GRACE_S = 2.0
-_Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+_Name = Annotated[str, matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
 
 
 def _arguments(value: object) -> object:

@@ -77,6 +77,23 @@ AllowedTargets = Annotated[Texts, AfterValidator(_allowed_targets)]
 """Private targets that a handler may call although the SSRF guard would refuse them."""
 
 
+def matching(pattern: str, expected: str) -> AfterValidator:
+    """Make the check of a text against a regular expression, with words for its fault.
+
+    Args:
+        pattern: for the whole text.
+        expected: what the text must be, to follow "expected".
+    """
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(expected)
+        return text
+
+    return AfterValidator(check)
+
+
 class RetryRules(BaseModel):
     """The key `retry` of a handler's section."""
 
@@ -171,47 +188,86 @@ def read(model: type[Model], name: str, settings: Mapping[str, Any]) -> Model:
 
 
 def explain(prefix: str, fault: ErrorDetails, model: type[BaseModel] | None = None) -> str:
-    """Say what is wrong with one setting in one sentence, secrets masked.
+    """Describe a pydantic error in one plain sentence: setting, value, what was expected.
 
     Args:
         prefix: the section's name.
-        fault: as pydantic tells it.
-        model: the section's own model; fields with `repr=False` are not shown.
+        fault: one of pydantic's errors.
+        model: the section's own model; the values of fields with `repr=False` are masked.
     """
     place = fault["loc"]
     key = ".".join((prefix, *(str(part) for part in place)))
-    fields = model.model_fields if model else {}
-    field = fields.get(str(place[0])) if place else None
+    field = model.model_fields.get(str(place[0])) if model and place else None
+    described = field.description if field else None
     if fault["type"] == "missing":
-        about = field.description if field and field.description else "a value"
-        return f"{key}: missing, expected {about}"
+        return f"{key}: missing, expected {described or 'a value'}"
     if fault["type"] == "extra_forbidden":
-        return f"{key}: unknown key, expected {_one_of(str(place[-1]), fields, len(place))}"
-    if not place and "error" in fault.get("ctx", {}):
+        return f"{key}: unknown key, expected {_known_keys(place, model)}"
+    reason = fault.get("ctx", {}).get("error")
+    if not place and reason is not None:
         # A fault between settings: the whole section would be shown, its secrets too.
-        return f"{key}: expected {fault['ctx']['error']}"
+        return f"{key}: expected {reason}"
     # The keys of a table may be as private as its values.
     hidden = field is not None and not field.repr
     shown = "'…'" if hidden else _short(repr(fault["input"]))
     if hidden:
         key = f"{prefix}.{place[0]}"
-    if "error" in fault.get("ctx", {}):
-        return f"{key}: {shown}, expected {fault['ctx']['error']}"
-    return f"{key}: {shown}, expected {_expected(fault['msg'])}"
+    return f"{key}: {shown}, expected {reason or _expected(fault, described)}"
 
 
-def _one_of(key: str, fields: Mapping[str, Any], depth: int) -> str:
-    if depth > 1 or not fields:
-        return "a key that is documented"
-    known = sorted({*fields, *Rules.model_fields, "use"})
-    return f"one of {', '.join(known)}{suggest(key, known)}"
+def _known_keys(place: tuple[int | str, ...], model: type[BaseModel] | None) -> str:
+    known = {*Rules.model_fields, "use"} if len(place) == 1 else set[str]()
+    for part in place[:-1]:
+        inner = model.model_fields[str(part)].annotation if model else None
+        model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+    if model is None:
+        return "a key from the handler's documentation"
+    names = sorted({*known, *model.model_fields})
+    return f"one of {', '.join(names)}{suggest(str(place[-1]), names)}"
 
 
-def _expected(message: str) -> str:
-    for start in ("Input should be ", "Input should "):
-        message = message.removeprefix(start)
-    # Words of TOML, not of Python.
-    message = message.replace("tuple", "list").replace("dictionary", "table")
+_TYPES = {
+    "bool": "true or false",
+    "dict": "a table",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "mapping": "a table",
+    "model": "a table",
+    "string": "a text",
+    "tuple": "a list",
+}
+"""Words of TOML for pydantic's names of types."""
+
+_LIMITS = {
+    "finite_number": "a finite number",
+    "greater_than": "a number greater than {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number less than {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "literal_error": "{expected}",
+    "string_too_long": "a text of at most {max_length} characters",
+    "string_too_short": "a text of at least {min_length} characters",
+    "too_long": "a list of at most {max_length}",
+    "too_short": "a list of at least {min_length}",
+}
+
+
+def _expected(fault: ErrorDetails, described: str | None) -> str:
+    kind, limits = fault["type"], fault.get("ctx", {})
+    if kind == "string_pattern_mismatch":
+        # A regular expression tells a person nothing.
+        return described or "a text of the documented form"
+    if kind == "string_too_short" and limits["min_length"] == 1:
+        return "a text that is not empty"
+    if kind in _LIMITS:
+        return _LIMITS[kind].format(**limits)
+    name, _, ending = kind.rpartition("_")
+    if ending in ("type", "parsing") and name in _TYPES:
+        return _TYPES[name]
+    if kind == "int_from_float":
+        return _TYPES["int"]
+    message = fault["msg"].removeprefix("Input should be ").removeprefix("Input should ")
     return message[:1].lower() + message[1:]
 
 

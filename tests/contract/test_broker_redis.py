@@ -108,7 +108,7 @@ async def test_a_socket_of_this_machine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "fault"),
     [
-        ({"maxlen": 0}, ".maxlen: 0, expected greater than or equal to 1"),
+        ({"maxlen": 0}, ".maxlen: 0, expected a number of at least 1"),
         ({"ca": "/ca.pem"}, ": expected a `url` with rediss:// beside `ca` or `cert`"),
         ({"stream": "a b"}, ".stream: 'a b', expected the name of a stream"),
     ],

@@ -51,7 +51,7 @@ from receiver.handlers.brokers.cloudevent import (
 )
 from receiver.handlers.brokers.connection import CONNECT_TIMEOUT_S, SharedConnection
 from receiver.handlers.envelope import happened_at, utc_datetime, visible_ascii
-from receiver.handlers.settings import read
+from receiver.handlers.settings import matching, read
 from submitter.prediction import JSON
 
 MAX_CALL_BYTES = 256 * 1024
@@ -232,13 +232,18 @@ def _target_text(text: str) -> str:
     return text
 
 
+_Endpoint = Annotated[
+    str, matching(r"https?://[^/@\s]+", "the URL of a server, such as http://127.0.0.1:4566")
+]
+
+
 class AwsSettings(CloudEventSettings):
     """The settings of the handler."""
 
     to: Annotated[str, AfterValidator(_target_text)] = Field(description=_TARGET_EXPECTED)
     region: str | None = None
     profile: str | None = None
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^/@\s]+$")] | None = None
+    endpoint: _Endpoint | None = None
 
     @model_validator(mode="after")
     def _mode_fits(self) -> AwsSettings:

@@ -54,7 +54,7 @@ from receiver.handlers.brokers.connection import (
 )
 from receiver.handlers.brokers.topic import EXAMPLE_EVENT, TopicRules, TopicTemplate
 from receiver.handlers.envelope import ascii_key
-from receiver.handlers.settings import SomeTexts, read
+from receiver.handlers.settings import SomeTexts, matching, read
 from submitter.prediction import JSON
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ TOPIC_RULES = TopicRules(
     max_chars=1024,
     expected="a subject such as wavehook.{type}, without spaces and wildcards",
 )
-_STREAM_NAME = r"^[A-Za-z0-9_-]{1,255}$"
+_StreamName = Annotated[
+    str, matching(r"[A-Za-z0-9_-]{1,255}", "a stream name of letters, digits, _ and -")
+]
 
 
 def _urls(urls: tuple[str, ...]) -> tuple[str, ...]:
@@ -95,7 +97,7 @@ class NatsSettings(CloudEventSettings, TlsSettings):
         repr=False, description="the server's URL, such as nats://127.0.0.1:4222"
     )
     subject: Annotated[str, AfterValidator(TOPIC_RULES.check)] = "wavehook.{type}"
-    stream: Annotated[str, Field(pattern=_STREAM_NAME)] | None = None
+    stream: _StreamName | None = None
     create_stream: bool = False
 
     @model_validator(mode="after")

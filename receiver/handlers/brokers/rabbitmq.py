@@ -54,7 +54,7 @@ from receiver.handlers.brokers.connection import (
 )
 from receiver.handlers.brokers.topic import EXAMPLE_EVENT, TopicRules, TopicTemplate
 from receiver.handlers.envelope import ascii_key, happened_at, utc_datetime, visible_ascii
-from receiver.handlers.settings import read
+from receiver.handlers.settings import matching, read
 
 if TYPE_CHECKING:
     import ssl
@@ -73,7 +73,10 @@ TOPIC_RULES = TopicRules(
     max_chars=255,
     expected="a routing key such as {type}, without spaces",
 )
-_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{0,255}$")]
+_Name = Annotated[
+    str,
+    matching(r"[A-Za-z0-9_.:-]{0,255}", "a name of letters, digits, _ . : and -, at most 255"),
+]
 
 
 class RabbitSettings(CloudEventSettings, TlsSettings):

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from receiver.errors import Refused
+from receiver.handlers.settings import matching
 from receiver.outbound.client import check_url
 
 
@@ -30,7 +31,11 @@ def web_url(text: str) -> str:
     return text
 
 
-Dotted = Annotated[str, StringConstraints(pattern=r"^[^.]+(\.[^.]+)*$", max_length=200)]
+Dotted = Annotated[
+    str,
+    StringConstraints(max_length=200),
+    matching(r"[^.]+(\.[^.]+)*", "a key of the context, with dots between nested keys"),
+]
 """A key of the event's context, and of tables in it: `notify.slack`."""
 
 WebUrl = Annotated[str, AfterValidator(web_url)]

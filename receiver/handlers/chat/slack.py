@@ -220,7 +220,12 @@ class Settings(ChatSettings):
     url: WebUrl | None = Field(
         default=None, repr=False, description="the URL of an incoming webhook, or a `token`"
     )
-    token: str | None = Field(default=None, repr=False, pattern=r"^xox[A-Za-z0-9.-]{8,500}$")
+    token: str | None = Field(
+        default=None,
+        repr=False,
+        pattern=r"^xox[A-Za-z0-9.-]{8,500}$",
+        description="a bot's token, which begins with xox",
+    )
     channel: str | None = Field(
         default=None,
         pattern=f"^{_CHANNEL.pattern}$",

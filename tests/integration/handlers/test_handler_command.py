@@ -399,7 +399,7 @@ def relative(folder: Path) -> dict[str, object]:
         ({"run": []}, "handlers.run.run: '…', expected a list, the program"),
         ({"run": "ls -l"}, "handlers.run.run: '…', expected a list, the program"),
         ({"run": ["ls", "a\0b"]}, "handlers.run.run: '…', expected a list, the program"),
-        ({"run": ["ls", 5]}, "handlers.run.run: '…', expected a valid string"),
+        ({"run": ["ls", 5]}, "handlers.run.run: '…', expected a text"),
         ({"run": ["no-such-tool"]}, "handlers.run.run: 'no-such-tool' is not a program here"),
         ({"run": ["/etc/passwd"]}, "handlers.run.run: '/etc/passwd' is not a program here"),
         ({"run": ["sh"], "env": ["A=B"]}, "handlers.run.env.0: 'A=B', expected"),

@@ -271,7 +271,7 @@ async def test_headers_of_the_user_are_added() -> None:
         ({"url": "https://u:s3cret@shop.example"}, "url: '…', expected an http or https URL"),
         ({"url": "https://"}, "url: '…', expected an http or https URL"),
         ({"url": "https://300.0.0.1/s3cret"}, "url: '…', expected an http or https URL"),
-        ({"url": None}, "url: '…', expected a valid string"),
+        ({"url": None}, "url: '…', expected a text"),
         ({"secret": "s3cret"}, "secret: '…', expected whsec_ and 24 to 64 bytes"),
         ({"secret": "whsec_s3cret§"}, "secret: '…', expected whsec_ and 24 to 64 bytes"),
         ({"secret": [SECRET, "s3cret"]}, "secret: '…', expected whsec_ and 24 to 64 bytes"),
@@ -283,7 +283,7 @@ async def test_headers_of_the_user_are_added() -> None:
         ),
         ({"headers": {"A": "s3cret\r\nB: 1"}}, "headers: '…', expected header names and values"),
         ({"headers": {"A B": "s3cret"}}, "headers: '…', expected header names and values"),
-        ({"headers": {"A": ["s3cret"]}}, "headers: '…', expected a valid string"),
+        ({"headers": {"A": ["s3cret"]}}, "headers: '…', expected a text"),
         ({"urls": "s3cret"}, "urls: unknown key"),
     ],
 )

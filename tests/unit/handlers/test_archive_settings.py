@@ -28,7 +28,7 @@ def faults(**settings: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("settings", "fault"),
     [
-        ({"to": None}, "to: None, expected a valid string"),
+        ({"to": None}, "to: None, expected a text"),
         ({"to": " "}, "to: ' ', expected a folder, s3://BUCKET/PREFIX, gs://"),
         ({"to": "a\0b"}, "to: 'a\\x00b', expected a folder"),
         ({"to": "ftp://x/y"}, "to: 'ftp://x/y', expected a folder, s3://BUCKET/PREFIX"),
@@ -45,7 +45,7 @@ def faults(**settings: Any) -> list[str]:
         ({"manifest": "{task}{index}"}, "manifest: '{task}{index}', expected fields in braces"),
         ({"types": []}, "types: [], expected at least one"),
         ({"max_size": "big"}, "max_size: 'big', expected a size such as 512KiB, 10 MiB or 2GB"),
-        ({"max_size": 0}, "max_size: 0, expected greater than 0"),
+        ({"max_size": 0}, "max_size: 0, expected a number greater than 0"),
         ({"expires": "soon"}, "expires: 'soon', expected a duration such as 500ms"),
         ({"public_url": "cdn.example"}, "public_url: 'cdn.example', expected an http or https URL"),
         ({"public_url": "https://x/?a=1"}, "public_url: 'https://x/?a=1', expected an http or"),

@@ -148,9 +148,9 @@ def test_the_decorator_needs_its_parentheses() -> None:
     ("arguments", "fault"),
     [
         ({"timeout": "soon"}, "publish: @on.timeout: 'soon', expected a duration such as"),
-        ({"timeout": 0}, "publish: @on.timeout: 0, expected greater than 0"),
+        ({"timeout": 0}, "publish: @on.timeout: 0, expected a number greater than 0"),
         ({"rate": "1/x"}, "publish: @on.rate: '1/x', expected a rate such as 1/s"),
-        ({"concurrency": 0}, "publish: @on.concurrency: 0, expected greater than or equal to 1"),
+        ({"concurrency": 0}, "publish: @on.concurrency: 0, expected a number of at least 1"),
         ({"models": []}, "publish: @on.models: [], expected at least one"),
         ({"name": "a b"}, "publish: @on.name: 'a b', expected a name of 1 to 64 letters"),
         ({"name": ""}, "publish: @on.name: '', expected a name of 1 to 64 letters"),

@@ -132,7 +132,7 @@ async def test_the_file_is_ours_alone(tmp_path: Path) -> None:
         ({"to": "/"}, r"expected a writable file \(Is a directory\)"),
         ({"to": "a\0b"}, r"expected a writable file \(not a path\)"),
         ({"to": ""}, r"handlers\.log\.to: '', expected"),
-        ({"outputs": "perhaps"}, r"handlers\.log\.outputs: 'perhaps', expected a valid boolean"),
+        ({"outputs": "perhaps"}, r"handlers\.log\.outputs: 'perhaps', expected true or false"),
         ({"output": True}, r"handlers\.log\.output: unknown key.*did you mean outputs\?"),
     ],
 )

@@ -150,8 +150,8 @@ def test_all_faults_of_a_section_come_at_once(monkeypatch: pytest.MonkeyPatch) -
             "or a number of seconds"
         ),
         "handlers.x.rate: 'fast', expected a rate such as 1/s, 30/m or 100/h, or a number a second",
-        "handlers.x.retry.attempts: 0, expected greater than or equal to 1",
-        "handlers.x.retry.tries: unknown key, expected a key that is documented",
+        "handlers.x.retry.attempts: 0, expected a number of at least 1",
+        "handlers.x.retry.tries: unknown key, expected one of attempts, base, cap",
         (
             "handlers.x.alow: unknown key, expected one of after, allow, concurrency, headers, "
             "models, on, rate, retry, secret, sources, timeout, url, use; did you mean allow?"
@@ -274,8 +274,8 @@ def test_a_strangers_faults_are_told(project: Project) -> None:
     project(ENTRIES, stranger_module=STRANGER)
     assert faults({"use": "faulty"}) == ["handlers.x: no size", "handlers.x.size: missing"]
     assert faults({"use": "strict", "size": "big", "more": 1}) == [
-        "handlers.x.size: '…', expected a valid integer, unable to parse string as an integer",
-        "handlers.x.more: unknown key, expected a key that is documented",
+        "handlers.x.size: '…', expected a whole number",
+        "handlers.x.more: unknown key, expected a key from the handler's documentation",
     ]
     assert faults({"use": "nothing"}) == [
         "handlers.x.use: 'nothing', expected a factory of a handler"
@@ -496,3 +496,23 @@ def test_everything_is_reported_at_once(project: Project) -> None:
         "WAVEHOOK_HANDLERS",
         "handlers.tell.after",
     ]
+
+
+@pytest.mark.parametrize(
+    ("use", "settings", "expected"),
+    [
+        ("command", {"run": ["ls"], "env": ["a b"]}, "the name of an environment variable"),
+        ("slack", {"token": "wrong"}, "a bot's token, which begins with xox"),
+        ("slack", {"url": "https://h.example", "user_from": "a..b"}, "a key of the context"),
+        ("log", {"to": ""}, "a text that is not empty"),
+        ("log", {"outputs": "perhaps"}, "true or false"),
+    ],
+)
+def test_a_pattern_or_limit_is_told_in_words(
+    use: str, settings: dict[str, object], expected: str
+) -> None:
+    """F15: neither a regular expression nor a message of pydantic reaches a person."""
+    (told,) = faults({"use": use, **settings})
+    assert f"expected {expected}" in told
+    assert "pattern" not in told
+    assert "^" not in told
