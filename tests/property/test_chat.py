@@ -16,7 +16,7 @@ from receiver.handlers.chat import apprise, blocks, discord, teams, telegram
 from receiver.handlers.chat.message import Message, compose
 from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.template import Template
-from receiver.handlers.chat.text import clean, cost, cut, fitting, link, units, wide
+from receiver.handlers.chat.text import choose_lines, clean, cost, cut, fullwidth, link, units
 from receiver.strict_json import Unreadable, parse
 from tests.support import chat_limits as limits
 from tests.support.chat_events import HOSTILE, MODEL, NOW, VIDEO
@@ -158,7 +158,7 @@ def test_a_cut_text_is_a_printable_line_within_its_limit(text: str, limit: int) 
     limits.printable(line)
     assert "\n" not in line
     assert line == " ".join(line.split())
-    for escape in (discord.escape, blocks.escape, wide):
+    for escape in (discord.escape, blocks.escape, fullwidth):
         short = escape(cut(line, limit // 2, cost(escape)))
         assert limits.utf16(short) <= limit // 2
         assert not re.search(r"(?<!\\)(?:\\\\)*\\$", short) or escape is not discord.escape
@@ -184,7 +184,7 @@ def test_a_link_is_inert_or_none(url: str) -> None:
 @given(lines=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 50))), limit=st.integers(0, 200))
 def test_lines_that_fit_are_in_order_and_fit(lines: list[tuple[int, int]], limit: int) -> None:
     """None is left out that would still have room, but for those that rank before it."""
-    kept = fitting(lines, limit)
+    kept = choose_lines(lines, limit)
     assert kept == sorted(set(kept))
     left = limit - sum(lines[place][1] for place in kept)
     assert left >= 0

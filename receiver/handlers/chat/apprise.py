@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field
 
 from receiver.errors import Retry
-from receiver.handlers.chat.base import Channel, Post, start
+from receiver.handlers.chat.base import Channel, OutgoingMessage, parse_settings
 from receiver.handlers.chat.message import Message
 from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.template import Template
-from receiver.handlers.chat.text import join, put, units, wide
+from receiver.handlers.chat.text import fit_lines, fullwidth, join, units
 from receiver.handlers.settings import SomeTexts
 from submitter.prediction import JSON
 
@@ -57,7 +57,7 @@ def _services(urls: tuple[str, ...] | None) -> tuple[str, ...] | None:
     return urls
 
 
-class Settings(ChatSettings):
+class AppriseSettings(ChatSettings):
     """The handler's own settings."""
 
     url: Annotated[SomeTexts | None, AfterValidator(_services)] = Field(
@@ -65,18 +65,20 @@ class Settings(ChatSettings):
     )
 
 
-class Apprise(Channel[Settings]):
+class Apprise(Channel[AppriseSettings]):
     """Tells services through Apprise."""
 
-    def __init__(self, settings: Settings, template: Template | None = None, **time: Any) -> None:
+    def __init__(
+        self, settings: AppriseSettings, template: Template | None = None, **options: Any
+    ) -> None:
         super().__init__(
-            settings, "\n".join(settings.url) if settings.url else None, template, **time
+            settings, "\n".join(settings.url) if settings.url else None, template, **options
         )
 
-    async def deliver(self, post: Post) -> dict[str, JSON]:
+    async def deliver(self, outgoing: OutgoingMessage) -> dict[str, JSON]:
         """Tell each service; Apprise blocks, and so works in a thread."""
-        urls = post.target.split("\n")
-        told = await asyncio.to_thread(_tell, urls, post.message, post.words)
+        urls = outgoing.target.split("\n")
+        told = await asyncio.to_thread(_tell, urls, outgoing.message, outgoing.template_spans)
         if not any(told):
             raise Retry("no service took it; Apprise does not say why")
         return {"told": sum(told), "not_told": len(told) - sum(told)}
@@ -102,10 +104,12 @@ def create(name: str, settings: Mapping[str, Any]) -> Apprise:
 
     # It logs URLs, and with them passwords (F16); what fails, the dispatch says.
     logging.getLogger("apprise").propagate = False
-    return Apprise(*start(Settings, name, settings, usual="url", fits=_service))
+    return Apprise(
+        *parse_settings(AppriseSettings, name, settings, target_key="url", check_target=_service)
+    )
 
 
-def _tell(urls: list[str], message: Message, words: list[Span] | None) -> list[bool]:
+def _tell(urls: list[str], message: Message, template_spans: list[Span] | None) -> list[bool]:
     """Tell each service by itself, so that it is known who was told."""
     from apprise import Apprise as Sender
     from apprise import NotifyFormat
@@ -116,7 +120,9 @@ def _tell(urls: list[str], message: Message, words: list[Span] | None) -> list[b
         sender.add(url)
         try:
             service = sender[0]
-            body = text(message, words, room(message, service.body_maxlen, service.title_maxlen))
+            body = text(
+                message, template_spans, room(message, service.body_maxlen, service.title_maxlen)
+            )
             sent = bool(
                 sender.notify(body=body, title=message.headline, body_format=NotifyFormat.TEXT)
             )
@@ -133,23 +139,27 @@ def room(message: Message, body: int, title: int) -> int:
     return min(body, _LONGEST) - (above + 2 if above > title else 0)
 
 
-def text(message: Message, words: list[Span] | None, limit: int) -> str:
+def text(message: Message, template_spans: list[Span] | None, limit: int) -> str:
     """The message as plain text, with links.
 
     Args:
         message: what it says.
-        words: its text by the operator's template; None: ours.
+        template_spans: its text by the operator's template; None: ours.
         limit: in UTF-16 units.
     """
-    notes = [(0, wide(note)) for note in message.notes]
-    own = join(words, wide, limit - sum(units(note) + 1 for _, note in notes)) if words else ""
+    notes = [(0, fullwidth(note)) for note in message.notes]
+    own = (
+        join(template_spans, fullwidth, limit - sum(units(note) + 1 for _, note in notes))
+        if template_spans
+        else ""
+    )
     if own:
         return "\n".join([own, *(note for _, note in notes)])
-    lines = [(3, wide(message.prompt))] if message.prompt else []
-    lines += [(2, f"{name}: {wide(value)}") for name, value in message.facts]
-    lines += [*notes, (4, f"Task {wide(message.task)}")]
+    lines = [(3, fullwidth(message.prompt))] if message.prompt else []
+    lines += [(2, f"{name}: {fullwidth(value)}") for name, value in message.facts]
+    lines += [*notes, (4, f"Task {fullwidth(message.task)}")]
     outputs = [
         f"{each.label}: {each.url} ({each.fate})" if each.url else f"{each.label}: {each.fate}"
         for each in message.outputs
     ]
-    return put(lines, outputs, message.more, limit)
+    return fit_lines(lines, outputs, message.more, limit)

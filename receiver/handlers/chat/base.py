@@ -1,9 +1,7 @@
-"""What all chat handlers do alike: the message, its place, its words, and what may fail.
+"""Base of all chat handlers: target, text and template of a message, and checks of the settings.
 
-The text goes out first. Whatever follows it, such as an upload, may fail without a new attempt:
-that would send the text again. What failed stands in the dispatch's result.
-
-A chat handler's settings as they are checked at the start: all faults at once.
+The text is sent first. A later step, such as an upload, may fail without a retry, which would send
+the text again. Its error is in the dispatch's result.
 """
 
 from __future__ import annotations
@@ -18,35 +16,34 @@ from typing import Any, ClassVar, Generic
 from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
 from receiver.handlers.base import Context
-from receiver.handlers.chat.http import Clock, Sleep
-from receiver.handlers.chat.media import Unfit
+from receiver.handlers.chat.http import ChatClient, Clock, Sleep, Waits, retry_after_header
+from receiver.handlers.chat.media import MediaReader, MediaUnusable
 from receiver.handlers.chat.message import Message, compose, lookup
 from receiver.handlers.chat.settings import Chat
-from receiver.handlers.chat.template import Template
-from receiver.handlers.chat.template import Unfit as UnfitTemplate
+from receiver.handlers.chat.template import Template, TemplateUnusable
 from receiver.handlers.chat.text import Span
 from receiver.handlers.settings import read
 from submitter.prediction import JSON
 
-_RESERVE = 2.0
-"""Seconds before a run's deadline at which what may fail is given up: the run must end well."""
+_RESERVED_S = 2.0
+"""Seconds before a deadline at which an optional step is stopped, so that the run ends in time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
-    """A message on its way.
+class OutgoingMessage:
+    """A message to be sent.
 
     Attributes:
-        message: what it says.
-        words: its text by the operator's template; None where ours is used.
-        target: the setting's value: where it goes.
+        message: its content.
+        template_spans: text of the operator's template; None for the standard text.
+        target: the channel, chat or webhook URL.
         attempt: of the dispatch, from 1.
-        since: Unix seconds; it cannot have been sent before.
+        since: Unix seconds; an earlier attempt cannot have sent it before.
         deadline: Unix seconds.
     """
 
     message: Message
-    words: list[Span] | None
+    template_spans: list[Span] | None
     target: str
     attempt: int
     since: float
@@ -57,14 +54,14 @@ class Channel(ABC, Generic[Chat]):
     """A chat handler.
 
     Attributes:
-        rules: of the dispatcher, where the section has none; an upload takes its time.
+        rules: defaults of the dispatcher's settings; an upload takes its time.
 
     Args:
-        settings: its own.
-        usual: where a message goes that names no other place; None: nowhere.
-        template: the operator's, where there is one.
+        settings: of the handler.
+        default_target: for events that name no target; None sends nothing for these.
+        template: the operator's template, if any.
         clock: Unix seconds.
-        sleep: waits so many seconds.
+        sleep: sleeps for seconds.
     """
 
     rules: ClassVar[Mapping[str, str]] = {"timeout": "2m"}
@@ -72,136 +69,183 @@ class Channel(ABC, Generic[Chat]):
     def __init__(
         self,
         settings: Chat,
-        usual: str | None,
+        default_target: str | None,
         template: Template | None = None,
         *,
         clock: Clock = time.time,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._settings = settings
-        self._usual = usual
+        self._default_target = default_target
         self._template = template
         self._clock = clock
         self._sleep = sleep
 
     async def __call__(self, event: Event, context: Context) -> dict[str, JSON]:
-        """Send the message of an event; the result says where it went.
+        """Send the message of an event; the result identifies the sent message.
 
         Raises:
-            Retry: the service could not take it.
-            GiveUp: it never will, or there is no place for it.
+            Retry: a temporary fault.
+            GiveUp: a permanent fault, or a target that is not in `targets`.
         """
-        target, *notes = self._place(event)
+        target, *notes = self._target_of(event)
         if target is None:
-            # Nobody asked to be told.
+            # The event names no target, and there is no default.
             return {"sent": False}
         message = compose(event, context, self._clock(), self._settings)
-        words = None
+        template_spans = None
         if self._template is not None:
-            words = self._template.render(message, event)
-            if words is None:
+            template_spans = self._template.render(message, event)
+            if template_spans is None:
                 notes.append("The template could not be rendered; this is the standard message")
         message = replace(message, notes=(*message.notes, *notes))
         result = await self.deliver(
-            Post(message, words, target, context.attempt, event.received_at, context.deadline)
+            OutgoingMessage(
+                message,
+                template_spans,
+                target,
+                context.attempt,
+                event.received_at,
+                context.deadline,
+            )
         )
         return {"sent": True, **result}
 
-    def _place(self, event: Event) -> tuple[str | None, *tuple[str, ...]]:
-        """Where the message goes, and what is to be noted about that.
+    def _target_of(self, event: Event) -> tuple[str | None, *tuple[str, ...]]:
+        """Target of an event's message, and notes about it.
 
-        What a context names stands in no error, and in no place that it was not meant for.
+        The name in a context is untrusted: neither an error nor another target's message has it.
         """
         name = lookup(event.context, self._settings.target_from)
         if name is None:
-            return (self._usual,)
+            return (self._default_target,)
         if isinstance(name, str) and name in self._settings.targets:
             return (self._settings.targets[name],)
-        if self._usual is None:
-            raise GiveUp("the context names a place that is none of `targets`")
-        return (self._usual, "The context names another place, which is none of `targets`")
+        if self._default_target is None:
+            raise GiveUp("the event's context names a target that is not in `targets`")
+        return (
+            self._default_target,
+            "The event's context names another target, which is not in `targets`",
+        )
 
     @abstractmethod
-    async def deliver(self, post: Post) -> dict[str, JSON]:
+    async def deliver(self, outgoing: OutgoingMessage) -> dict[str, JSON]:
         """Send a message.
 
         Raises:
-            Retry: the service could not take it.
-            GiveUp: it never will.
+            Retry: a temporary fault.
+            GiveUp: a permanent fault.
         """
 
     @property
     def _targets(self) -> list[str]:
-        """Every place that a message may go to."""
+        """All possible targets."""
         named = self._settings.targets.values()
-        return list(dict.fromkeys([self._usual, *named] if self._usual else named))
+        return list(
+            dict.fromkeys([self._default_target, *named] if self._default_target else named)
+        )
 
     async def _try(self, work: Callable[[], Awaitable[object]], deadline: float) -> str | None:
-        """Do what a message can be without; says why where it failed."""
-        last = False
+        """Run an optional step; returns the error's text, or None."""
+        waited = False
         while True:
             try:
-                async with asyncio.timeout(max(deadline - _RESERVE - self._clock(), 0.0)):
+                async with asyncio.timeout(max(deadline - _RESERVED_S - self._clock(), 0.0)):
                     await work()
-            except (Unfit, GiveUp) as error:
+            except (MediaUnusable, GiveUp) as error:
                 return str(error)
             except Retry as error:
-                # The service asks to wait, and the next request will.
-                if last or not error.pause:
+                # The service asks to wait: the next request waits.
+                if waited or not error.pause:
                     return str(error)
-                last = True
+                waited = True
             except TimeoutError:
                 return "it took too long"
             else:
                 return None
 
 
-def start(
+class HttpChannel(Channel[Chat]):
+    """A chat handler that calls its service over HTTP, and may upload results.
+
+    Args:
+        allow: private targets that may be called.
+        upload: largest upload in bytes.
+        waits: reads how long the service asks to wait.
+        options: those of `Channel`.
+    """
+
+    def __init__(
+        self,
+        settings: Chat,
+        default_target: str | None,
+        template: Template | None,
+        *,
+        allow: Sequence[str],
+        upload: int = 0,
+        waits: Waits = retry_after_header,
+        **options: Any,
+    ) -> None:
+        super().__init__(settings, default_target, template, **options)
+        self._http = ChatClient(allow, waits, clock=self._clock, sleep=self._sleep)
+        self._media_reader = MediaReader(allow, upload)
+
+    async def close(self) -> None:
+        """Close the connections; the next event opens new ones."""
+        await self._http.close()
+        await self._media_reader.close()
+
+
+def parse_settings(
     model: type[Chat],
     name: str,
     settings: Mapping[str, Any],
     *,
-    usual: str,
-    fits: Callable[[str], object],
-    others: Callable[[Chat], Sequence[str]] = lambda _: (),
+    target_key: str,
+    check_target: Callable[[str], object],
+    more_faults: Callable[[Chat], Sequence[str]] = lambda _: (),
 ) -> tuple[Chat, Template | None]:
-    """Check a chat handler's settings, and compile its template.
+    """Parse a chat handler's settings, and compile its template.
 
     Args:
-        model: what they must look like.
+        model: the settings model.
         name: the handler's name.
         settings: its section, without the dispatcher's keys.
-        usual: the key of the place for messages that name no other.
-        fits: raises ValueError, saying what was expected, for what is no such place.
-        others: says what else is wrong: a key, and what was expected.
+        target_key: key of the default target.
+        check_target: raises ValueError, with what was expected, for a value that is not a target.
+        more_faults: returns further faults, each a key and what was expected.
 
     Raises:
-        SettingsError: with all faults, each without the value of what may be secret.
+        SettingsError: with all faults, without values that may be secret.
     """
-    chosen = read(model, name, settings)
-    faults = list(others(chosen))
-    if not chosen.targets and getattr(chosen, usual) is None:
-        faults.append(f"{usual}: missing, expected {model.model_fields[usual].description}")
-    if chosen.targets and chosen.target_from is None:
+    parsed = read(model, name, settings)
+    faults = list(more_faults(parsed))
+    if not parsed.targets and getattr(parsed, target_key) is None:
+        faults.append(
+            f"{target_key}: missing, expected {model.model_fields[target_key].description}"
+        )
+    if parsed.targets and parsed.target_from is None:
         faults.append(
             "target_from: missing, expected the key of the event's context that names a target"
         )
-    if chosen.target_from is not None and not chosen.targets:
-        faults.append("targets: missing, expected a table of the places that a context may name")
-    for value in chosen.targets.values():
+    if parsed.target_from is not None and not parsed.targets:
+        faults.append("targets: missing, expected a table of the targets that a context may name")
+    for value in parsed.targets.values():
         try:
-            fits(value)
+            check_target(value)
         except ValueError as error:
             faults.append(f"targets: '…', each expected to be {error}")
             break
     template = None
-    if chosen.template is not None:
+    if parsed.template is not None:
         try:
-            template = Template(chosen.template)
-        except UnfitTemplate as error:
+            template = Template(parsed.template)
+        except TemplateUnusable as error:
             faults.append(f"template: {error}")
         except ImportError:
-            faults.append("template: needs Jinja; pip install 'wavehook[templates]' brings it")
+            faults.append(
+                "template: needs Jinja; install it with pip install 'wavehook[templates]'"
+            )
     if faults:
         raise SettingsError([f"handlers.{name}.{fault}" for fault in faults])
-    return chosen, template
+    return parsed, template

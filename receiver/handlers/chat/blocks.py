@@ -23,24 +23,24 @@ from slack_sdk.models.blocks import (
 from slack_sdk.models.blocks.block_elements import RichTextElement
 
 from receiver.handlers.chat.message import Message
-from receiver.handlers.chat.text import Span, cut, join, wide
+from receiver.handlers.chat.text import Span, cut, fullwidth, join
 
 _Text, _Link = RichTextElementParts.Text, RichTextElementParts.Link
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _HEADER, _SECTION, _ALT = 150, 3000, 2000
 
 
-def payload(message: Message, words: list[Span] | None, *, images: bool) -> dict[str, Any]:
+def payload(message: Message, template_spans: list[Span] | None, *, images: bool) -> dict[str, Any]:
     """What Slack is sent, without the place.
 
     Args:
         message: what it says.
-        words: its text by the operator's template, in Slack's mrkdwn; None: ours.
+        template_spans: its text by the operator's template, in Slack's mrkdwn; None: ours.
         images: whether pictures are shown, which Slack fetches itself.
     """
     return {
         "text": summary(message),
-        "blocks": [each.to_dict() for each in _blocks(message, words, images=images)],
+        "blocks": [each.to_dict() for each in _blocks(message, template_spans, images=images)],
         "mrkdwn": False,
         "unfurl_links": False,
         "unfurl_media": False,
@@ -59,12 +59,14 @@ def escape(text: str) -> str:
     https://docs.slack.dev/messaging/formatting-message-text#escaping
     It knows no escape for its own marks, so that these become the wide letters that look alike.
     """
-    return "".join(_ENTITIES.get(each) or (wide(each) if each in "*_~`" else each) for each in text)
+    return "".join(
+        _ENTITIES.get(each) or (fullwidth(each) if each in "*_~`" else each) for each in text
+    )
 
 
-def _blocks(message: Message, words: list[Span] | None, *, images: bool) -> list[Block]:
+def _blocks(message: Message, template_spans: list[Span] | None, *, images: bool) -> list[Block]:
     blocks: list[Block] = [HeaderBlock(text=_plain(message.headline, _HEADER))]
-    text = join(words, escape, _SECTION) if words else ""
+    text = join(template_spans, escape, _SECTION) if template_spans else ""
     if text:
         blocks.append(SectionBlock(text=MarkdownTextObject(text=text, verbatim=True)))
     else:

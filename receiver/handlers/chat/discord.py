@@ -30,13 +30,18 @@ from typing import Any
 import httpx
 from pydantic import Field
 
-from receiver.handlers.chat.base import Channel, Post, start
-from receiver.handlers.chat.http import Answer, Sender, amount, named, refused
-from receiver.handlers.chat.media import Reader, multipart
+from receiver.handlers.chat.base import HttpChannel, OutgoingMessage, parse_settings
+from receiver.handlers.chat.http import (
+    ServiceResponse,
+    bounded_seconds,
+    error_for,
+    retry_after_header,
+)
+from receiver.handlers.chat.media import multipart
 from receiver.handlers.chat.message import Message, Output
 from receiver.handlers.chat.settings import ChatSettings, WebUrl, web_url
 from receiver.handlers.chat.template import Template
-from receiver.handlers.chat.text import Span, clean, cost, cut, join, put, units
+from receiver.handlers.chat.text import Span, clean, cost, cut, fit_lines, join, units
 from receiver.handlers.settings import AllowedTargets, Bytes
 from submitter.prediction import JSON
 
@@ -46,13 +51,13 @@ _COLOURS = {True: 0x2EB67D, False: 0xE01E5A, None: 0x7F8C8D}
 
 
 def payload(
-    message: Message, words: list[Span] | None, uploaded: Collection[str] = ()
+    message: Message, template_spans: list[Span] | None, uploaded: Collection[str] = ()
 ) -> dict[str, Any]:
     """What Discord is sent.
 
     Args:
         message: what it says.
-        words: its text by the operator's template, in Discord's Markdown; None: ours.
+        template_spans: its text by the operator's template, in Discord's Markdown; None: ours.
         uploaded: labels of the outputs that the message has as attachments.
     """
     embed: dict[str, Any] = {
@@ -61,7 +66,7 @@ def payload(
         "footer": {"text": f"Task {message.task}"},
     }
     used = units(embed["title"]) + units(embed["footer"]["text"])
-    text = join(words, escape, _DESCRIPTION) if words else ""
+    text = join(template_spans, escape, _DESCRIPTION) if template_spans else ""
     if not text:
         embed["fields"] = [
             {"name": name, "value": cut_escaped(value, _VALUE), "inline": units(value) <= 40}
@@ -103,7 +108,7 @@ def _description(message: Message, text: str, limit: int) -> str:
         f"[{each.label}]({each.url}) ({each.fate})" if each.url else f"{each.label}: {each.fate}"
         for each in message.outputs
     ]
-    return put([*lines, *notes], outputs, message.more, limit)
+    return fit_lines([*lines, *notes], outputs, message.more, limit)
 
 
 _GONE = "the webhook is no more; make a new one and set its URL"
@@ -118,7 +123,7 @@ _ADVICE = {
 }
 
 
-class Settings(ChatSettings):
+class DiscordSettings(ChatSettings):
     """The handler's own settings."""
 
     url: WebUrl | None = Field(default=None, repr=False, description="the URL of a webhook")
@@ -126,29 +131,37 @@ class Settings(ChatSettings):
     allow: AllowedTargets = ()
 
 
-class Discord(Channel[Settings]):
+class Discord(HttpChannel[DiscordSettings]):
     """Posts through webhooks."""
 
-    def __init__(self, settings: Settings, template: Template | None = None, **time: Any) -> None:
-        super().__init__(settings, settings.url, template, **time)
-        self._sender = Sender(settings.allow, waits, clock=self._clock, sleep=self._sleep)
-        self._reader = Reader(settings.allow, settings.upload)
+    def __init__(
+        self, settings: DiscordSettings, template: Template | None = None, **options: Any
+    ) -> None:
+        super().__init__(
+            settings,
+            settings.url,
+            template,
+            allow=settings.allow,
+            upload=settings.upload,
+            waits=waits,
+            **options,
+        )
 
-    async def deliver(self, post: Post) -> dict[str, JSON]:
+    async def deliver(self, outgoing: OutgoingMessage) -> dict[str, JSON]:
         """Post the text, then edit the files in."""
-        hook = httpx.URL(post.target)
-        answer = await self._sender.send(
+        hook = httpx.URL(outgoing.target)
+        answer = await self._http.send(
             "POST",
             # Without it the answer does not say which message it is.
             str(hook.copy_set_param("wait", "true")),
-            post.deadline,
-            place=post.target,
-            body=payload(post.message, post.words),
+            outgoing.deadline,
+            rate_key=outgoing.target,
+            body=payload(outgoing.message, outgoing.template_spans),
         )
-        if not answer.well:
+        if not answer.ok:
             raise _failed(answer)
         id = answer.body.get("id")
-        wanted = [each for each in post.message.outputs if each.source]
+        wanted = [each for each in outgoing.message.outputs if each.source]
         # It becomes a part of a path.
         if not (isinstance(id, str) and id.isascii() and id.isdigit()):
             return {}
@@ -159,8 +172,8 @@ class Discord(Channel[Settings]):
         attached: dict[str, str] = {}
         failed: list[JSON] = []
         for output in wanted:
-            work = partial(self._attach, post, message, output, attached)
-            why = await self._try(work, post.deadline)
+            work = partial(self._attach, outgoing, message, output, attached)
+            why = await self._try(work, outgoing.deadline)
             failed += [f"{output.label}: {why}"] if why else []
         result["uploaded"] = len(attached)
         return result | {"not_uploaded": failed} if failed else result
@@ -174,43 +187,42 @@ class Discord(Channel[Settings]):
         """
         names = []
         for target in self._targets:
-            answer = await self._sender.send("GET", target, self._clock() + 10.0, place=target)
-            if not answer.well:
+            answer = await self._http.send("GET", target, self._clock() + 10.0, rate_key=target)
+            if not answer.ok:
                 raise _failed(answer)
             names.append(clean(str(answer.body.get("name")), 80))
         return f"Discord knows the webhook as {', '.join(names)}"
 
-    async def close(self) -> None:
-        """Let the connections go; the next event makes new ones."""
-        await self._sender.close()
-        await self._reader.close()
-
     async def _attach(
-        self, post: Post, message: httpx.URL, output: Output, attached: dict[str, str]
+        self,
+        outgoing: OutgoingMessage,
+        message: httpx.URL,
+        output: Output,
+        attached: dict[str, str],
     ) -> None:
         """Edit one file into the message, and keep the others in it.
 
         https://discord.com/developers/docs/resources/webhook#edit-webhook-message
         """
-        left = post.deadline - self._clock()
-        async with self._reader.open(output.source or "", left) as media:
+        left = outgoing.deadline - self._clock()
+        async with self._media_reader.open(output.source or "", left) as media:
             name = output.file(media.kind.name)
-            edit = payload(post.message, post.words, {*attached, output.label})
+            edit = payload(outgoing.message, outgoing.template_spans, {*attached, output.label})
             edit["attachments"] = [
                 *({"id": each} for each in attached.values()),
                 {"id": "0", "filename": name},
             ]
             fields = {"payload_json": json.dumps(edit)}
             headers, body = multipart(fields, "files[0]", name, media)
-            answer = await self._sender.stream(
+            answer = await self._http.stream(
                 "PATCH",
                 str(message),
-                post.deadline,
-                place=post.target,
+                outgoing.deadline,
+                rate_key=outgoing.target,
                 content=body,
                 headers=headers,
             )
-        if not answer.well:
+        if not answer.ok:
             raise _failed(answer)
         kept = answer.body.get("attachments")
         last = kept[-1] if isinstance(kept, list) and kept else None
@@ -223,26 +235,32 @@ def create(name: str, settings: Mapping[str, Any]) -> Discord:
     Raises:
         SettingsError: with all faults.
     """
-    return Discord(*start(Settings, name, settings, usual="url", fits=web_url))
+    return Discord(
+        *parse_settings(DiscordSettings, name, settings, target_key="url", check_target=web_url)
+    )
 
 
-def waits(answer: Answer, now: float) -> float | None:
+def waits(answer: ServiceResponse, now: float) -> float | None:
     """Seconds that Discord says to wait: it counts, and says so before it refuses.
 
     https://discord.com/developers/docs/topics/rate-limits
     """
     reset = answer.header("x-ratelimit-reset-after", now)
     if answer.status == 429:
-        told = (answer.header("retry-after", now), amount(answer.body.get("retry_after")), reset)
+        told = (
+            answer.header("retry-after", now),
+            bounded_seconds(answer.body.get("retry_after")),
+            reset,
+        )
         return max((each for each in told if each is not None), default=None)
     if answer.headers.get("x-ratelimit-remaining") == "0":
         return reset
-    return named(answer, now)
+    return retry_after_header(answer, now)
 
 
-def _failed(answer: Answer) -> Exception:
+def _failed(answer: ServiceResponse) -> Exception:
     code = answer.body.get("code")
     known = _ADVICE.get(code) if isinstance(code, int) else None
     if known is None:
         known = _GONE if answer.status in (401, 403, 404) else "Discord refuses it"
-    return refused(answer, f"code {code}: {known}" if isinstance(code, int) else known)
+    return error_for(answer, f"code {code}: {known}" if isinstance(code, int) else known)

@@ -36,7 +36,7 @@ _PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServiceResponse:
     """What a service said.
 
     Attributes:
@@ -54,21 +54,21 @@ class Answer:
     body: Mapping[str, JSON] = field(repr=False)
 
     @property
-    def well(self) -> bool:
+    def ok(self) -> bool:
         """The HTTP status is one of success."""
         return 200 <= self.status < 300
 
     def header(self, name: str, now: float) -> float | None:
         """Seconds that a header says to wait."""
         value = self.headers.get(name, "")
-        return retry_after(value, now) if name == "retry-after" else amount(value)
+        return retry_after(value, now) if name == "retry-after" else bounded_seconds(value)
 
 
-Waits = Callable[[Answer, float], float | None]
+Waits = Callable[[ServiceResponse, float], float | None]
 """Seconds until the service takes another request for this place; None where it did not say."""
 
 
-def amount(value: JSON) -> float | None:
+def bounded_seconds(value: JSON) -> float | None:
     """Seconds, from a number or its text; bounded."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -79,12 +79,12 @@ def amount(value: JSON) -> float | None:
     return min(number, LONGEST) if number >= 0 else None
 
 
-def named(answer: Answer, now: float) -> float | None:
+def retry_after_header(answer: ServiceResponse, now: float) -> float | None:
     """As the header Retry-After says."""
     return answer.header("retry-after", now) if answer.status in (429, 503) else None
 
 
-def refused(answer: Answer, why: str) -> Exception:
+def error_for(answer: ServiceResponse, why: str) -> Exception:
     """The error for an answer that is no success.
 
     Args:
@@ -97,7 +97,7 @@ def refused(answer: Answer, why: str) -> Exception:
     return Retry(text)
 
 
-async def reachable(urls: Sequence[str], allow: Sequence[str]) -> str:
+async def check_webhooks(urls: Sequence[str], allow: Sequence[str]) -> str:
     """Connect to where webhooks are; whether they take messages cannot be asked.
 
     Raises:
@@ -108,7 +108,7 @@ async def reachable(urls: Sequence[str], allow: Sequence[str]) -> str:
     return "; ".join((*found, "whether messages are taken, only a message shows"))
 
 
-class Sender:
+class ChatClient:
     """Sends requests, over connections that are kept.
 
     Args:
@@ -121,7 +121,7 @@ class Sender:
     def __init__(
         self,
         allow: Sequence[str],
-        waits: Waits = named,
+        waits: Waits = retry_after_header,
         *,
         clock: Clock = time.time,
         sleep: Sleep = asyncio.sleep,
@@ -131,7 +131,7 @@ class Sender:
         self._clock = clock
         self._sleep = sleep
         self._client: httpx.AsyncClient | None = None
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, _RateGate] = {}
 
     async def send(
         self,
@@ -139,18 +139,18 @@ class Sender:
         url: str,
         deadline: float,
         *,
-        place: str,
+        rate_key: str,
         body: Any = None,
         form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> ServiceResponse:
         """Send a request, again where the service asks to wait and there is time for that.
 
         Args:
             method: of HTTP.
             url: where to.
             deadline: Unix seconds.
-            place: what the service counts by.
+            rate_key: what the service counts by.
             body: JSON.
             form: fields of a form, instead.
             headers: besides those of the body.
@@ -164,7 +164,7 @@ class Sender:
         if body is not None:
             content = json.dumps(body, ensure_ascii=False).encode()
             told["content-type"] = "application/json; charset=utf-8"
-        turn = self._places.setdefault(place, _Place())
+        turn = self._places.setdefault(rate_key, _RateGate())
         while True:
             async with self._turn(httpx.URL(url).host, turn, deadline):
                 answer = await self._exchange(
@@ -182,17 +182,17 @@ class Sender:
         url: str,
         deadline: float,
         *,
-        place: str | None,
+        rate_key: str | None,
         content: AsyncIterable[bytes],
         headers: Mapping[str, str],
-    ) -> Answer:
+    ) -> ServiceResponse:
         """Send a body that cannot be sent twice; others to the same place need not wait for it.
 
         Args:
             method: of HTTP.
             url: where to.
             deadline: Unix seconds.
-            place: what the service counts by; None where it does not count this.
+            rate_key: what the service counts by; None where it does not count this.
             content: the body.
             headers: with its length.
 
@@ -201,7 +201,9 @@ class Sender:
             GiveUp: the URL must not be called.
         """
         host = httpx.URL(url).host
-        turn = self._places.setdefault(place, _Place()) if place is not None else _Place()
+        turn = (
+            self._places.setdefault(rate_key, _RateGate()) if rate_key is not None else _RateGate()
+        )
         async with self._turn(host, turn, deadline):
             pass
         answer = await self._exchange(turn, method, url, deadline, content=content, headers=headers)
@@ -224,8 +226,8 @@ class Sender:
         return self._client
 
     async def _exchange(
-        self, turn: _Place, method: str, url: str, deadline: float, **request: Any
-    ) -> Answer:
+        self, turn: _RateGate, method: str, url: str, deadline: float, **request: Any
+    ) -> ServiceResponse:
         host = httpx.URL(url).host
         timeout = max(deadline - self._clock(), 0.001)
         try:
@@ -244,7 +246,7 @@ class Sender:
         return min(_PATIENCE, deadline - self._clock() - _PASSING)
 
     @asynccontextmanager
-    async def _turn(self, host: str, turn: _Place, deadline: float) -> AsyncIterator[None]:
+    async def _turn(self, host: str, turn: _RateGate, deadline: float) -> AsyncIterator[None]:
         """Wait until it is our turn, and until the service takes the next."""
         try:
             async with asyncio.timeout(max(deadline - self._clock(), 0.001)):
@@ -263,7 +265,7 @@ class Sender:
 
 
 @dataclass(slots=True)
-class _Place:
+class _RateGate:
     """What the service counts by.
 
     Attributes:
@@ -290,12 +292,12 @@ def _later(host: str, wait: float) -> Retry:
     return Retry(f"{host}: asks to wait {wait:.0f} s", after=wait, pause=True)
 
 
-def _read(host: str, response: httpx.Response) -> Answer:
+def _read(host: str, response: httpx.Response) -> ServiceResponse:
     try:
         body = parse(response.content)
     except Unreadable:
         body = None
-    return Answer(
+    return ServiceResponse(
         host,
         response.status_code,
         response.headers,

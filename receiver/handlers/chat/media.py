@@ -20,7 +20,7 @@ _SHOWN = ("video", "image", "audio")
 _REDIRECTS = 3
 
 
-class Unfit(Exception):
+class MediaUnusable(Exception):
     """A result that cannot be sent on; the text says why, and nothing of its URL."""
 
 
@@ -44,7 +44,7 @@ class Media:
         return self.kind.content_type.partition("/")[0]
 
 
-class Reader:
+class MediaReader:
     """Reads results.
 
     Args:
@@ -66,7 +66,7 @@ class Reader:
             seconds: until all of it must be here.
 
         Raises:
-            Unfit: it is not there, too large, or no video, picture or sound (F35).
+            MediaUnusable: it is not there, too large, or no video, picture or sound (F35).
         """
         try:
             async with self._open().stream("GET", url, timeout=max(seconds, 0.001)) as response:
@@ -79,11 +79,11 @@ class Reader:
                         break
                 found = kind(start)
                 if found.content_type.partition("/")[0] not in _SHOWN:
-                    raise Unfit("it is no video, picture or sound")
+                    raise MediaUnusable("it is no video, picture or sound")
                 yield Media(found, size, _all(start, parts))
         except (Refused, httpx.HTTPError) as error:
             told = str(error) if isinstance(error, Refused) else type(error).__name__
-            raise Unfit(f"it could not be read ({told})") from None
+            raise MediaUnusable(f"it could not be read ({told})") from None
 
     async def close(self) -> None:
         """Let the connections go; the next result makes new ones."""
@@ -98,12 +98,12 @@ class Reader:
 
     def _size(self, response: httpx.Response) -> int:
         if response.status_code != 200:
-            raise Unfit(f"it could not be read (HTTP {response.status_code})")
+            raise MediaUnusable(f"it could not be read (HTTP {response.status_code})")
         length = response.headers.get("content-length", "")
         if not (length.isascii() and length.isdigit()):
-            raise Unfit("its size is not known")
+            raise MediaUnusable("its size is not known")
         if not 0 < int(length[:18]) <= self._most:
-            raise Unfit(f"it has {length[:18]} bytes, of {self._most} at most")
+            raise MediaUnusable(f"it has {length[:18]} bytes, of {self._most} at most")
         return int(length)
 
 

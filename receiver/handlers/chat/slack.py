@@ -31,9 +31,9 @@ from typing import Any
 from pydantic import Field
 
 from receiver.errors import GiveUp, Retry
-from receiver.handlers.chat.base import Channel, Post, start
-from receiver.handlers.chat.http import Answer, Sender, reachable, refused
-from receiver.handlers.chat.media import Media, Reader, Unfit
+from receiver.handlers.chat.base import HttpChannel, OutgoingMessage, parse_settings
+from receiver.handlers.chat.http import ChatClient, ServiceResponse, check_webhooks, error_for
+from receiver.handlers.chat.media import Media, MediaUnusable
 from receiver.handlers.chat.message import Output
 from receiver.handlers.chat.settings import ChatSettings, WebUrl, web_url
 from receiver.handlers.chat.template import Template
@@ -82,59 +82,61 @@ _ADVICE = {
 }
 
 
-def error_of(answer: Answer, *, api: bool) -> str | None:
+def error_of(answer: ServiceResponse, *, api: bool) -> str | None:
     """Slack's word for what is wrong; None where nothing is.
 
     Args:
         answer: of Slack.
         api: of its Web API, which says so in JSON, or else of a webhook, which has the status.
     """
-    if answer.well and (answer.body.get("ok") is True or not api):
+    if answer.ok and (answer.body.get("ok") is True or not api):
         return None
     word = answer.body.get("error") if answer.body else answer.text.strip()
     return word if isinstance(word, str) and _WORD.fullmatch(word) else "no_reason"
 
 
-def failure(answer: Answer, error: str) -> Exception:
+def failure(answer: ServiceResponse, error: str) -> Exception:
     """What a handler raises for an error of Slack's."""
     if error in _PASSING:
         return Retry(f"{answer.host}: {error}")
     advice = _ADVICE.get(error, "Slack refuses it")
-    if answer.well:
+    if answer.ok:
         return GiveUp(f"{answer.host}: {error}: {advice}")
-    return refused(answer, f"{error}: {advice}")
+    return error_for(answer, f"{error}: {advice}")
 
 
 class WebApi:
     """Calls of the Web API.
 
     Args:
-        sender: sends the requests.
+        client: sends the requests.
         token: of a bot.
         base: where the API is.
     """
 
-    def __init__(self, sender: Sender, token: str, base: str) -> None:
-        self._sender = sender
+    def __init__(self, client: ChatClient, token: str, base: str) -> None:
+        self._client = client
         self._token = token
         self._base = base.rstrip("/")
 
-    async def ask(self, method: str, deadline: float, place: str, **request: Any) -> Answer:
+    async def ask(
+        self, method: str, deadline: float, rate_key: str, **request: Any
+    ) -> ServiceResponse:
         """Call a method, and take what it answers.
 
         Args:
             method: such as `chat.postMessage`.
             deadline: Unix seconds.
-            place: what Slack counts this call by.
+            rate_key: what Slack counts this call by.
             request: its `body` or `form`.
         """
         headers = {"authorization": f"Bearer {self._token}"}
         url = f"{self._base}/{method}"
-        return await self._sender.send(
-            "POST", url, deadline, place=place, headers=headers, **request
+        return await self._client.send(
+            "POST", url, deadline, rate_key=rate_key, headers=headers, **request
         )
 
-    async def call(self, method: str, deadline: float, **request: Any) -> Answer:
+    async def call(self, method: str, deadline: float, **request: Any) -> ServiceResponse:
         """Call a method that Slack counts by its name.
 
         Raises:
@@ -191,7 +193,7 @@ class WebApi:
         Raises:
             GiveUp: Slack refused it for good.
             Retry: it did not.
-            Unfit: Slack gave no place for it.
+            MediaUnusable: Slack gave no place for it.
         """
         form = {"filename": name, "length": str(media.size)}
         answer = await self.call("files.getUploadURLExternal", deadline, form=form)
@@ -201,20 +203,20 @@ class WebApi:
         except ValueError:
             url = None
         if url is None or not isinstance(id, str):
-            raise Unfit("Slack gave no place for it")
+            raise MediaUnusable("Slack gave no place for it")
         headers = {"content-type": "application/octet-stream", "content-length": str(media.size)}
-        answer = await self._sender.stream(
-            "POST", url, deadline, place=None, content=media.content, headers=headers
+        answer = await self._client.stream(
+            "POST", url, deadline, rate_key=None, content=media.content, headers=headers
         )
-        if not answer.well:
-            raise refused(answer, "Slack did not take the file")
+        if not answer.ok:
+            raise error_for(answer, "Slack did not take the file")
         return id
 
 
 _CHANNEL = re.compile(r"[A-Z0-9]{2,30}")
 
 
-class Settings(ChatSettings):
+class SlackSettings(ChatSettings):
     """The handler's own settings."""
 
     url: WebUrl | None = Field(
@@ -236,30 +238,35 @@ class Settings(ChatSettings):
     allow: AllowedTargets = ()
 
 
-class Slack(Channel[Settings]):
+class Slack(HttpChannel[SlackSettings]):
     """Posts into channels."""
 
-    def __init__(self, settings: Settings, template: Template | None = None, **time: Any) -> None:
+    def __init__(
+        self, settings: SlackSettings, template: Template | None = None, **options: Any
+    ) -> None:
         super().__init__(
-            settings, settings.channel if settings.token else settings.url, template, **time
+            settings,
+            settings.channel if settings.token else settings.url,
+            template,
+            allow=settings.allow,
+            upload=settings.upload,
+            **options,
         )
-        self._sender = Sender(settings.allow, clock=self._clock, sleep=self._sleep)
-        self._reader = Reader(settings.allow, settings.upload)
         self._api: WebApi | None = None
         if settings.token:
-            self._api = WebApi(self._sender, settings.token, settings.api)
+            self._api = WebApi(self._http, settings.token, settings.api)
 
-    async def deliver(self, post: Post) -> dict[str, JSON]:
+    async def deliver(self, outgoing: OutgoingMessage) -> dict[str, JSON]:
         """Post the message, and then what belongs into its thread."""
         api = self._api
         if api is None:
-            await self._post(post)
+            await self._post(outgoing)
             return {}
-        channel, found, images = post.target, None, True
-        if post.attempt > 1:
-            found = await api.find(channel, post.message.key, post.since, post.deadline)
+        channel, found, images = outgoing.target, None, True
+        if outgoing.attempt > 1:
+            found = await api.find(channel, outgoing.message.key, outgoing.since, outgoing.deadline)
         if found is None:
-            answer, images = await self._post(post)
+            answer, images = await self._post(outgoing)
             # A message to a person is in a channel of another id.
             channel = str(answer.body.get("channel", channel))
             found = str(answer.body.get("ts", "")), False
@@ -268,22 +275,22 @@ class Slack(Channel[Settings]):
         if self._settings.upload and timestamp and not threaded:
             wanted = [
                 each
-                for each in post.message.outputs
+                for each in outgoing.message.outputs
                 if each.source and not (images and each.kind == "image")
             ]
             thread = {"channel_id": channel, "thread_ts": timestamp}
-            result |= await self._thread(api, thread, wanted, post.deadline)
+            result |= await self._thread(api, thread, wanted, outgoing.deadline)
         return result
 
     async def check(self) -> str:
         """Ask Slack whose the token is; to a webhook connect, for only a message would try it.
 
         Raises:
-            GiveUp: the token is not accepted, or has not the scope to post.
+            GiveUp: the token is not accepted, or has not the scope to outgoing.
             Retry: Slack does not answer.
         """
         if self._api is None:
-            return await reachable(self._targets, self._settings.allow)
+            return await check_webhooks(self._targets, self._settings.allow)
         answer = await self._api.call("auth.test", self._clock() + 10.0, form={})
         told = answer.headers.get("x-oauth-scopes", "chat:write,files:write")
         scopes = {each.strip() for each in told.split(",")}
@@ -297,28 +304,23 @@ class Slack(Channel[Settings]):
             found += "; without the scope files:write it uploads nothing"
         return found
 
-    async def close(self) -> None:
-        """Let the connections go; the next event makes new ones."""
-        await self._sender.close()
-        await self._reader.close()
-
-    async def _post(self, post: Post) -> tuple[Answer, bool]:
+    async def _post(self, outgoing: OutgoingMessage) -> tuple[ServiceResponse, bool]:
         """Post the message; says whether its pictures were taken."""
         from receiver.handlers.chat.blocks import payload
 
-        images = any(each.kind == "image" and each.url for each in post.message.outputs)
+        images = any(each.kind == "image" and each.url for each in outgoing.message.outputs)
         while True:
-            body = payload(post.message, post.words, images=images)
+            body = payload(outgoing.message, outgoing.template_spans, images=images)
             if self._api is None:
-                answer = await self._sender.send(
-                    "POST", post.target, post.deadline, place=post.target, body=body
+                answer = await self._http.send(
+                    "POST", outgoing.target, outgoing.deadline, rate_key=outgoing.target, body=body
                 )
             else:
-                carried = {"key": ascii_key(post.message.key)}
+                carried = {"key": ascii_key(outgoing.message.key)}
                 body["metadata"] = {"event_type": EVENT_TYPE, "event_payload": carried}
-                body["channel"] = post.target
+                body["channel"] = outgoing.target
                 answer = await self._api.ask(
-                    "chat.postMessage", post.deadline, post.target, body=body
+                    "chat.postMessage", outgoing.deadline, outgoing.target, body=body
                 )
             error = error_of(answer, api=self._api is not None)
             if error is None:
@@ -336,7 +338,7 @@ class Slack(Channel[Settings]):
 
         async def upload(output: Output) -> None:
             left = deadline - self._clock()
-            async with self._reader.open(output.source or "", left) as media:
+            async with self._media_reader.open(output.source or "", left) as media:
                 id = await api.upload(media, output.file(media.kind.name), deadline)
             files.append({"id": id, "title": output.label})
 
@@ -363,8 +365,17 @@ def create(name: str, settings: Mapping[str, Any]) -> Slack:
     import slack_sdk.models.blocks  # noqa: F401 - where it is missing, that shows at start
 
     bot = bool(settings.get("token"))
-    usual, fits = ("channel", _channel) if bot else ("url", web_url)
-    return Slack(*start(Settings, name, settings, usual=usual, fits=fits, others=_both))
+    target_key, check_target = ("channel", _channel) if bot else ("url", web_url)
+    return Slack(
+        *parse_settings(
+            SlackSettings,
+            name,
+            settings,
+            target_key=target_key,
+            check_target=check_target,
+            more_faults=_conflicts,
+        )
+    )
 
 
 def _channel(text: str) -> None:
@@ -372,9 +383,9 @@ def _channel(text: str) -> None:
         raise ValueError("the id of a channel, such as C0123ABCDEF")
 
 
-def _both(chosen: Settings) -> list[str]:
-    if chosen.token and chosen.url:
+def _conflicts(parsed: SlackSettings) -> list[str]:
+    if parsed.token and parsed.url:
         return ["url: beside a token, expected one of the two"]
-    if chosen.channel and not chosen.token:
+    if parsed.channel and not parsed.token:
         return ["token: missing, expected a bot's token for this channel"]
     return []

@@ -5,7 +5,7 @@
     url = "env:TEAMS_URL"       # of the workflow "Send webhook alerts to a channel"
 
 Pictures are shown from their links, videos get a button: a workflow takes no files. It answers
-before it posts, and says nothing of what it could not post.
+before it posts, and says nothing of what it could not outgoing.
 
 | the answer | what follows |
 |---|---|
@@ -30,12 +30,12 @@ from typing import Any
 
 from pydantic import Field
 
-from receiver.handlers.chat.base import Channel, Post, start
-from receiver.handlers.chat.http import Sender, reachable, refused
+from receiver.handlers.chat.base import HttpChannel, OutgoingMessage, parse_settings
+from receiver.handlers.chat.http import check_webhooks, error_for
 from receiver.handlers.chat.message import Message, Output
 from receiver.handlers.chat.settings import ChatSettings, WebUrl, web_url
 from receiver.handlers.chat.template import Template
-from receiver.handlers.chat.text import Span, join, wide
+from receiver.handlers.chat.text import Span, fullwidth, join
 from receiver.handlers.settings import AllowedTargets
 from submitter.prediction import JSON
 
@@ -47,26 +47,28 @@ _TEXT = 4000
 _BRACES = re.compile(r"(?<=[{$])(?=\{)")
 
 
-def payload(message: Message, words: list[Span] | None) -> dict[str, Any]:
+def payload(message: Message, template_spans: list[Span] | None) -> dict[str, Any]:
     """What a workflow is sent; outputs that would make it too large are counted only.
 
     Args:
         message: what it says.
-        words: its text by the operator's template, in the Markdown of Teams; None: ours.
+        template_spans: its text by the operator's template, in the Markdown of Teams; None: ours.
     """
     shown = [each for each in message.outputs if each.url][:_BUTTONS]
     while True:
-        made = _message(message, words, shown)
+        made = _message(message, template_spans, shown)
         if not shown or len(json.dumps(made, ensure_ascii=False).encode()) <= MAX_CARD:
             return made
         shown = shown[:-1]
 
 
-def _message(message: Message, words: list[Span] | None, shown: list[Output]) -> dict[str, Any]:
+def _message(
+    message: Message, template_spans: list[Span] | None, shown: list[Output]
+) -> dict[str, Any]:
     body: list[dict[str, Any]] = [
         _runs([{"text": message.headline, "size": "Large", "weight": "Bolder"}])
     ]
-    text = join(words, wide, _TEXT) if words else ""
+    text = join(template_spans, fullwidth, _TEXT) if template_spans else ""
     if text:
         body.append({"type": "TextBlock", "text": text, "wrap": True})
     else:
@@ -119,38 +121,35 @@ def _runs(runs: list[dict[str, Any]]) -> dict[str, Any]:
 _GONE = "the workflow is no more, or is off; turn it on, or make a new one and set its URL"
 
 
-class Settings(ChatSettings):
+class TeamsSettings(ChatSettings):
     """The handler's own settings."""
 
     url: WebUrl | None = Field(default=None, repr=False, description="the URL of a workflow")
     allow: AllowedTargets = ()
 
 
-class Teams(Channel[Settings]):
+class Teams(HttpChannel[TeamsSettings]):
     """Posts through workflows."""
 
-    def __init__(self, settings: Settings, template: Template | None = None, **time: Any) -> None:
-        super().__init__(settings, settings.url, template, **time)
-        self._sender = Sender(settings.allow, clock=self._clock, sleep=self._sleep)
+    def __init__(
+        self, settings: TeamsSettings, template: Template | None = None, **options: Any
+    ) -> None:
+        super().__init__(settings, settings.url, template, allow=settings.allow, **options)
 
-    async def deliver(self, post: Post) -> dict[str, JSON]:
+    async def deliver(self, outgoing: OutgoingMessage) -> dict[str, JSON]:
         """Post the card."""
-        card = payload(post.message, post.words)
-        answer = await self._sender.send(
-            "POST", post.target, post.deadline, place=post.target, body=card
+        card = payload(outgoing.message, outgoing.template_spans)
+        answer = await self._http.send(
+            "POST", outgoing.target, outgoing.deadline, rate_key=outgoing.target, body=card
         )
-        if not answer.well:
+        if not answer.ok:
             gone = answer.status in (401, 403, 404, 410)
-            raise refused(answer, _GONE if gone else "Teams refuses the card")
+            raise error_for(answer, _GONE if gone else "Teams refuses the card")
         return {}
 
     async def check(self) -> str:
         """Connect; a workflow can only be tried by posting."""
-        return await reachable(self._targets, self._settings.allow)
-
-    async def close(self) -> None:
-        """Let the connections go; the next event makes new ones."""
-        await self._sender.close()
+        return await check_webhooks(self._targets, self._settings.allow)
 
 
 def create(name: str, settings: Mapping[str, Any]) -> Teams:
@@ -159,4 +158,6 @@ def create(name: str, settings: Mapping[str, Any]) -> Teams:
     Raises:
         SettingsError: with all faults.
     """
-    return Teams(*start(Settings, name, settings, usual="url", fits=web_url))
+    return Teams(
+        *parse_settings(TeamsSettings, name, settings, target_key="url", check_target=web_url)
+    )

@@ -33,13 +33,18 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from receiver.handlers.chat.base import Channel, Post, start
-from receiver.handlers.chat.http import Answer, Sender, amount, named, refused
-from receiver.handlers.chat.media import Reader, multipart
+from receiver.handlers.chat.base import HttpChannel, OutgoingMessage, parse_settings
+from receiver.handlers.chat.http import (
+    ServiceResponse,
+    bounded_seconds,
+    error_for,
+    retry_after_header,
+)
+from receiver.handlers.chat.media import multipart
 from receiver.handlers.chat.message import Message, Output
 from receiver.handlers.chat.settings import ChatSettings, WebUrl
 from receiver.handlers.chat.template import Template
-from receiver.handlers.chat.text import MORE, Span, clean, cut, fitting, units
+from receiver.handlers.chat.text import MORE, Span, choose_lines, clean, cut, units
 from receiver.handlers.settings import AllowedTargets, Bytes
 from submitter.prediction import JSON
 
@@ -59,18 +64,18 @@ class _Part(NamedTuple):
 
 
 def written(
-    message: Message, words: list[Span] | None, limit: int
+    message: Message, template_spans: list[Span] | None, limit: int
 ) -> tuple[str, list[dict[str, Any]]]:
     """The text and its entities.
 
     Args:
         message: what it says.
-        words: its text by the operator's template, which is plain text here; None: ours.
+        template_spans: its text by the operator's template, which is plain text here; None: ours.
         limit: in UTF-16 units.
     """
     headline = _Part(cut(message.headline, 200), "bold")
     notes = [(1, [_Part(note, "code")]) for note in message.notes]
-    own = _by_template(words, limit // 2) if words else []
+    own = _by_template(template_spans, limit // 2) if template_spans else []
     if own:
         lines = [(0, [headline]), (0, own), *notes]
         return _put([line for _, line in _fitted(lines, limit)])
@@ -92,9 +97,9 @@ def written(
     return _put([*shown, [_Part(f"and {more} more")]] if more else shown)
 
 
-def _by_template(words: list[Span], limit: int) -> list[_Part]:
+def _by_template(template_spans: list[Span], limit: int) -> list[_Part]:
     parts = []
-    for span in words:
+    for span in template_spans:
         text = cut(span.text, limit)
         parts.append(_Part(text, "code" if span.foreign else None))
         if text != span.text:
@@ -108,7 +113,7 @@ def _by_template(words: list[Span], limit: int) -> list[_Part]:
 
 def _fitted(lines: list[tuple[int, list[_Part]]], limit: int) -> list[tuple[int, list[_Part]]]:
     costs = [(rank, sum(units(part.text) for part in line) + 1) for rank, line in lines]
-    return [lines[place] for place in fitting(costs, limit)]
+    return [lines[place] for place in choose_lines(costs, limit)]
 
 
 def _put(lines: list[list[_Part]]) -> tuple[str, list[dict[str, Any]]]:
@@ -127,7 +132,7 @@ def _put(lines: list[list[_Part]]) -> tuple[str, list[dict[str, Any]]]:
 
 _CHAT = re.compile(r"-?[0-9]{1,20}|@[A-Za-z][A-Za-z0-9_]{3,60}")
 _TYPES = {"video": "video", "image": "photo", "audio": "audio"}
-# What the API says, in its own words, and what to do.
+# What the API says, in its own words, and advice.
 _ADVICE = (
     ("chat not found", "the bot does not know this chat; add it there, or correct the id"),
     ("upgraded to a supergroup", "the group has another id now; set that"),
@@ -137,7 +142,7 @@ _ADVICE = (
 )
 
 
-class Settings(ChatSettings):
+class TelegramSettings(ChatSettings):
     """The handler's own settings."""
 
     token: str = Field(
@@ -155,33 +160,41 @@ class Settings(ChatSettings):
     allow: AllowedTargets = ()
 
 
-class Telegram(Channel[Settings]):
+class Telegram(HttpChannel[TelegramSettings]):
     """Writes as a bot."""
 
-    def __init__(self, settings: Settings, template: Template | None = None, **time: Any) -> None:
-        super().__init__(settings, settings.chat, template, **time)
-        self._sender = Sender(settings.allow, waits, clock=self._clock, sleep=self._sleep)
-        self._reader = Reader(settings.allow, settings.upload)
+    def __init__(
+        self, settings: TelegramSettings, template: Template | None = None, **options: Any
+    ) -> None:
+        super().__init__(
+            settings,
+            settings.chat,
+            template,
+            allow=settings.allow,
+            upload=settings.upload,
+            waits=waits,
+            **options,
+        )
         self._base = f"{settings.api.rstrip('/')}/bot{settings.token}"
 
-    async def deliver(self, post: Post) -> dict[str, JSON]:
+    async def deliver(self, outgoing: OutgoingMessage) -> dict[str, JSON]:
         """Send the text, then make it the first result's caption."""
-        text, entities = written(post.message, post.words, MAX_TEXT)
+        text, entities = written(outgoing.message, outgoing.template_spans, MAX_TEXT)
         body = {
-            "chat_id": post.target,
+            "chat_id": outgoing.target,
             "text": text,
             "entities": entities,
             "link_preview_options": {"is_disabled": True},
         }
-        answer = await self._call("sendMessage", post.deadline, post.target, body)
+        answer = await self._call("sendMessage", outgoing.deadline, outgoing.target, body)
         sent = answer.body.get("result")
         id = sent.get("message_id") if isinstance(sent, dict) else None
         if not isinstance(id, int):
             return {}
         result: dict[str, JSON] = {"message": id}
-        wanted = [each for each in post.message.outputs if each.source and each.kind in _TYPES]
+        wanted = [each for each in outgoing.message.outputs if each.source and each.kind in _TYPES]
         if self._settings.upload and wanted:
-            why = await self._try(partial(self._show, post, id, wanted[0]), post.deadline)
+            why = await self._try(partial(self._show, outgoing, id, wanted[0]), outgoing.deadline)
             result["uploaded"] = 0 if why else 1
             if why:
                 result["not_uploaded"] = [f"{wanted[0].label}: {why}"]
@@ -202,54 +215,53 @@ class Telegram(Channel[Settings]):
         name = clean(str(bot.get("username")), 80) if isinstance(bot, dict) else "a bot"
         return f"Telegram knows the token as {name}, and the bot knows {len(self._targets)} chats"
 
-    async def close(self) -> None:
-        """Let the connections go; the next event makes new ones."""
-        await self._sender.close()
-        await self._reader.close()
-
-    async def _show(self, post: Post, id: int, output: Output) -> None:
+    async def _show(self, outgoing: OutgoingMessage, id: int, output: Output) -> None:
         """Put a result into the message.
 
         https://core.telegram.org/bots/api#editmessagemedia
         """
-        text, entities = written(post.message, post.words, MAX_CAPTION)
+        text, entities = written(outgoing.message, outgoing.template_spans, MAX_CAPTION)
         caption = {"caption": text, "caption_entities": entities}
         media = {"type": _TYPES[output.kind], "media": output.source, **caption}
-        edit = {"chat_id": post.target, "message_id": id, "media": media}
-        answer = await self._ask("editMessageMedia", post.deadline, post.target, edit)
+        edit = {"chat_id": outgoing.target, "message_id": id, "media": media}
+        answer = await self._ask("editMessageMedia", outgoing.deadline, outgoing.target, edit)
         if answer.status == 400:
             # Telegram could not fetch it, or not so much of it.
-            answer = await self._upload(post, id, output, caption)
+            answer = await self._upload(outgoing, id, output, caption)
         if not _well(answer):
             raise _failed(answer)
 
     async def _upload(
-        self, post: Post, id: int, output: Output, caption: Mapping[str, Any]
-    ) -> Answer:
-        left = post.deadline - self._clock()
-        async with self._reader.open(output.source or "", left) as media:
+        self, outgoing: OutgoingMessage, id: int, output: Output, caption: Mapping[str, Any]
+    ) -> ServiceResponse:
+        left = outgoing.deadline - self._clock()
+        async with self._media_reader.open(output.source or "", left) as media:
             told = {"type": _TYPES[media.sort], "media": "attach://file", **caption}
-            fields = {"chat_id": post.target, "message_id": str(id), "media": json.dumps(told)}
+            fields = {"chat_id": outgoing.target, "message_id": str(id), "media": json.dumps(told)}
             name = output.file(media.kind.name)
             headers, body = multipart(fields, "file", name, media)
-            return await self._sender.stream(
+            return await self._http.stream(
                 "POST",
                 f"{self._base}/editMessageMedia",
-                post.deadline,
-                place=post.target,
+                outgoing.deadline,
+                rate_key=outgoing.target,
                 content=body,
                 headers=headers,
             )
 
-    async def _call(self, method: str, deadline: float, place: str, body: object) -> Answer:
-        answer = await self._ask(method, deadline, place, body)
+    async def _call(
+        self, method: str, deadline: float, rate_key: str, body: object
+    ) -> ServiceResponse:
+        answer = await self._ask(method, deadline, rate_key, body)
         if not _well(answer):
             raise _failed(answer)
         return answer
 
-    async def _ask(self, method: str, deadline: float, place: str, body: object) -> Answer:
-        return await self._sender.send(
-            "POST", f"{self._base}/{method}", deadline, place=place, body=body
+    async def _ask(
+        self, method: str, deadline: float, rate_key: str, body: object
+    ) -> ServiceResponse:
+        return await self._http.send(
+            "POST", f"{self._base}/{method}", deadline, rate_key=rate_key, body=body
         )
 
 
@@ -259,20 +271,22 @@ def create(name: str, settings: Mapping[str, Any]) -> Telegram:
     Raises:
         SettingsError: with all faults.
     """
-    return Telegram(*start(Settings, name, settings, usual="chat", fits=_chat))
+    return Telegram(
+        *parse_settings(TelegramSettings, name, settings, target_key="chat", check_target=_chat)
+    )
 
 
-def waits(answer: Answer, now: float) -> float | None:
+def waits(answer: ServiceResponse, now: float) -> float | None:
     """Seconds that Telegram says to wait.
 
     https://core.telegram.org/bots/api#responseparameters
     """
     parameters = answer.body.get("parameters")
     if answer.status == 429 and isinstance(parameters, dict):
-        wait = amount(parameters.get("retry_after"))
+        wait = bounded_seconds(parameters.get("retry_after"))
         if wait is not None:
             return wait
-    return named(answer, now)
+    return retry_after_header(answer, now)
 
 
 def _chat(text: str) -> None:
@@ -280,13 +294,16 @@ def _chat(text: str) -> None:
         raise ValueError("the id of a chat, such as -1001234567890, or @name of a channel")
 
 
-def _well(answer: Answer) -> bool:
-    return answer.well and answer.body.get("ok") is True
+def _well(answer: ServiceResponse) -> bool:
+    return answer.ok and answer.body.get("ok") is True
 
 
-def _failed(answer: Answer) -> Exception:
+def _failed(answer: ServiceResponse) -> Exception:
     said = str(answer.body.get("description", "")).lower()
-    advice = next((advice for words, advice in _ADVICE if words in said), "Telegram refuses it")
+    advice = next(
+        (advice for template_spans, advice in _ADVICE if template_spans in said),
+        "Telegram refuses it",
+    )
     if answer.status in (401, 404):
         advice = "the token is not accepted; set the one that BotFather gives"
-    return refused(answer, advice)
+    return error_for(answer, advice)

@@ -58,7 +58,7 @@ _OPEN, _CLOSE = "\ue000", "\ue001"
 _FOREIGN = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
 
 
-class Unfit(ValueError):
+class TemplateUnusable(ValueError):
     """A template that is not taken; the text says where and why."""
 
 
@@ -69,7 +69,7 @@ class Template:
         source: its text.
 
     Raises:
-        Unfit: a syntax error, a name that is not there, or what a template may not hold.
+        TemplateUnusable: a syntax error, a name that is not there, or what a template may not hold.
         ImportError: Jinja is missing.
     """
 
@@ -77,25 +77,25 @@ class Template:
         from jinja2 import TemplateSyntaxError, meta
 
         if len(source) > MAX_TEMPLATE:
-            raise Unfit(f"{len(source)} characters, expected at most {MAX_TEMPLATE}")
+            raise TemplateUnusable(f"{len(source)} characters, expected at most {MAX_TEMPLATE}")
         if any(not (c.isprintable() or c in "\n\r\t") for c in source):
-            raise Unfit("expected no characters that cannot be seen")
+            raise TemplateUnusable("expected no characters that cannot be seen")
         environment = _environment()
         try:
             tree = environment.parse(source)
             _check(tree)
             self._template = environment.from_string(source)
         except TemplateSyntaxError as error:
-            raise Unfit(f"line {error.lineno}: {error.message}") from None
+            raise TemplateUnusable(f"line {error.lineno}: {error.message}") from None
         unknown = sorted(meta.find_undeclared_variables(tree) - _values(*_SAMPLES[0]).keys())
         if unknown:
             known = ", ".join(sorted(_values(*_SAMPLES[0])))
-            raise Unfit(f"{', '.join(unknown)} is not known, expected one of {known}")
+            raise TemplateUnusable(f"{', '.join(unknown)} is not known, expected one of {known}")
         for message, event in _SAMPLES:
             try:
                 self._render(message, event)
             except Exception as error:  # noqa: BLE001 - whatever it runs into, it will run into it
-                raise Unfit(f"cannot be rendered ({error})") from None
+                raise TemplateUnusable(f"cannot be rendered ({error})") from None
 
     def render(self, message: Message, event: Event) -> list[Span] | None:
         """Say a message in the template's words; None where it cannot be rendered.
@@ -164,7 +164,7 @@ def _check(node: nodes.Node, depth: int = 0) -> None:
     """Refuse what could run away, or reach anything but the values.
 
     Raises:
-        Unfit: the text names the line.
+        TemplateUnusable: the text names the line.
     """
     from jinja2 import nodes
 
@@ -175,15 +175,17 @@ def _check(node: nodes.Node, depth: int = 0) -> None:
         *(nodes.CondExpr, nodes.Concat, nodes.Add, nodes.Sub, nodes.Div, nodes.Neg),
     )
     if not isinstance(node, allowed):
-        raise Unfit(f"line {node.lineno}: {type(node).__name__.lower()} may not be in a template")
+        raise TemplateUnusable(
+            f"line {node.lineno}: {type(node).__name__.lower()} may not be in a template"
+        )
     if isinstance(node, nodes.Filter) and node.name not in FILTERS:
         known = ", ".join(sorted(FILTERS))
-        raise Unfit(f"line {node.lineno}: filter {node.name!r}, expected one of {known}")
+        raise TemplateUnusable(f"line {node.lineno}: filter {node.name!r}, expected one of {known}")
     if isinstance(node, nodes.For):
         over = node.iter.name if isinstance(node.iter, nodes.Name) else None
         depth += 1
         if over not in _LOOPS or node.recursive or depth > _DEPTH:
-            raise Unfit(
+            raise TemplateUnusable(
                 f"line {node.lineno}: a loop, expected one over {' or '.join(_LOOPS)}, and no "
                 f"more than {_DEPTH} inside each other"
             )

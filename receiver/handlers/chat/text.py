@@ -82,7 +82,7 @@ def cost(escape: Callable[[str], str]) -> Cost:
     return lambda text: units(escape(text))
 
 
-def wide(text: str) -> str:
+def fullwidth(text: str) -> str:
     """Write what is markup or a mention somewhere with the wide letters that look alike.
 
     For services that know no escaping. A URL is no link any more either.
@@ -103,7 +103,7 @@ def join(spans: Iterable[Span], escape: Callable[[str], str], limit: int) -> str
     return "".join(parts).strip()
 
 
-def fitting(lines: Sequence[tuple[int, int]], limit: int) -> list[int]:
+def choose_lines(lines: Sequence[tuple[int, int]], limit: int) -> list[int]:
     """Which lines to keep where not all fit, by their places in order.
 
     Args:
@@ -118,7 +118,7 @@ def fitting(lines: Sequence[tuple[int, int]], limit: int) -> list[int]:
     return sorted(kept)
 
 
-def put(lines: Sequence[tuple[int, str]], last: Sequence[str], more: int, limit: int) -> str:
+def fit_lines(lines: Sequence[tuple[int, str]], last: Sequence[str], more: int, limit: int) -> str:
     """Put lines into one text, as far as they fit, and say how many of the last ones do not.
 
     Args:
@@ -128,7 +128,7 @@ def put(lines: Sequence[tuple[int, str]], last: Sequence[str], more: int, limit:
         limit: in UTF-16 units.
     """
     every = [*lines, *((1, line) for line in last)]
-    kept = fitting([(rank, units(line) + 1) for rank, line in every], limit - MORE)
+    kept = choose_lines([(rank, units(line) + 1) for rank, line in every], limit - MORE)
     more += len(last) - sum(place >= len(lines) for place in kept)
     shown = [every[place][1] for place in kept]
     return "\n".join([*shown, f"and {more} more"] if more else shown)

@@ -14,7 +14,7 @@ from receiver.event import DispatchState
 from receiver.handlers.archive.result import ArchivedFile, result_of
 from receiver.handlers.base import Installed
 from receiver.handlers.chat.base import Channel
-from receiver.handlers.chat.discord import Discord, Settings
+from receiver.handlers.chat.discord import Discord, DiscordSettings
 from receiver.handlers.loading import install, load_section
 from receiver.handlers.routing import Route
 from receiver.stores.memory import MemoryStore
@@ -106,7 +106,7 @@ async def dispatching(
 ) -> AsyncIterator[tuple[Dispatcher, MemoryStore]]:
     """`discord` under the real dispatcher on a clock of ours, with so many events due."""
     url = f"{service.url}/api/webhooks/1/s3cret"
-    settings = Settings(url=url, upload=0, allow=("127.0.0.1",))
+    settings = DiscordSettings(url=url, upload=0, allow=("127.0.0.1",))
     handler = Discord(settings, clock=time, sleep=time.sleep)
     installed = Installed(Route("team"), handler, timeout=600.0, close=handler.close)
     store = MemoryStore()

@@ -10,8 +10,14 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from receiver.errors import Retry
-from receiver.handlers.chat.http import Answer, Sender, amount, named, refused
-from receiver.handlers.chat.media import Media, Reader, Unfit, multipart
+from receiver.handlers.chat.http import (
+    ChatClient,
+    ServiceResponse,
+    bounded_seconds,
+    error_for,
+    retry_after_header,
+)
+from receiver.handlers.chat.media import Media, MediaReader, MediaUnusable, multipart
 from submitter.submit.files import kind
 from tests.support.chat_events import NOW
 from tests.support.chat_service import MP4, Request
@@ -42,7 +48,7 @@ async def sending(*pieces: bytes) -> AsyncIterator[str]:
 
 async def read(url: str, most: int = 1000) -> tuple[str, int, bytes]:
     """What kind it is, its size, and all of it."""
-    reader = Reader(("127.0.0.1",), most)
+    reader = MediaReader(("127.0.0.1",), most)
     try:
         async with reader.open(url, 5.0) as media:
             content = b"".join([part async for part in media.content])
@@ -79,7 +85,7 @@ async def test_the_smallest_picture_is_a_picture() -> None:
 async def test_what_cannot_be_sent_on_says_why(head: str, why: str) -> None:
     """F35, F16: without a word of the URL."""
     async with sending(f"HTTP/1.1 {head}\r\n".encode(), MP4[:40]) as url:
-        with pytest.raises(Unfit, match=why) as unfit:
+        with pytest.raises(MediaUnusable, match=why) as unfit:
             await read(url)
     assert "video.mp4" not in str(unfit.value)
 
@@ -87,8 +93,8 @@ async def test_what_cannot_be_sent_on_says_why(head: str, why: str) -> None:
 async def test_an_inside_url_is_not_read() -> None:
     """F34: an output that points inside, where `allow` does not name it."""
     async with sending(b"") as url:
-        with pytest.raises(Unfit, match=r"127\.0\.0\.1 is a loopback address"):
-            async with Reader((), 1000).open(url, 5.0):
+        with pytest.raises(MediaUnusable, match=r"127\.0\.0\.1 is a loopback address"):
+            async with MediaReader((), 1000).open(url, 5.0):
                 pass
 
 
@@ -111,13 +117,13 @@ async def test_a_form_with_a_file_is_one_that_others_read() -> None:
 async def test_a_place_that_stays_busy_is_tried_again() -> None:
     """F24: one request that hangs holds no other run beyond its own time."""
     async with sending(b"HTTP/1.1 2") as url:
-        sender = Sender(("127.0.0.1",), clock=time.time)
+        sender = ChatClient(("127.0.0.1",), clock=time.time)
         try:
             now = time.time()
-            first = asyncio.create_task(sender.send("GET", url, now + 5.0, place="a"))
+            first = asyncio.create_task(sender.send("GET", url, now + 5.0, rate_key="a"))
             await asyncio.sleep(0)
             with pytest.raises(Retry, match=r"^127\.0\.0\.1: busy with earlier messages$") as retry:
-                await sender.send("GET", url, now + 0.01, place="a")
+                await sender.send("GET", url, now + 0.01, rate_key="a")
             assert retry.value.pause
             with pytest.raises(Retry):
                 await first
@@ -142,12 +148,15 @@ async def test_a_place_that_stays_busy_is_tried_again() -> None:
 )
 def test_seconds_that_a_service_names(value: object, seconds: float | None) -> None:
     """F27: a day at most, and nothing that is no number."""
-    assert amount(value) == seconds  # type: ignore[arg-type]
+    assert bounded_seconds(value) == seconds  # type: ignore[arg-type]
 
 
 def test_a_wait_is_only_read_where_one_is_asked_for() -> None:
     """Retry-After of a 200 says nothing to us."""
     headers = {"retry-after": "5"}
-    waits = [named(Answer("h", status, headers, "", {}), NOW) for status in (200, 429, 503, 500)]
+    waits = [
+        retry_after_header(ServiceResponse("h", status, headers, "", {}), NOW)
+        for status in (200, 429, 503, 500)
+    ]
     assert waits == [None, 5.0, 5.0, None]
-    assert str(refused(Answer("h", 418, {}, "", {}), "why")) == "h: HTTP 418: why"
+    assert str(error_for(ServiceResponse("h", 418, {}, "", {}), "why")) == "h: HTTP 418: why"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import Retry, SettingsError
-from receiver.handlers.chat.apprise import Apprise, Settings, create, room, text
+from receiver.handlers.chat.apprise import Apprise, AppriseSettings, create, room, text
 from tests.support import chat_limits as limits
 from tests.support.chat_events import HOSTILE, NOW, SAMPLES, event, kept, lost, run
 from tests.support.chat_service import Answer, Service, serving
@@ -134,7 +134,7 @@ async def test_a_service_that_raises_is_one_that_did_not_take_it(
         raise TypeError("json://user:s3cret@host")
 
     monkeypatch.setattr(library.Apprise, "notify", fail)
-    settings = Settings.model_validate({"url": "json://user:s3cret@localhost"})
+    settings = AppriseSettings.model_validate({"url": "json://user:s3cret@localhost"})
     with pytest.raises(Retry, match=r"^no service took it; Apprise does not say why$"):
         await Apprise(settings, clock=Clock(NOW))(event(), run())
 

@@ -11,7 +11,7 @@ import pytest
 
 from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
-from receiver.handlers.chat.discord import Discord, Settings, create
+from receiver.handlers.chat.discord import Discord, DiscordSettings, create
 from submitter.prediction import JSON
 from tests.support.chat_events import NOW, event, failed, kept, lost, run
 from tests.support.chat_service import MP4, PNG, Answer, Request, Service, serving
@@ -42,7 +42,7 @@ async def discord(
     async with serving(says) as service:
         chosen = {"url": f"{service.url}{HOOK}{query}", "allow": ["127.0.0.1"], **settings}
         time = Clock(NOW)
-        handler = Discord(Settings.model_validate(chosen), clock=time, sleep=time.sleep)
+        handler = Discord(DiscordSettings.model_validate(chosen), clock=time, sleep=time.sleep)
         try:
             yield service, handler, time
         finally:
@@ -281,7 +281,7 @@ async def test_the_context_chooses_among_targets() -> None:
     """By a name that the settings know; a URL in a context is no target (F34)."""
     async with discord() as (service, _, __):
         hooks = {"design": f"{service.url}/api/webhooks/2/design"}
-        chosen = Settings(
+        chosen = DiscordSettings(
             url=service.url + HOOK,
             targets=hooks,
             target_from="notify.discord",
@@ -297,16 +297,16 @@ async def test_the_context_chooses_among_targets() -> None:
     assert service.names == ["design", *["s3cret"] * 5]
     notes = [each.json["embeds"][0].get("description", "") for each in service.requests]
     told = [False, False, True, True, True, False]
-    assert ["names another place, which is none of" in note for note in notes] == told
+    assert ["names another target, which is not in" in note for note in notes] == told
     assert "10.0.0.1" not in str(notes)
 
 
 async def test_without_a_usual_place_only_named_ones_are_told() -> None:
     """A context that names none asks for nothing; one that names a wrong one is a fault."""
-    chosen = Settings(targets={"a": "https://discord.com/x"}, target_from="notify")
+    chosen = DiscordSettings(targets={"a": "https://discord.com/x"}, target_from="notify")
     handler = Discord(chosen, None, clock=Clock(NOW))
     assert await handler(event(context={}), run()) == {"sent": False}
-    with pytest.raises(GiveUp, match="the context names a place that is none of `targets`"):
+    with pytest.raises(GiveUp, match="context names a target that is not in `targets`"):
         await handler(event(context={"notify": "b"}), run())
 
 
@@ -381,5 +381,5 @@ def test_faults_show_at_start_without_secrets(settings: dict[str, Any], fault: s
 
 def test_settings_do_not_show_secrets() -> None:
     """F16: neither the URL nor those of the targets."""
-    shown = repr(Settings(url="https://x.example/s3cret", targets={"a": "https://y/s3cret"}))
+    shown = repr(DiscordSettings(url="https://x.example/s3cret", targets={"a": "https://y/s3cret"}))
     assert "s3cret" not in shown

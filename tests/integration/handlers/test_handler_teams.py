@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import GiveUp, Retry, SettingsError
-from receiver.handlers.chat.teams import Settings, Teams, create
+from receiver.handlers.chat.teams import Teams, TeamsSettings, create
 from tests.support import chat_limits as limits
 from tests.support.chat_events import NOW, event, kept, run
 from tests.support.chat_service import Answer, Service, serving
@@ -23,7 +23,7 @@ async def teams(**settings: Any) -> AsyncIterator[tuple[Service, Teams, Clock]]:
     async with serving(lambda _: Answer(202)) as service:
         chosen = {"url": service.url + PATH, "allow": ["127.0.0.1"], **settings}
         time = Clock(NOW)
-        handler = Teams(Settings.model_validate(chosen), clock=time, sleep=time.sleep)
+        handler = Teams(TeamsSettings.model_validate(chosen), clock=time, sleep=time.sleep)
         try:
             yield service, handler, time
         finally:

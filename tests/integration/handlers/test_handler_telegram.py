@@ -11,7 +11,7 @@ import pytest
 
 from receiver.errors import GiveUp, Retry, SettingsError
 from receiver.event import Event
-from receiver.handlers.chat.telegram import Settings, Telegram, create
+from receiver.handlers.chat.telegram import Telegram, TelegramSettings, create
 from tests.support import chat_limits as limits
 from tests.support.chat_events import HOSTILE, NOW, event, run
 from tests.support.chat_service import MP4, PNG, Answer, Request, Service, serving
@@ -43,7 +43,9 @@ async def telegram(**settings: Any) -> AsyncIterator[tuple[Service, Telegram, Cl
     async with serving(says) as service:
         chosen = {"token": TOKEN, "chat": CHAT, "allow": ["127.0.0.1"], "api": service.url}
         time = Clock(NOW)
-        handler = Telegram(Settings.model_validate(chosen | settings), clock=time, sleep=time.sleep)
+        handler = Telegram(
+            TelegramSettings.model_validate(chosen | settings), clock=time, sleep=time.sleep
+        )
         try:
             yield service, handler, time
         finally:
@@ -254,4 +256,4 @@ def test_faults_show_at_start_without_secrets(settings: dict[str, Any], fault: s
 
 def test_settings_do_not_show_secrets() -> None:
     """F16: the token."""
-    assert "s3cret" not in repr(Settings(token=TOKEN, chat=CHAT))
+    assert "s3cret" not in repr(TelegramSettings(token=TOKEN, chat=CHAT))

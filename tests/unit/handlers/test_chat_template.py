@@ -10,7 +10,7 @@ import pytest
 from receiver.errors import SettingsError
 from receiver.handlers.chat import discord
 from receiver.handlers.chat.discord import escape
-from receiver.handlers.chat.template import FILTERS, MAX_RENDERED, Template, Unfit
+from receiver.handlers.chat.template import FILTERS, MAX_RENDERED, Template, TemplateUnusable
 from receiver.handlers.chat.text import Span, join
 from tests.support.chat_events import VIDEO, event, failed, message
 
@@ -87,7 +87,7 @@ def test_expressions(source: str, text: str) -> None:
 )
 def test_what_cannot_work_or_could_run_away_is_a_fault_at_start(source: str, fault: str) -> None:
     """A template that is taken does a bounded amount of work, whatever is in an event."""
-    with pytest.raises(Unfit) as unfit:
+    with pytest.raises(TemplateUnusable) as unfit:
         Template(source)
     assert fault in str(unfit.value)
 
