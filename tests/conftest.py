@@ -23,7 +23,7 @@ TESTS = Path(__file__).parent
 SLOW_FOLDERS = {"bench", "browser", "crash", "deploy", "docs", "integration", "typing"}
 SERVICES = ("broker", "handlers", "postgres", "processes", "shared")
 """In the name of a file of tests/contract: its tests need a service or other processes."""
-LOGGERS = (None, *log.TALKATIVE, "uvicorn", "uvicorn.error", "uvicorn.access")
+LOGGERS = (None, *log.VERBOSE_LOGGERS, "uvicorn", "uvicorn.error", "uvicorn.access")
 
 
 def pytest_configure(config: pytest.Config) -> None:

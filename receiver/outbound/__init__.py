@@ -1,4 +1,4 @@
-"""HTTP requests to addresses that a stranger named: the SSRF guard.
+"""The SSRF guard: HTTP requests to URLs that come from outside.
 
 Begin with `client`.
 """

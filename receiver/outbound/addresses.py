@@ -17,13 +17,13 @@ Network = IPv4Network | IPv6Network
 
 # https://www.iana.org/assignments/iana-ipv4-special-registry/
 # https://www.iana.org/assignments/iana-ipv6-special-registry/
-# Written out, because `ipaddress` answers differently from one Python release to the next.
+# Written out, because `ipaddress` differs between Python releases.
 _INSIDE: tuple[tuple[Network, str], ...] = tuple(
     (ip_network(network), reason)
     for network, reason in (
         ("0.0.0.0/8", "an unspecified address"),
         ("10.0.0.0/8", "a private address"),
-        ("100.64.0.0/10", "a carrier's inner address"),
+        ("100.64.0.0/10", "a carrier-grade NAT address"),
         ("127.0.0.0/8", "a loopback address"),
         ("168.63.129.16/32", "a cloud metadata address"),
         ("169.254.169.254/32", "a cloud metadata address"),
@@ -51,13 +51,13 @@ _INSIDE: tuple[tuple[Network, str], ...] = tuple(
         ("3fff::/20", "a documentation address"),
     )
 )
-# Everything else of IPv6 is reserved, or local to somebody's network.
+# All other IPv6 addresses are reserved or local.
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def private_reason(address: Address) -> str | None:
-    """Why an address must not be called, or None where it is a public one."""
+    """The reason why an address must not be called; None for a public one."""
     address = _plain(address)
     for network, reason in _INSIDE:
         if address in network:
@@ -68,7 +68,7 @@ def private_reason(address: Address) -> str | None:
 
 
 def _plain(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one leads to, where the network translates it."""
+    """The IPv4 address inside a mapped or NAT64 IPv6 address; any other unchanged."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped
@@ -79,7 +79,7 @@ def _plain(address: Address) -> Address:
 
 @dataclass(frozen=True, slots=True)
 class AllowList:
-    """Private targets that may be called all the same.
+    """Private targets that may be called.
 
     Attributes:
         names: host names, each with its port, or None for every port.
@@ -94,7 +94,7 @@ class AllowList:
         """Read `host`, `host:port`, an address, `[v6]:port` or a network such as `10.1.0.0/16`.
 
         Raises:
-            ValueError: an entry is none of these; the text says what was expected.
+            ValueError: an entry is none of these; the text names the accepted forms.
         """
         names: set[tuple[str, int | None]] = set()
         networks: list[tuple[Network, int | None]] = []
@@ -103,18 +103,18 @@ class AllowList:
             try:
                 networks.append((ip_network(host), port))
             except ValueError:
-                # A mistyped address is no name.
+                # A mistyped address must not pass as a name.
                 if not set(host) <= _NAME or not any(letter.isalpha() for letter in host):
                     raise ValueError(_EXPECTED) from None
                 names.add((_name(host), port))
         return cls(frozenset(names), tuple(networks))
 
     def name(self, host: str, port: int) -> bool:
-        """Whether this host may be called wherever it leads."""
+        """True if this host may be called, whatever its addresses are."""
         return (_name(host), None) in self.names or (_name(host), port) in self.names
 
     def address(self, address: Address, port: int) -> bool:
-        """Whether this address may be called."""
+        """True if this address may be called."""
         address = _plain(address)
         return any(address in network and only in (None, port) for network, only in self.networks)
 
@@ -128,7 +128,7 @@ def _name(host: str) -> str:
 
 
 def _split(entry: str) -> tuple[str, int | None]:
-    """Take a port off, where there is one."""
+    """Split an entry into host and port; None without a port."""
     host, colon, port = entry.rpartition(":")
     if not colon or (":" in host and not host.endswith("]")):
         host, port = entry, ""

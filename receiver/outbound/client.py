@@ -1,9 +1,8 @@
-"""Outbound HTTP that cannot be turned against the inside (SSRF).
+"""HTTP client with an SSRF guard: it does not connect to private addresses.
 
-The name is resolved once, every address it has is checked, and the connection goes to a checked
-address: a name that resolves differently a moment later changes nothing. It happens where the
-connection is made, so each hop of a redirect is checked like the first. TLS still verifies the
-certificate against the host name.
+The host name is resolved once, all its addresses are checked, and the connection goes to a checked
+address; DNS rebinding changes nothing. The check is part of connecting, so every hop of a redirect
+is checked too. TLS still verifies the certificate against the host name.
 """
 
 from __future__ import annotations
@@ -25,30 +24,32 @@ from receiver.outbound.addresses import Address, AllowList, private_reason
 from submitter.api.transport import quieten
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Gives the addresses of a host name, for a port; raises OSError where it has none."""
+"""Returns the addresses of a host name, for a port; raises OSError if it has none."""
 
 MAX_BODY_BYTES = 1024 * 1024
-"""Bytes of an answer's body that are read at most, unless the client says otherwise."""
+"""Default limit of a response's body."""
 
-READ = 256 * 1024
-"""Bytes that are read from a connection at once, where so many are there."""
+READ_SIZE_BYTES = 256 * 1024
+"""Bytes of one read from a connection."""
 
-# The last one is how a file was sent to S3 once, and not how it comes from there.
-_PLAIN = (b"", b"identity", b"aws-chunked")
+# aws-chunked: S3 repeats how the file was uploaded; the response itself is plain.
+_PLAIN_ENCODINGS = (b"", b"identity", b"aws-chunked")
 
 
 def check_url(url: httpx.URL) -> None:
-    """Refuse a URL that must not be called whatever its host is.
+    """Refuse a URL that must not be called, whatever its host is.
 
     Raises:
-        Refused: not http or https, no host, or credentials inside.
+        Refused: it is neither http nor https, has no host, or contains credentials.
     """
     if url.scheme not in ("http", "https"):
         raise Refused(f"{_shown(url.host)}: only http and https URLs are called")
     if not url.host:
         raise Refused("the URL has no host")
     if url.userinfo:
-        raise Refused(f"{_shown(url.host)}: a URL with a user or password in it is not called")
+        raise Refused(
+            f"{_shown(url.host)}: a URL with a user or password is not called; remove them"
+        )
 
 
 def client(
@@ -60,30 +61,30 @@ def client(
     tls: ssl.SSLContext | None = None,
     resolve: Resolver | None = None,
 ) -> httpx.AsyncClient:
-    """Make a client whose every request is checked.
+    """Make an HTTP client that checks the addresses of every request.
 
-    Proxies named in the environment are not used: they would connect where we cannot check.
+    Proxies from the environment are not used: their connections could not be checked.
 
     Args:
         allow: private targets that may be called: `host`, `host:port`, an address or a network.
-        timeout: seconds for one whole exchange, the body included; a request may set its own.
-        redirects: how many are followed; none unless asked.
-        max_body: bytes of an answer's body that are read at most.
-        tls: other certificates than the usual ones.
-        resolve: looks a name up; the system's resolver unless given.
+        timeout: seconds for a request and its whole response; a request may set its own.
+        redirects: the most redirects to follow.
+        max_body: bytes of a response's body; a longer one raises `Refused`.
+        tls: an SSL context in place of the default one.
+        resolve: resolves host names; by default the system's resolver.
 
     Raises:
-        ValueError: an entry of `allow` is not understood.
+        ValueError: an entry of `allow` is malformed.
     """
-    guard = _Guard(AllowList.parse(allow), resolve or _lookup)
+    guard = _GuardedBackend(AllowList.parse(allow), resolve or _lookup)
     return httpx.AsyncClient(
-        transport=_Transport(guard, tls or _tls(), max_body),
+        transport=_GuardedTransport(guard, tls or _tls(), max_body),
         timeout=timeout,
         follow_redirects=redirects > 0,
         max_redirects=redirects,
         trust_env=False,
         event_hooks={"request": [quieten]},
-        # A small compressed answer can hold a huge one.
+        # A small compressed response can expand to a huge one.
         headers={"accept-encoding": "identity", "user-agent": "wavehook"},
     )
 
@@ -96,27 +97,27 @@ async def check_reachable(
     tls: ssl.SSLContext | None = None,
     resolve: Resolver | None = None,
 ) -> str:
-    """Connect to where a URL leads, as the client would, and send nothing but TLS's greeting.
+    """Connect to a URL's host as `client` would, and send no request.
 
     Args:
-        url: http or https; no more of it than its host leaves this machine.
+        url: http or https; only its host is sent, in the TLS handshake.
         allow: private targets that may be called, as for `client`.
         timeout: seconds.
-        tls: other certificates than the usual ones.
-        resolve: looks a name up; the system's resolver unless given.
+        tls: an SSL context in place of the default one.
+        resolve: resolves host names; by default the system's resolver.
 
     Returns:
         One sentence, for a handler's `check`.
 
     Raises:
-        Refused: it leads to a private address, or must not be called.
-        httpx.HTTPError: nothing answers there, or not with the host's certificate.
+        Refused: the host has a private address, or the URL must not be called.
+        httpx.HTTPError: the host does not accept the connection, or its certificate is invalid.
     """
     target = httpx.URL(url)
     check_url(target)
     encrypted = target.scheme == "https"
     port = target.port or (443 if encrypted else 80)
-    guard = _Guard(AllowList.parse(allow), resolve or _lookup)
+    guard = _GuardedBackend(AllowList.parse(allow), resolve or _lookup)
     async with _exchange(asyncio.get_running_loop().time() + timeout):
         stream = await guard.connect_tcp(target.host, port, timeout)
         try:
@@ -131,7 +132,7 @@ async def check_reachable(
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
-    """How this process checks certificates; reading them all takes a tenth of a second."""
+    """The default SSL context, made once: loading the certificates takes 0.1 s."""
     return httpx.create_ssl_context()
 
 
@@ -144,8 +145,8 @@ def _shown(host: str) -> str:
     return host[:253]
 
 
-class _Guard(httpcore.AsyncNetworkBackend):
-    """Resolves, checks, and connects to what was checked."""
+class _GuardedBackend(httpcore.AsyncNetworkBackend):
+    """Network backend that resolves, checks, and connects to a checked address."""
 
     def __init__(self, allowed: AllowList, resolve: Resolver) -> None:
         self._allowed = allowed
@@ -161,12 +162,12 @@ class _Guard(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         addresses = await self._checked(host, port)
-        # One address that swallows packets must leave time for the next.
+        # An address that drops packets must leave time for the next one.
         share = timeout / len(addresses) if timeout is not None and addresses else timeout
-        failed: Exception = httpcore.ConnectError(f"{_shown(host)}: the name has no address")
+        failed: Exception = httpcore.ConnectError(f"{_shown(host)}: the host name has no address")
         for address in addresses:
             try:
-                return _Wide(
+                return _WideReadStream(
                     await self._network.connect_tcp(
                         str(address), port, share, local_address, socket_options
                     )
@@ -178,28 +179,28 @@ class _Guard(httpcore.AsyncNetworkBackend):
     async def _checked(self, host: str, port: int) -> list[Address]:
         try:
             addresses = [ip_address(text) for text in await self._resolve(host, port)]
-        # UnicodeError: a name that DNS cannot carry.
+        # UnicodeError: the name is not valid in DNS.
         except (OSError, UnicodeError):
-            raise httpcore.ConnectError(f"{_shown(host)}: the name does not resolve") from None
+            raise httpcore.ConnectError(f"{_shown(host)}: the host name does not resolve") from None
         if not self._allowed.name(host, port):
             for address in addresses:
                 reason = private_reason(address)
                 if reason is not None and not self._allowed.address(address, port):
                     raise Refused(
                         f"{_shown(host)}: {address} is {reason}; "
-                        "where that is meant, name the host or its network in `allow`"
+                        "to permit it, add the host or its network to `allow`"
                     )
         return addresses
 
 
-class _Wide(httpcore.AsyncNetworkStream):
-    """Reads more at once than is asked for, so that a large body takes the event loop less time."""
+class _WideReadStream(httpcore.AsyncNetworkStream):
+    """Stream with larger reads, so that a large body costs the event loop fewer turns."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self._stream.read(max(max_bytes, READ), timeout)
+        return await self._stream.read(max(max_bytes, READ_SIZE_BYTES), timeout)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         await self._stream.write(buffer, timeout)
@@ -213,20 +214,20 @@ class _Wide(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        return _Wide(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+        return _WideReadStream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
 
-class _Transport(httpx.AsyncBaseTransport):
-    """A transport on a pool of connections that the guard makes.
+class _GuardedTransport(httpx.AsyncBaseTransport):
+    """Transport over a connection pool with a guarded backend.
 
-    httpx's own transport takes no network backend; putting another pool into its private field
-    would fail open on the day that the field is renamed.
+    httpx's own transport takes no network backend. Replacing the pool in its private field would
+    leave requests unguarded on the day that httpx renames the field.
     """
 
-    def __init__(self, guard: _Guard, tls: ssl.SSLContext, max_body: int) -> None:
+    def __init__(self, guard: _GuardedBackend, tls: ssl.SSLContext, max_body: int) -> None:
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=tls,
             max_connections=100,
@@ -259,7 +260,7 @@ class _Transport(httpx.AsyncBaseTransport):
         return httpx.Response(
             response.status,
             headers=response.headers,
-            stream=_Body(response, _shown(request.url.host), deadline, self._max_body),
+            stream=_BoundedBody(response, _shown(request.url.host), deadline, self._max_body),
             extensions=response.extensions,
         )
 
@@ -267,8 +268,8 @@ class _Transport(httpx.AsyncBaseTransport):
         await self._pool.aclose()
 
 
-class _Body(httpx.AsyncByteStream):
-    """An answer's body, bounded in bytes and time."""
+class _BoundedBody(httpx.AsyncByteStream):
+    """A response's body, bounded in bytes and time."""
 
     def __init__(
         self, response: httpcore.Response, host: str, deadline: float | None, limit: int
@@ -280,8 +281,10 @@ class _Body(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         encodings = [v for name, v in self._response.headers if name.lower() == b"content-encoding"]
-        if any(each.strip().lower() not in _PLAIN for each in encodings):
-            raise httpx.DecodingError(f"{self._host}: compressed its answer, unasked")
+        if any(each.strip().lower() not in _PLAIN_ENCODINGS for each in encodings):
+            raise httpx.DecodingError(
+                f"{self._host}: the response is compressed, although none was requested"
+            )
         size = 0
         parts = aiter(self._response.aiter_stream())
         while True:
@@ -291,7 +294,7 @@ class _Body(httpx.AsyncByteStream):
                 return
             size += len(part)
             if size > self._limit:
-                raise Refused(f"{self._host}: the answer is longer than {self._limit} bytes")
+                raise Refused(f"{self._host}: the response is longer than {self._limit} bytes")
             yield part
 
     async def aclose(self) -> None:
@@ -300,12 +303,12 @@ class _Body(httpx.AsyncByteStream):
 
 @asynccontextmanager
 async def _exchange(deadline: float | None) -> AsyncIterator[None]:
-    """Keep to a time of the loop's clock, and give httpcore's errors their names in httpx."""
+    """Apply a deadline of the loop's clock, and translate httpcore's errors to httpx's."""
     try:
         async with asyncio.timeout_at(deadline):
             yield
     except TimeoutError:
-        raise httpx.ReadTimeout("no complete answer in time") from None
+        raise httpx.ReadTimeout("no complete response in time") from None
     except (
         httpcore.TimeoutException,
         httpcore.NetworkError,

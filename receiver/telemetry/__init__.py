@@ -1,7 +1,7 @@
-"""What happened, told to hooks: the log and the metrics are two of them.
+"""Telemetry: one frozen event for everything the receiver reports, passed to hooks.
 
-Everything the receiver reports passes here as one frozen object, so that a body, a prompt, a
-token or a secret has no field to leak through.
+The log and the metrics are two such hooks. A body, a prompt, a token or a secret cannot leak: there
+is no field for it.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from typing import NamedTuple
 
 
 class TelemetryEvent(NamedTuple):
-    """One thing that happened.
+    """An event for log and metrics.
 
     Attributes:
         name: a dotted name in the past tense: `delivery.accepted`, `delivery.rejected`,
-            `delivery.failed`, `dispatch.settled`, `dispatch.lost` (another owns it by now),
+            `delivery.failed`, `dispatch.settled`, `dispatch.lost` (its lease went to another),
             `dispatcher.failed`, `handler.paused`, `handler.failed` (to close), `store.failed`,
-            `prediction.contradicted`, `follower.failed` (the ledger does not know of results),
+            `prediction.contradicted`, `follower.failed` (the ledger was not updated),
             `reconcile.asked`, `reconcile.stored` (in the inbox), `reconcile.found`,
-            `reconcile.failed`, `submission.settled`, `submission.rejected` (nothing was created).
+            `reconcile.failed`, `submission.settled`, `submission.rejected` (no task was created).
         source: the source's name.
         event_id: the event's id.
         type: the event's type.
         handler: the handler's name.
-        attempt: its number, from 1.
+        attempt: number of the attempt, from 1.
         outcome: of a dispatch: `done`, `retry`, `dead`, `released`.
         result: of a delivery: `new`, `duplicate`, or the reason of its rejection.
-        seconds: how long it took.
-        error: one line, bounded; never holds a body.
-        status: the HTTP status, where there was a request.
-        request_id: of the request.
-        until: Unix seconds, of a pause or a retry.
-        skew: seconds between our clock and the sender's, of a stale delivery.
+        seconds: duration.
+        error: one line of bounded length; never a body.
+        status: the HTTP status, for requests.
+        request_id: id of the request.
+        until: Unix seconds: the end of a pause, or the time of a retry.
+        skew: seconds from the timestamp of a stale delivery to now.
         task_id: the API's id of a task.
         submission: the key of a submission.
-        other: the type of the event that an event contradicts.
-        number: of results, where several are meant.
+        other: the type of the other event of a contradiction.
+        number: the number of results.
     """
 
     name: str
@@ -60,4 +60,4 @@ class TelemetryEvent(NamedTuple):
 
 
 Hook = Callable[[TelemetryEvent], None]
-"""Takes what happened; must not block and must not raise."""
+"""Called with each telemetry event; must neither block nor raise."""

@@ -1,4 +1,4 @@
-"""The metrics: Prometheus, in their own registry, with labels that no stranger can multiply."""
+"""Prometheus metrics in their own registry, with a bounded set of label values."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _TYPES = frozenset({PARKED, *(f"prediction.{status}" for status in Status)})
 
 
 class Metrics:
-    """A hook that counts, and what it has counted as text.
+    """A hook that counts telemetry events, and renders the counters.
 
-    `source` and `handler` come from the settings, `result` and `outcome` from our own words; a
-    delivery to a source that is not configured counts as `unknown`, a type that is not known as
-    `other`.
+    The labels `source` and `handler` come from the settings, `result` and `outcome` from the code.
+    A delivery to a source that is not configured counts as `unknown`, an unknown type as `other`,
+    so that no sender can multiply the time series.
     """
 
     content_type = CONTENT_TYPE_LATEST
@@ -35,47 +35,47 @@ class Metrics:
         self._queue = _Queue()
         self._registry.register(self._queue)
         self._deliveries = self._counter(
-            "wavehook_deliveries_total", "Deliveries, by what they came to.", "source", "result"
+            "wavehook_deliveries_total", "Deliveries, by result.", "source", "result"
         )
         self._events = self._counter(
-            "wavehook_events_total", "Events stored, duplicates left out.", "source", "type"
+            "wavehook_events_total", "Events stored, without duplicates.", "source", "type"
         )
         self._dispatches = self._counter(
-            "wavehook_dispatches_total", "Runs of a handler, by outcome.", "handler", "outcome"
+            "wavehook_dispatches_total", "Attempts of a handler, by outcome.", "handler", "outcome"
         )
         self._retries = self._counter(
-            "wavehook_retries_total", "Runs that will be tried again.", "handler"
+            "wavehook_retries_total", "Attempts that will be retried.", "handler"
         )
         self._dead = self._counter("wavehook_dead_total", "Dispatches given up.", "handler")
         self._ack = Histogram(
             "wavehook_ack_seconds",
-            "From a delivery's first byte to its answer, where it was taken in.",
+            "From a delivery's first byte to its response, if it was accepted.",
             buckets=_ACK_BUCKETS,
             registry=self._registry,
         )
         handled = Histogram(
             "wavehook_handler_seconds",
-            "How long a handler ran.",
+            "Duration of an attempt of a handler.",
             ["handler"],
             buckets=_HANDLER_BUCKETS,
             registry=self._registry,
         )
         self._handled = _Children(handled)
         self._store_errors = self._plain(
-            "wavehook_store_errors_total", "Times that the store could not do what it was asked."
+            "wavehook_store_errors_total", "Failed operations of the store."
         )
         self._contradictions = self._plain(
-            "wavehook_contradictions_total", "Tasks that ended in two ways."
+            "wavehook_contradictions_total", "Tasks that ended in two different ways."
         )
-        self._untold = self._plain(
-            "wavehook_follower_errors_total", "Times that the ledger could not be told of results."
+        self._ledger_errors = self._plain(
+            "wavehook_follower_errors_total", "Failed updates of the ledger with results."
         )
-        self._asked = self._plain(
+        self._fetches = self._plain(
             "wavehook_reconcile_asked_total",
-            "Questions to the API about tasks whose webhook is overdue or came late.",
+            "Requests to the API about tasks whose webhook is overdue or stale.",
         )
-        self._found = self._plain(
-            "wavehook_reconcile_found_total", "Results that the API was asked for."
+        self._fetched = self._plain(
+            "wavehook_reconcile_found_total", "Results fetched from the API."
         )
         self._on: dict[str, Callable[[TelemetryEvent], None]] = {
             "delivery.accepted": self._accepted,
@@ -84,27 +84,27 @@ class Metrics:
             "dispatch.settled": self._settled,
             "dispatch.lost": self._lost,
             "store.failed": lambda _: self._store_errors.inc(),
-            "follower.failed": lambda _: self._untold.inc(),
+            "follower.failed": lambda _: self._ledger_errors.inc(),
             "prediction.contradicted": lambda _: self._contradictions.inc(),
-            "reconcile.asked": lambda _: self._asked.inc(),
+            "reconcile.asked": lambda _: self._fetches.inc(),
             "reconcile.stored": self._stored,
-            "reconcile.found": lambda _: self._found.inc(),
+            "reconcile.found": lambda _: self._fetched.inc(),
         }
 
-    def __call__(self, details: TelemetryEvent) -> None:
-        """Count what happened."""
-        count = self._on.get(details.name)
+    def __call__(self, event: TelemetryEvent) -> None:
+        """Count a telemetry event."""
+        count = self._on.get(event.name)
         if count is not None:
-            count(details)
+            count(event)
 
     def render(self, stats: Stats | None, now: float, *, overdue: int | None = None) -> bytes:
-        """Everything in Prometheus' text format.
+        """Render all metrics in Prometheus' text format.
 
         Args:
-            stats: how the queue stands; None where the store did not say: its gauges are left out
-                then, because a stale or empty figure would look like health.
+            stats: of the queue; None if the store failed: its gauges are left out then, because a
+                stale or empty figure would look healthy.
             now: Unix seconds.
-            overdue: submissions past the time of their result; None where nobody knows.
+            overdue: the number of overdue submissions; None if unknown.
         """
         self._queue.stats, self._queue.now, self._queue.overdue = stats, now, overdue
         return generate_latest(self._registry)
@@ -115,40 +115,44 @@ class Metrics:
     def _counter(self, name: str, text: str, *labels: str) -> _Children[Counter]:
         return _Children(Counter(name, text, labels, registry=self._registry))
 
-    def _accepted(self, details: TelemetryEvent) -> None:
-        source, result = details.source or "unknown", details.result or "new"
+    def _accepted(self, event: TelemetryEvent) -> None:
+        source, result = event.source or "unknown", event.result or "new"
         self._deliveries[source, result].inc()
-        if details.seconds is not None:
-            self._ack.observe(details.seconds)
+        if event.seconds is not None:
+            self._ack.observe(event.seconds)
         if result == "new":
-            self._stored(details)
+            self._stored(event)
 
-    def _stored(self, details: TelemetryEvent) -> None:
-        type = details.type if details.type in _TYPES else "other"
-        self._events[details.source or "unknown", type].inc()
+    def _stored(self, event: TelemetryEvent) -> None:
+        type = event.type if event.type in _TYPES else "other"
+        self._events[event.source or "unknown", type].inc()
 
-    def _refused(self, details: TelemetryEvent) -> None:
-        self._deliveries[details.source or "unknown", details.result or "error"].inc()
+    def _refused(self, event: TelemetryEvent) -> None:
+        self._deliveries[event.source or "unknown", event.result or "error"].inc()
 
-    def _settled(self, details: TelemetryEvent) -> None:
-        handler, outcome = details.handler or "unknown", details.outcome or "unknown"
+    def _settled(self, event: TelemetryEvent) -> None:
+        handler, outcome = event.handler or "unknown", event.outcome or "unknown"
         self._dispatches[handler, outcome].inc()
-        if details.seconds is not None:
-            self._handled[handler,].observe(details.seconds)
+        if event.seconds is not None:
+            self._handled[handler,].observe(event.seconds)
         if outcome == "retry":
             self._retries[handler,].inc()
         elif outcome == "dead":
             self._dead[handler,].inc()
 
-    def _lost(self, details: TelemetryEvent) -> None:
-        self._dispatches[details.handler or "unknown", "lost"].inc()
+    def _lost(self, event: TelemetryEvent) -> None:
+        self._dispatches[event.handler or "unknown", "lost"].inc()
 
 
 M = TypeVar("M", bound=MetricWrapperBase)
 
 
 class _Children(dict[tuple[str, ...], M]):
-    """The children of a metric by their labels; asking `labels()` every time costs more."""
+    """Children of a metric by their labels.
+
+    A call of `labels()` for each event costs 6 µs more of the app's 51 µs a delivery
+    (tests/bench/test_ack.py, the app alone).
+    """
 
     def __init__(self, parent: M) -> None:
         super().__init__()
@@ -160,18 +164,18 @@ class _Children(dict[tuple[str, ...], M]):
 
 
 class _Queue:
-    """The gauges that are read from the store and the ledger at every scrape."""
+    """Collector of the gauges that are read from store and ledger at every scrape."""
 
     stats: Stats | None = None
     now = 0.0
     overdue: int | None = None
 
     def collect(self) -> Iterator[Metric]:
-        """See `prometheus_client.registry.Collector`."""
+        """Yield the gauges; called by prometheus_client."""
         if self.overdue is not None:
             yield GaugeMetricFamily(
                 "wavehook_reconcile_overdue",
-                "Submissions whose result was expected by now.",
+                "Submissions whose result is overdue.",
                 value=self.overdue,
             )
         if self.stats is None:

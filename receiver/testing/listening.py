@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from structlog.testing import capture_logs
 
-from receiver.telemetry.log import TALKATIVE
+from receiver.telemetry.log import VERBOSE_LOGGERS
 
 
 class _Lines(logging.Handler):
@@ -20,7 +20,10 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         # As in a process of ours.
-        if record.name.partition(".")[0] not in TALKATIVE or record.levelno >= logging.WARNING:
+        if (
+            record.name.partition(".")[0] not in VERBOSE_LOGGERS
+            or record.levelno >= logging.WARNING
+        ):
             self.lines.append(self.format(record))
 
 

@@ -330,7 +330,7 @@ async def test_an_output_inside_is_refused_for_good(url: str, tmp_path: Path) ->
     """F34: no connection is made, and nothing of the URL but its host is told."""
     async with giving(File()) as server, archive(tmp_path, allow=[]) as handler:
         target = url.format(port=server.url.rpartition(":")[2])
-        with pytest.raises(GiveUp, match=r" is an? .* address; where that is meant") as refused:
+        with pytest.raises(GiveUp, match=r" is an? .* address; to permit it") as refused:
             await handler(event(f"{target}?signature=s3cret"), context())
         assert server.received == []
     assert "s3cret" not in str(refused.value)

@@ -114,7 +114,7 @@ async def test_no_notation_of_this_machine_gets_through(host: str) -> None:
     [
         ("10.0.0.1", "a private address"),
         ("169.254.169.254", "a cloud metadata address"),
-        ("100.64.0.1", "a carrier's inner address"),
+        ("100.64.0.1", "a carrier-grade NAT address"),
         ("::ffff:192.168.0.1", "a private address"),
         ("2002:7f00:1::", "a tunnel's address"),
         ("fe80::1", "a link-local address"),

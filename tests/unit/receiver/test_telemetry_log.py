@@ -210,7 +210,7 @@ def test_a_stack_is_bounded_and_follows_causes() -> None:
 @pytest.mark.parametrize(
     ("details", "level"),
     [
-        (TelemetryEvent("dispatch.started", handler="keep"), "debug"),
+        (TelemetryEvent("reconcile.asked", task_id="t"), "debug"),
         (TelemetryEvent("dispatch.settled", outcome="done", seconds=0.12345678), "info"),
         (TelemetryEvent("dispatch.settled", outcome="released"), "info"),
         (TelemetryEvent("dispatch.settled", outcome="retry", error="TimeoutError"), "warning"),

@@ -118,7 +118,6 @@ def test_details_that_say_little_are_counted_all_the_same() -> None:
         "delivery.rejected",
         "dispatch.settled",
         "dispatch.lost",
-        "dispatch.started",
         "something.new",
     ):
         metrics(TelemetryEvent(name))
