@@ -18,7 +18,7 @@ import typer
 from receiver.cli.options import DATABASE, Flags, JsonLines, setting_flags
 from receiver.database import open_store
 from receiver.errors import SchemaMismatch, SettingsError, StoreError, StoreRefused
-from submitter.cli.run import json_line, plain, tell_retries
+from submitter.cli.run import json_line, plain, print_retries
 
 if TYPE_CHECKING:
     from receiver.config import Settings
@@ -234,7 +234,7 @@ def _sources(settings: Settings) -> Iterator[CheckResult]:
     fetched: list[str] = []
     failure = None
     if settings.api_key is not None:
-        tell_retries()
+        print_retries()
         try:
             fetched = [fetch_secret(settings)]
         except (SubmitterError, TimeoutError) as error:

@@ -17,7 +17,7 @@ from receiver.cli.startup import open_timeout, open_with_retries
 from receiver.config import Settings
 from receiver.errors import SettingsError, WavehookError
 from receiver.stores.base import KEY_DAYS, Purged, Store
-from submitter.cli.run import json_line, tell_retries
+from submitter.cli.run import json_line, print_retries
 
 DAY_S = 86400.0
 
@@ -153,7 +153,7 @@ def _fetch(given: Settings) -> str:
     from receiver.api_client import fetch_secret
     from submitter.errors import SubmitterError
 
-    tell_retries()
+    print_retries()
     try:
         return fetch_secret(given)
     except (SubmitterError, TimeoutError) as error:

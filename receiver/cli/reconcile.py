@@ -12,7 +12,7 @@ import typer
 from receiver.cli.database import ledger_session, store_session
 from receiver.cli.options import DATABASE, Flags, JsonLines, setting_flags
 from receiver.errors import SettingsError, WavehookError
-from submitter.cli.run import json_line, plain, tell_retries
+from submitter.cli.run import json_line, plain, print_retries
 from submitter.ledger.base import MAX_OPEN_ENTRIES, State
 from submitter.reconcile.schedule import KEPT
 
@@ -94,7 +94,7 @@ def reconcile(
         faults.append("WAVESPEED_API_KEY: it is not set; expected the key of the API")
     if faults:
         raise SettingsError(faults)
-    tell_retries()
+    print_retries()
     counts = asyncio.run(_run(found.settings, history=history, dry_run=dry_run))
     if as_json:
         json_line(

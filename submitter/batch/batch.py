@@ -1,9 +1,8 @@
-"""The way of a batch: what the ledger knows is taken from it, the rest is sent and waited for.
+"""One batch: rows that the ledger knows are taken from it; the rest is submitted and waited for.
 
-Nothing of it is kept but in the ledger. So a batch that was killed goes on where it was, by the
-same command, and two of the same name at once come to the same.
-
-All rows wait together while the API is away, and none of them gives up.
+The only state is in the ledger. So the same command continues a batch that was killed, and two
+batches of the same name may run at the same time. While the API is unavailable, all rows back off
+together, and none of them fails.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from submitter.batch.prices import Prices
-from submitter.batch.rows import Row, Standing, following, with_content
+from submitter.batch.rows import Row, RowState, content_key, retry_key
 from submitter.client import WaveSpeed
 from submitter.errors import (
     ApiError,
@@ -37,11 +36,11 @@ from submitter.submit.files import is_url, takes_files
 from submitter.submit.submission import Submission
 
 
-class Patience:
-    """Growing waits, one for all.
+class SharedBackoff:
+    """Exponential backoff that all rows share.
 
     Args:
-        schedule: of the waits.
+        schedule: gives the lengths of the waits.
         random: a number from 0 to 1, for jitter.
     """
 
@@ -50,55 +49,55 @@ class Patience:
         self._random = random
         self._failures = 0
         self._until = 0.0
-        self.trouble: str | None = None
-        """What is wrong, until something goes well."""
+        self.problem: str | None = None
+        """The last error; None again after a success."""
 
-    async def turn(self, given_up: asyncio.Event) -> int:
-        """Wait until it is time to try, or given up; returns what `failed` wants to be told."""
+    async def wait(self, stopping: asyncio.Event) -> int:
+        """Wait until the next attempt is due, or `stopping`; returns a number for `failed`."""
         now = asyncio.get_running_loop().time
         left = self._until - now()
-        while left > 0 and not given_up.is_set():
+        while left > 0 and not stopping.is_set():
             with contextlib.suppress(TimeoutError):
-                # Not all in the same moment.
+                # Jitter: not all rows at the same moment.
                 wait = left + self._random() * self._schedule.soon
-                await asyncio.wait_for(given_up.wait(), wait)
+                await asyncio.wait_for(stopping.wait(), wait)
             left = self._until - now()
         return self._failures
 
-    def failed(self, turn: int, trouble: str) -> None:
-        """A try failed; of those that began together, one counts."""
-        self.trouble = trouble
+    def failed(self, turn: int, problem: str) -> None:
+        """Count a failed attempt; of attempts that began together, only one counts."""
+        self.problem = problem
         if turn == self._failures:
             wait = self._schedule.pause(self._failures, self._random)
             self._until = asyncio.get_running_loop().time() + wait
             self._failures += 1
 
-    def passed(self) -> None:
-        """A try went well."""
+    def succeeded(self) -> None:
+        """Reset after a successful attempt."""
         self._failures = 0
         self._until = 0.0
-        self.trouble = None
+        self.problem = None
 
 
-PAGE = 500
-"""Keys that are looked up together."""
+LOOKUP_PAGE_SIZE = 500
+"""Keys that are looked up in the ledger together."""
 
-SENDERS = 50
-"""Rows that are on their way to the API, or in line for it."""
+MAX_CONCURRENT_SUBMITS = 50
+"""Submits that are sent to the API, or wait for the rate limit."""
 
 
 class Batch:
-    """The rows of one batch.
+    """The rows of one batch, and their way to a result.
 
     Args:
-        wave: the client, entered; the limits are its own.
+        wave: the client, entered; its limits apply.
         model: the model's id.
-        rows: all of them.
-        schemas: of the model's fields.
-        schedule: of the waits while the API is away.
-        webhook: whether to ask for webhooks.
-        heard: whether a receiver may tell of results, so that the API need not be asked.
-        window: rows that are seen through at one time.
+        rows: all rows.
+        schemas: schemas of the model's fields.
+        schedule: backoff while the API is unavailable.
+        webhook: ask for webhooks.
+        receiver_reports: a receiver may report results, without a question to the API.
+        window: maximum number of rows in progress.
     """
 
     def __init__(
@@ -110,132 +109,133 @@ class Batch:
         schemas: Mapping[str, JSON],
         schedule: Schedule,
         webhook: bool = True,
-        heard: bool = False,
+        receiver_reports: bool = False,
         window: int,
     ) -> None:
         self.rows = rows
         self.ended = 0
-        """Rows whose tasks ended while this ran."""
+        """Number of rows whose tasks ended during this run."""
         self.stopped: SubmitterError | None = None
-        """Why nothing more is submitted."""
-        self.patience = Patience(schedule)
+        """The error that stopped further submits."""
+        self.backoff = SharedBackoff(schedule)
         self._schedule = schedule
         self._wave = wave
         self._model = model
         self._schemas = schemas
         self._webhook = webhook
-        self._heard = heard
+        self._receiver_reports = receiver_reports
         self._window = window
-        self._given_up = asyncio.Event()
-        self._places = asyncio.Semaphore(SENDERS)
+        self._stopping = asyncio.Event()
+        self._submit_slots = asyncio.Semaphore(MAX_CONCURRENT_SUBMITS)
         self._sending: set[asyncio.Task[Submission]] = set()
         self._waits: set[asyncio.Task[Prediction]] = set()
 
     @property
-    def counts(self) -> Counter[Standing]:
-        """How many rows are how far."""
-        return Counter(row.standing for row in self.rows)
+    def counts(self) -> Counter[RowState]:
+        """Number of rows in each state."""
+        return Counter(row.state for row in self.rows)
 
     @property
     def cost(self) -> float:
-        """USD of what was submitted, as far as it is known."""
-        return sum(row.cost or 0.0 for row in self.rows if row.standing in _SUBMITTED)
+        """USD of the submitted rows, as far as known."""
+        return sum(row.cost or 0.0 for row in self.rows if row.state in _SUBMITTED)
 
-    async def look_up(self, rows: Sequence[Row]) -> None:
-        """Take from the ledger what it knows of rows.
+    async def load_known(self, rows: Sequence[Row]) -> None:
+        """Update rows from the ledger.
 
         Raises:
             LedgerUnavailable: it cannot be read.
         """
-        left = {row.key: row for row in rows if row.standing is not Standing.INVALID}
+        left = {row.key: row for row in rows if row.state is not RowState.INVALID}
         while left:
             later: dict[str, Row] = {}
             for keys in _pages(list(left)):
                 for key, entry in (await self._wave.find(keys)).items():
                     if entry.state is not State.REJECTED:
                         _take(left[key], entry)
-                        # Where its task ended badly, it may have been paid for again.
-                        if left[key].standing is Standing.FAILED:
-                            later[following(key)] = left[key]
+                        # A failed row may have been submitted again under the next key.
+                        if left[key].state is RowState.FAILED:
+                            later[retry_key(key)] = left[key]
             left = later
 
-    def pay_again(self, shown: frozenset[str]) -> int:
-        """Send again what has failed and is shown so; returns how many rows.
+    def resubmit_failed(self, shown: frozenset[str]) -> int:
+        """Make failed rows ready to be submitted again; returns how many.
 
-        What a kill left unshown is not paid for a third time.
+        Only rows whose failure stands in the results file: a row that was submitted again before a
+        kill is not billed a third time.
 
         Args:
-            shown: keys of results that a person could see to have failed.
+            shown: keys of the failed rows in the results file.
         """
         again = [
             row
             for row in self.rows
-            if row.standing is Standing.FAILED and {row.key, following(row.key)} & shown
+            if row.state is RowState.FAILED and {row.key, retry_key(row.key)} & shown
         ]
         for row in again:
-            _renew(row, following(row.key))
+            _resubmit(row, retry_key(row.key))
         return len(again)
 
     async def check(self, prices: Prices) -> None:
-        """Check every row that is to be sent, and take note of what its price depends on.
+        """Validate every row to be submitted, and add it to its price group.
 
         Raises:
-            BadInput: the model's id or the context is bad, which are the same for all.
-            BadSettings: a context needs a public URL and a seal.
-            LedgerUnavailable: it cannot be read.
+            BadInput: the model's id or the common context is not valid.
+            BadSettings: a context needs a public URL and a seal key.
+            LedgerUnavailable: the ledger cannot be read.
         """
         changed: list[Row] = []
         for row in self.rows:
-            if row.standing is Standing.INVALID:
+            if row.state is RowState.INVALID:
                 continue
             input = json.loads(row.text)
-            if row.standing is not Standing.WAITING and not self._names_files(input):
+            if row.state is not RowState.WAITING and not self._names_files(input):
                 continue
             try:
                 order = await self._wave.check(
                     self._model, input, key=row.key, context=row.context, webhook=self._webhook
                 )
             except BadInput as error:
-                # What is paid for is paid for, though its file may be gone.
-                if row.standing is Standing.WAITING:
-                    _refuse(row, Standing.INVALID, error)
+                # A submitted row stays submitted, although its local file may be gone.
+                if row.state is RowState.WAITING:
+                    _refuse(row, RowState.INVALID, error)
                 continue
             if row.digest not in (None, order.digest):
-                _renew(row, with_content(row.key, order.digest))
+                _resubmit(row, content_key(row.key, order.digest))
                 changed.append(row)
-            if row.standing is Standing.WAITING:
-                row.offer = prices.add(order.prepared.input)
-        await self.look_up(changed)
+            if row.state is RowState.WAITING:
+                row.price_group = prices.add(order.prepared.input)
+        await self.load_known(changed)
 
     def price(self, prices: Prices) -> tuple[float, int]:
-        """Give each row that is to be sent its cost.
+        """Set the cost of each row to be submitted.
 
         Returns:
-            USD for all of them, and how many have no price.
+            Total USD, and the number of rows without a price.
         """
         total, unknown = 0.0, 0
         for row in self.rows:
-            if row.standing is Standing.WAITING and row.offer is not None:
-                row.cost = prices.cost(row.offer)
+            if row.state is RowState.WAITING and row.price_group is not None:
+                row.cost = prices.cost(row.price_group)
                 total += row.cost or 0.0
                 unknown += row.cost is None
         return total, unknown
 
     async def run(self) -> None:
-        """Send what is to be sent, and wait until all have ended; whoever cancels loses nothing."""
-        open_rows = [row for row in self.rows if row.standing in _UNFINISHED]
+        """Submit the rows and wait until all have ended; cancelling it loses nothing."""
+        open_rows = [row for row in self.rows if row.state in _UNFINISHED]
         left = iter(open_rows)
         watching = asyncio.create_task(self._watch())
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self._window, len(open_rows))):
-                    group.create_task(self._see_through(left))
+                    group.create_task(self._process(left))
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
 
     async def _watch(self) -> None:
-        """Notice that nothing ends because the key is refused, or the API is away."""
+        """Probe the API when no row ends for a while: the key may be refused, or the API away."""
         while True:
             before = self.ended
             await asyncio.sleep(self._schedule.overdue)
@@ -245,31 +245,31 @@ class Batch:
                 except AuthFailed as error:
                     self._stop(error)
                 except (ApiError, Unavailable) as error:
-                    self.patience.trouble = str(error)
+                    self.backoff.problem = str(error)
 
-    async def _see_through(self, rows: Iterator[Row]) -> None:
+    async def _process(self, rows: Iterator[Row]) -> None:
         for row in rows:
-            while row.standing in _UNFINISHED:
-                waiting = row.standing is Standing.WAITING
-                turn = await self.patience.turn(self._given_up if waiting else asyncio.Event())
-                if self._given_up.is_set() and (waiting or self._is_deaf()):
+            while row.state in _UNFINISHED:
+                waiting = row.state is RowState.WAITING
+                turn = await self.backoff.wait(self._stopping if waiting else asyncio.Event())
+                if self._stopping.is_set() and (waiting or self._gets_no_results()):
                     break
                 try:
                     if waiting:
                         await self._send(row)
-                    if row.standing is Standing.RUNNING:
+                    if row.state is RowState.RUNNING:
                         await self._await_end(row)
                 except (RateLimited, Unavailable, LedgerUnavailable) as error:
-                    self.patience.failed(turn, str(error))
+                    self.backoff.failed(turn, str(error))
 
     async def _send(self, row: Row) -> None:
-        async with self._places:
-            if not self._given_up.is_set() and await self._submit(row):
-                self.patience.passed()
-                row.standing = Standing.RUNNING
+        async with self._submit_slots:
+            if not self._stopping.is_set() and await self._submit(row):
+                self.backoff.succeeded()
+                row.state = RowState.RUNNING
 
     async def _submit(self, row: Row) -> bool:
-        """Whether it is under way now, as far as is known."""
+        """Submit a row; returns whether its task exists, or may exist."""
         sending = asyncio.create_task(
             self._wave.submit(
                 self._model,
@@ -290,13 +290,13 @@ class Batch:
         except (RateLimited, Unavailable, LedgerUnavailable):
             raise
         except BadInput as error:
-            _refuse(row, Standing.INVALID, error)
+            _refuse(row, RowState.INVALID, error)
         except SubmitterError as error:
-            _refuse(row, Standing.REJECTED, error)
+            _refuse(row, RowState.REJECTED, error)
         except asyncio.CancelledError:
             if _cancelled():
                 raise
-            # Its place in line is given up; a request that is on its way is waited for.
+            # It was cancelled by `_stop`; a request that was already sent has an entry.
             entry = (await self._wave.find([row.key])).get(row.key)
             return entry is not None and entry.state in OPEN
         else:
@@ -314,29 +314,29 @@ class Batch:
             if _cancelled():
                 raise
         except Unavailable:
-            # The lost answer had created nothing: it may be sent again.
-            row.standing = Standing.WAITING
+            # The lost response had created no task: it may be sent again.
+            row.state = RowState.WAITING
         except (ApiError, BadInput) as error:
-            # Somebody has taken it out of the ledger.
-            _refuse(row, Standing.REJECTED, error)
+            # Someone removed it from the ledger.
+            _refuse(row, RowState.REJECTED, error)
         else:
             self.ended += 1
-            self.patience.trouble = None
-            row.standing = Standing.COMPLETED if prediction.succeeded else Standing.FAILED
+            self.backoff.problem = None
+            row.state = RowState.COMPLETED if prediction.succeeded else RowState.FAILED
         finally:
             self._waits.discard(waiting)
 
     def _stop(self, error: SubmitterError) -> None:
-        """Submit nothing more: the same would happen to all."""
+        """Stop submitting: the error would be the same for all rows."""
         if self.stopped is None:
             self.stopped = error
-            self._given_up.set()
-            for task in [*self._sending, *(self._waits if self._is_deaf() else ())]:
+            self._stopping.set()
+            for task in [*self._sending, *(self._waits if self._gets_no_results() else ())]:
                 task.cancel()
 
-    def _is_deaf(self) -> bool:
-        """Whether nobody would ever tell how the tasks that are on their way have ended."""
-        return isinstance(self.stopped, AuthFailed) and not self._heard
+    def _gets_no_results(self) -> bool:
+        """Whether running tasks can be neither polled nor reported by a receiver."""
+        return isinstance(self.stopped, AuthFailed) and not self._receiver_reports
 
     def _names_files(self, input: Mapping[str, JSON]) -> bool:
         return any(
@@ -345,25 +345,25 @@ class Batch:
         )
 
 
-_UNFINISHED = (Standing.WAITING, Standing.RUNNING)
-_SUBMITTED = (Standing.RUNNING, Standing.COMPLETED, Standing.FAILED)
+_UNFINISHED = (RowState.WAITING, RowState.RUNNING)
+_SUBMITTED = (RowState.RUNNING, RowState.COMPLETED, RowState.FAILED)
 
 
 def _take(row: Row, entry: Entry) -> None:
     row.key, row.digest, row.cost = entry.key, entry.digest, entry.cost
-    row.standing = Standing.RUNNING
+    row.state = RowState.RUNNING
     if entry.state is State.FINISHED:
         well = entry.status == Status.COMPLETED
-        row.standing = Standing.COMPLETED if well else Standing.FAILED
+        row.state = RowState.COMPLETED if well else RowState.FAILED
 
 
-def _renew(row: Row, key: str) -> None:
+def _resubmit(row: Row, key: str) -> None:
     row.key, row.digest, row.cost = key, None, None
-    row.standing = Standing.WAITING
+    row.state = RowState.WAITING
 
 
-def _refuse(row: Row, standing: Standing, error: SubmitterError) -> None:
-    row.standing, row.error = standing, str(error)
+def _refuse(row: Row, state: RowState, error: SubmitterError) -> None:
+    row.state, row.error = state, str(error)
     if isinstance(error, BadInput):
         row.error = "; ".join(map(str, error.faults))
     elif isinstance(error, ApiError):
@@ -372,10 +372,12 @@ def _refuse(row: Row, standing: Standing, error: SubmitterError) -> None:
 
 
 def _cancelled() -> bool:
-    """Whether this task is cancelled, and not just one that it waits for."""
+    """Whether this task itself is cancelled, not only one that it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def _pages(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (keys[start : start + PAGE] for start in range(0, len(keys), PAGE))
+    return (
+        keys[start : start + LOOKUP_PAGE_SIZE] for start in range(0, len(keys), LOOKUP_PAGE_SIZE)
+    )

@@ -1,7 +1,4 @@
-"""What a batch comes to before anything is sent: rows read, known ones found, all checked.
-
-What a person asks of a batch.
-"""
+"""Plan of a batch: rows are read, found in the ledger, validated and priced before any submit."""
 
 from __future__ import annotations
 
@@ -10,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from submitter.api import requests
-from submitter.batch.batch import SENDERS, Batch
+from submitter.batch.batch import MAX_CONCURRENT_SUBMITS, Batch
 from submitter.batch.prices import Prices
-from submitter.batch.results import PAGE, read_earlier
-from submitter.batch.rows import Keys, Standing, properties, read_rows
+from submitter.batch.results import PAGE_ROWS, read_earlier
+from submitter.batch.rows import Keys, RowState, properties, read_rows
 from submitter.client import WaveSpeed
 from submitter.errors import BadInput, Fault, OverBudget
 from submitter.prediction import JSON
@@ -22,18 +19,18 @@ from submitter.settings import SubmitSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """The words of one command.
+class BatchRequest:
+    """Arguments of one batch.
 
     Attributes:
         inputs: the file with the rows.
         model: the model's id.
-        out: where the results go.
-        name: of the batch; None: the path of `out`.
-        max_cost: USD for all rows that are still to be paid for.
-        context: of rows that bring none of their own.
-        webhook: whether to ask for webhooks.
-        retry: whether to pay again for what is shown to have failed.
+        out: the results file.
+        name: name of the batch; by default the path of `out`.
+        max_cost: USD; cap for all rows that are not submitted yet.
+        context: context of rows without one of their own.
+        webhook: ask for webhooks.
+        retry: submit the rows again that failed according to the results file.
     """
 
     inputs: Path
@@ -46,34 +43,34 @@ class Wanted:
     retry: bool = False
 
 
-WINDOW = 1000
-"""Rows that are seen through at one time, where the settings set no limit."""
+DEFAULT_OPEN_ROWS = 1000
+"""Rows in progress at the same time, if the settings have no limit."""
 
-MANY = 5000
-"""Rows whose check takes long enough for a person to wonder."""
+SLOW_CHECK_ROWS = 5000
+"""Number of rows from which checking takes noticeable time and is announced."""
 
-SHOWN = 20
-"""Bad rows that are shown; the results have all."""
+MAX_SHOWN_ROWS = 20
+"""Faulty rows that are printed; the results file has all."""
 
 
 async def plan(
-    wave: WaveSpeed, given: SubmitSettings, wanted: Wanted, say: Callable[[str], None]
+    wave: WaveSpeed, given: SubmitSettings, wanted: BatchRequest, say: Callable[[str], None]
 ) -> Batch:
-    """Make ready what can be run; nothing is sent yet.
+    """Read, check and price the rows of a batch; nothing is submitted yet.
 
     Args:
         wave: the client, entered.
         given: its settings.
-        wanted: what to do.
-        say: tells a person of bad rows, line by line.
+        wanted: the arguments of the batch.
+        say: prints a line for the user, such as a faulty row.
 
     Raises:
-        BadInput: the files cannot be used as they are, or the cap cannot be held.
-        BadSettings: a context needs a public URL and a seal.
-        OverBudget: the rows would cost too much.
+        BadInput: a file cannot be used, or a price for `max_cost` is missing.
+        BadSettings: a context needs a public URL and a seal key.
+        OverBudget: the rows would cost more than `max_cost`.
         AuthFailed: the API does not accept the key.
-        Unavailable: there is a cap, and the API does not tell prices now.
-        LedgerUnavailable: it cannot be read.
+        Unavailable: prices are needed for `max_cost`, and the API does not answer.
+        LedgerUnavailable: the ledger cannot be read.
     """
     if fault := requests.model_fault(wanted.model):
         raise BadInput([fault])
@@ -90,25 +87,27 @@ async def plan(
         schemas=schemas,
         schedule=Schedule(given.overdue),
         webhook=wanted.webhook,
-        heard=wanted.webhook and given.public_url is not None,
-        # Somebody is always in line for the place that is free next.
-        window=WINDOW if given.in_flight is None else given.in_flight + SENDERS,
+        receiver_reports=wanted.webhook and given.public_url is not None,
+        # Enough rows wait for the limit that each free slot is used at once.
+        window=DEFAULT_OPEN_ROWS
+        if given.in_flight is None
+        else given.in_flight + MAX_CONCURRENT_SUBMITS,
     )
-    await batch.look_up(rows)
+    await batch.load_known(rows)
     if wanted.retry:
-        say(f"Submitted again, because they failed: {batch.pay_again(earlier.failed)}")
-    if len(rows) >= MANY:
+        say(f"Submitted again, because they failed: {batch.resubmit_failed(earlier.failed)}")
+    if len(rows) >= SLOW_CHECK_ROWS:
         say(f"Checking {len(rows)} rows.")
     prices = Prices(lambda input: wave.price(wanted.model, input), schemas)
     await batch.check(prices)
-    tell_rows(batch, Standing.INVALID, "cannot be sent", say)
-    trouble = await prices.ask()
+    print_rows(batch, RowState.INVALID, "cannot be sent", say)
+    problem = await prices.ask()
     total, unknown = batch.price(prices)
     if wanted.max_cost is not None:
-        if trouble is not None:
-            raise trouble
+        if problem is not None:
+            raise problem
         if unknown:
-            what = f"cannot be held: the API names no price for {unknown} of the rows"
+            what = f"cannot be checked: the API has no price for {unknown} of the rows"
             raise BadInput([Fault("--max-cost", what)])
         if total > wanted.max_cost:
             raise OverBudget(total, wanted.max_cost)
@@ -116,33 +115,33 @@ async def plan(
 
 
 async def _same_ledger(wave: WaveSpeed, out: Path, submitted: Sequence[str]) -> None:
-    """See to it that a results file and the ledger tell the same of what is paid for."""
+    """Make sure that the ledger knows every row that the results file shows as submitted."""
     missing = 0
-    for start in range(0, len(submitted), PAGE):
-        page = submitted[start : start + PAGE]
+    for start in range(0, len(submitted), PAGE_ROWS):
+        page = submitted[start : start + PAGE_ROWS]
         missing += len(page) - len(await wave.find(page))
     if missing:
         reason = (
-            f"shows {missing} submitted rows that the database (WAVEHOOK_DATABASE) does not know, "
-            "so that they would be paid for again: use the one of that time, or another --out"
+            f"shows {missing} submitted rows that the database (WAVEHOOK_DATABASE) does not know. "
+            "They would be billed again: use the database of that run, or another --out"
         )
         raise BadInput([Fault(str(out), reason)])
 
 
-def tell_rows(batch: Batch, standing: Standing, what: str, say: Callable[[str], None]) -> None:
-    """Tell which rows stand badly, and why.
+def print_rows(batch: Batch, state: RowState, what: str, say: Callable[[str], None]) -> None:
+    """Print the rows in a bad state, with their errors.
 
     Args:
         batch: the batch.
-        standing: of those rows.
-        what: is wrong with them, as the end of a sentence.
-        say: tells a person, line by line.
+        state: the state.
+        what: the end of the sentence "3 of 10 rows …".
+        say: prints a line.
     """
-    bad = [row for row in batch.rows if row.standing is standing]
+    bad = [row for row in batch.rows if row.state is state]
     if not bad:
         return
     say(f"{len(bad)} of {len(batch.rows)} rows {what}:")
-    for row in bad[:SHOWN]:
+    for row in bad[:MAX_SHOWN_ROWS]:
         say(f"  line {row.line}: {row.error}")
-    if len(bad) > SHOWN:
-        say(f"  and {len(bad) - SHOWN} more")
+    if len(bad) > MAX_SHOWN_ROWS:
+        say(f"  and {len(bad) - MAX_SHOWN_ROWS} more")

@@ -1,4 +1,4 @@
-"""What rows would cost: the API is asked once for all that cannot differ in price."""
+"""Prices of a batch: one question to the API for all inputs that cost the same."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from submitter.errors import ApiError, AuthFailed, Unavailable
 from submitter.prediction import JSON
 from submitter.submit.files import takes_files
 
-AT_ONCE = 8
-"""Questions that are asked at one time."""
+MAX_CONCURRENT_PRICE_REQUESTS = 8
+"""Price requests in progress at the same time."""
 
-# Fields in which no two rows need be alike.
+# Fields that differ from row to row and do not change the price.
 _FREE = re.compile(r"prompt|^text$|^seed$")
 
 # Such as 720p, 16:9, 1024*1024.
@@ -24,14 +24,13 @@ _MEASURE = re.compile(r"\d[\w.:*-]{0,15}")
 
 
 @dataclass(slots=True)
-class _Offer:
+class _PriceGroup:
     """Inputs that cost the same.
 
     Attributes:
-        input: the one with the longest texts, should a model be paid by their length: the price
-            is then one that none of the others exceeds.
-        length: of its texts.
-        cost: USD; None where the API does not say.
+        input: the one with the longest texts; if a model bills by length, its price is the highest.
+        length: characters of its texts.
+        cost: USD; None if the API has no price.
     """
 
     input: Mapping[str, JSON] = field(repr=False)
@@ -43,8 +42,8 @@ class Prices:
     """The prices of one batch.
 
     Args:
-        ask: asks the API for the price of an input.
-        schemas: of the model's fields.
+        ask: requests the price of an input from the API.
+        schemas: schemas of the model's fields.
     """
 
     def __init__(
@@ -55,39 +54,42 @@ class Prices:
         self._ask = ask
         self._schemas = schemas
         self._numbers: dict[str, int] = {}
-        self._offers: list[_Offer] = []
+        self._groups: list[_PriceGroup] = []
 
     def add(self, input: Mapping[str, JSON]) -> int:
-        """Take an input in; the number of its price."""
+        """Add an input; returns the number of its price group."""
         relevant = {name: value for name, value in input.items() if self._matters(name, value)}
         key = json.dumps(relevant, sort_keys=True)
         length = sum(len(value) for value in input.values() if isinstance(value, str))
-        number = self._numbers.setdefault(key, len(self._offers))
-        if number == len(self._offers):
-            self._offers.append(_Offer(input, length))
-        elif length > self._offers[number].length:
-            self._offers[number] = _Offer(input, length)
+        number = self._numbers.setdefault(key, len(self._groups))
+        if number == len(self._groups):
+            self._groups.append(_PriceGroup(input, length))
+        elif length > self._groups[number].length:
+            self._groups[number] = _PriceGroup(input, length)
         return number
 
     async def ask(self) -> Unavailable | None:
-        """Ask for each price once.
+        """Request the price of each group.
 
         Returns:
-            Why they could not all be had, where the API is away.
+            The error, if the API was not available for all of them.
 
         Raises:
-            AuthFailed: it does not accept the key.
+            AuthFailed: the API does not accept the key.
         """
-        left = iter(self._offers)
-        asking = [self._ask_for(left) for _ in range(min(AT_ONCE, len(self._offers)))]
+        left = iter(self._groups)
+        asking = [
+            self._ask_for(left)
+            for _ in range(min(MAX_CONCURRENT_PRICE_REQUESTS, len(self._groups)))
+        ]
         failures = await asyncio.gather(*asking)
         return next(filter(None, failures), None)
 
     def cost(self, number: int) -> float | None:
-        """USD; None where the API does not say."""
-        return self._offers[number].cost
+        """USD of a price group; None if the API has no price."""
+        return self._groups[number].cost
 
-    async def _ask_for(self, left: Iterator[_Offer]) -> Unavailable | None:
+    async def _ask_for(self, left: Iterator[_PriceGroup]) -> Unavailable | None:
         for offer in left:
             try:
                 offer.cost = (await self._ask(offer.input)).discounted

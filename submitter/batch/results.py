@@ -1,4 +1,4 @@
-"""The results of a batch: a file of JSON Lines, a row each, in the order of the inputs."""
+"""The results of a batch: a file of JSON Lines, one line a row, in the order of the inputs."""
 
 from __future__ import annotations
 
@@ -11,71 +11,71 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from submitter.batch.rows import Row, Standing
+from submitter.batch.rows import Row, RowState
 from submitter.errors import BadInput, Fault
 from submitter.ledger.base import OPEN, Entry, State
 from submitter.prediction import JSON, Status
 from submitter.timestamps import moment
 
-PAGE = 500
+PAGE_ROWS = 500
 """Rows that are looked up and written together."""
 
 Find = Callable[[Sequence[str]], Awaitable[Mapping[str, Entry]]]
-"""What the ledger has, by key."""
+"""Ledger entries by key."""
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
-    """What a results file tells of an earlier run.
+class EarlierResults:
+    """Rows of an earlier run, read from its results file.
 
     Attributes:
-        submitted: keys of rows that may have been paid for.
-        failed: keys of rows whose task ended badly, or that the API refused.
+        submitted: keys of rows that may have been billed.
+        failed: keys of rows whose task failed, or that the API refused.
     """
 
     submitted: frozenset[str] = frozenset()
     failed: frozenset[str] = frozenset()
 
 
-def read_earlier(out: Path, prefix: str) -> Earlier:
-    """Look at the place of the results, before anything is paid for.
+def read_earlier(out: Path, prefix: str) -> EarlierResults:
+    """Read the results of an earlier run, and make sure that the file can be written.
 
     Args:
-        out: where the results go.
-        prefix: of this batch's keys.
+        out: the results file.
+        prefix: prefix of this batch's keys.
 
     Raises:
-        BadInput: no file can be written there, or it holds something else.
+        BadInput: no file can be written there, or it has other content.
     """
     try:
         draft = _draft(out)
         draft.touch(exist_ok=False)
         draft.unlink()
         if not out.exists():
-            return Earlier()
+            return EarlierResults()
         if not out.is_file():
-            raise _bad(out, "is no file")
+            raise _bad(out, "is not a file")
         return _read(out, prefix)
     except OSError as error:
         raise _bad(out, f"cannot be written: {error.strerror}") from None
 
 
 async def write_results(out: Path, rows: Sequence[Row], model: str, find: Find) -> None:
-    """Write what is known of all rows; the file appears whole, or stays as it was.
+    """Write the results of all rows; the file is replaced completely, or not at all.
 
     Args:
-        out: where.
-        rows: of the batch.
+        out: the results file.
+        rows: the rows of the batch.
         model: the model's id.
-        find: asks the ledger.
+        find: finds ledger entries.
 
     Raises:
         OSError: it cannot be written.
         LedgerUnavailable: the ledger cannot be read.
     """
     with _replacing(out) as file:
-        for start in range(0, len(rows), PAGE):
-            page = rows[start : start + PAGE]
+        for start in range(0, len(rows), PAGE_ROWS):
+            page = rows[start : start + PAGE_ROWS]
             found = await find([row.key for row in page])
             for row in page:
                 line = _result(row, model, found.get(row.key))
@@ -83,7 +83,7 @@ async def write_results(out: Path, rows: Sequence[Row], model: str, find: Find) 
 
 
 def _result(row: Row, model: str, entry: Entry | None) -> dict[str, JSON]:
-    # Other readers of JSON know no NaN.
+    # NaN is written as a text: JSON has no such number.
     input = json.loads(row.text, parse_constant=str) if row.text else None
     about: dict[str, JSON] = {"row": row.number, "key": row.key, "task_id": None}
     about |= {"model": model, "input": input}
@@ -103,7 +103,7 @@ def _result(row: Row, model: str, entry: Entry | None) -> dict[str, JSON]:
         }
     unknown = ("cost", "submitted_at", "finished_at", "seconds")
     return about | {
-        "status": row.standing.value,
+        "status": row.state.value,
         "outputs": [],
         "error": row.error,
         "code": row.code,
@@ -111,11 +111,11 @@ def _result(row: Row, model: str, entry: Entry | None) -> dict[str, JSON]:
     }
 
 
-def _read(out: Path, prefix: str) -> Earlier:
+def _read(out: Path, prefix: str) -> EarlierResults:
     submitted, failed = set[str](), set[str]()
     other = (
-        "is there, and is no results file of this batch (its name and model): choose another "
-        "--out, or move it away"
+        "exists, and is not a results file of this batch (its name and model): choose another "
+        "--out, or move the file"
     )
     with out.open(encoding="utf-8") as file:
         try:
@@ -126,20 +126,20 @@ def _read(out: Path, prefix: str) -> Earlier:
                 if row["submitted_at"] is not None:
                     submitted.add(row["key"])
                 ended_badly = row["finished_at"] is not None and row["status"] != Status.COMPLETED
-                if ended_badly or row["status"] == Standing.REJECTED:
+                if ended_badly or row["status"] == RowState.REJECTED:
                     failed.add(row["key"])
         # Not JSON, or not of this shape.
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
             raise _bad(out, other) from None
-    return Earlier(frozenset(submitted), frozenset(failed))
+    return EarlierResults(frozenset(submitted), frozenset(failed))
 
 
 @contextlib.contextmanager
 def _replacing(out: Path) -> Iterator[IO[str]]:
-    """A new file that takes the other's place once it is whole."""
+    """Write a draft that replaces the file once it is complete."""
     draft = _draft(out)
     try:
-        # What is no text in UTF-8 is escaped as JSON does it.
+        # Lone surrogates have no UTF-8; they are escaped as in JSON.
         with draft.open("x", encoding="utf-8", errors="backslashreplace") as file:
             yield file
             file.flush()
@@ -150,7 +150,7 @@ def _replacing(out: Path) -> Iterator[IO[str]]:
 
 
 def _draft(out: Path) -> Path:
-    # Where it is a link, the file that it leads to is meant.
+    # A symbolic link is followed, not replaced.
     whole = out.resolve()
     return whole.with_name(f".{whole.name[:100]}.{secrets.token_hex(8)}")
 

@@ -1,12 +1,8 @@
-"""Reads the inputs of a batch: JSON Lines or CSV, a row at a time, and none of them stops another.
+"""Rows of a batch: read from JSON Lines or CSV, each with a key that makes sure it is billed once.
 
-JSON Lines: an object a line, which is the input; or `{"input": {…}, "context": …}`, where handlers
-are to be given something with this row's result. CSV: the header names the fields; a cell is read
-as JSON where its field is no text, and an empty one leaves the field out.
-
-One row of a batch, and the keys that make sure that it is paid for once.
-
-Fields of an input that a person wrote as text.
+JSON Lines: each line is an input, or `{"input": {…}, "context": …}` with a context of its own for
+handlers. CSV: the header names the fields; a cell is parsed as JSON unless its field is a text, and
+an empty cell leaves the field out. A faulty row does not stop the others.
 """
 
 from __future__ import annotations
@@ -26,39 +22,39 @@ from submitter.prediction import JSON
 from submitter.submit.json_check import unfit
 
 
-class Standing(enum.StrEnum):
-    """How far a row is."""
+class RowState(enum.StrEnum):
+    """State of a row."""
 
-    #: It was not sent, as far as is known.
+    #: Not submitted yet, as far as known.
     WAITING = "waiting"
-    #: It was sent, and has not ended.
+    #: Submitted, and not ended.
     RUNNING = "running"
-    #: Its task ended well.
+    #: Its task succeeded.
     COMPLETED = "completed"
-    #: Its task ended badly.
+    #: Its task failed.
     FAILED = "failed"
-    #: The API refused it, and created nothing.
+    #: The API refused it, and created no task.
     REJECTED = "rejected"
-    #: It cannot be sent as it is.
+    #: Its input is not valid.
     INVALID = "invalid"
 
 
 @dataclass(slots=True)
 class Row:
-    """One row; of many there are many, so that it holds little.
+    """One row of a batch.
 
     Attributes:
-        number: from 1.
-        line: where it begins in the file, from 1.
-        text: its input as JSON; empty where it cannot be read.
-        key: of its submission, which names what is paid for once.
-        context: for the handlers.
-        standing: how far it is.
+        number: number of the row, from 1.
+        line: line in the file at which it begins, from 1.
+        text: its input as JSON; empty if it cannot be read.
+        key: idempotency key of its submission.
+        context: context for the handlers.
+        state: how far it has come.
         error: why it is INVALID or REJECTED.
-        code: the API's code beside it.
-        digest: of what was paid for under its key; None where nothing was.
-        offer: which of the batch's prices is its own.
-        cost: USD; None where nobody knows.
+        code: the API's error code.
+        digest: digest of the content that was submitted under its key; None if nothing was.
+        price_group: number of its price in the batch's prices.
+        cost: USD; None if not known.
     """
 
     number: int
@@ -66,61 +62,61 @@ class Row:
     text: str = field(repr=False)
     key: str
     context: JSON = field(default=None, repr=False)
-    standing: Standing = Standing.WAITING
+    state: RowState = RowState.WAITING
     error: str | None = field(default=None, repr=False)
     code: int | str | None = None
     digest: str | None = None
-    offer: int | None = None
+    price_group: int | None = None
     cost: float | None = None
 
 
 class Keys:
-    """Gives rows their keys.
+    """Generator of the rows' idempotency keys.
 
     Args:
-        name: of the batch.
+        name: name of the batch.
         model: the model's id.
     """
 
     def __init__(self, name: str, model: str) -> None:
         whose = _digest(f"{name}\0{model}", 20)
         self.prefix = f"batch:{whose}:"
-        self._given: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
 
     def key(self, content: str) -> str:
-        """The key of the next row with this content: equal rows are paid for one by one."""
+        """The key of the next row with this content; equal rows are submitted separately."""
         digest = _digest(content, 24)
-        number = self._given[digest] = self._given.get(digest, 0) + 1
+        number = self._counts[digest] = self._counts.get(digest, 0) + 1
         return f"{self.prefix}{digest}:{number}"
 
 
-def with_content(key: str, digest: str) -> str:
-    """The key of a row that names the same files as before, with other content in them."""
+def content_key(key: str, digest: str) -> str:
+    """The key of a row whose local files have the same names as before but other content."""
     head, _, number = key.rpartition(":")
     occurrence = number.partition(".")[0]
     return f"{head}-{digest[:16]}:{occurrence}"
 
 
-def following(key: str) -> str:
-    """The key under which a row is paid for again, after its task of `key` ended badly."""
+def retry_key(key: str) -> str:
+    """The key under which a row is submitted again, after its task of `key` failed."""
     head, _, number = key.rpartition(":")
     occurrence, _, generation = number.partition(".")
     return f"{head}:{occurrence}.{int(generation or 1) + 1}"
 
 
 def _digest(text: str, length: int) -> str:
-    # JSON may hold half a character, which no text file does.
+    # JSON may hold lone surrogates, which UTF-8 has not.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
 
 
 def properties(model: Model | None) -> Mapping[str, JSON]:
-    """The schemas of a model's fields, as far as they are known."""
+    """Schemas of a model's fields, as far as known."""
     found = (model.schema or {}).get("properties") if model else None
     return found if isinstance(found, dict) else {}
 
 
 def read_field(text: str, schema: JSON) -> JSON:
-    """Read one field: JSON, unless it is text by its schema, or no JSON."""
+    """Parse one field as JSON; a field of texts, or a value that is not JSON, stays a text."""
     types = schema.get("type") if isinstance(schema, dict) else None
     if types == "string" or (isinstance(types, list) and "string" in types):
         return text
@@ -136,18 +132,18 @@ _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class _Unreadable:
-    """A row that cannot be read: what tells it from others, and why."""
+class _UnreadableRow:
+    """A row that cannot be read: its content, for its key, and the reason."""
 
     content: str
     reason: str
 
 
-class _Refused(Exception):
-    """Why a row cannot be read."""
+class _RowError(Exception):
+    """A row cannot be read; the text says why."""
 
 
-_Given: TypeAlias = "dict[str, Any] | _Unreadable"
+_ParsedRow: TypeAlias = "dict[str, Any] | _UnreadableRow"
 
 
 def read_rows(
@@ -157,9 +153,9 @@ def read_rows(
 
     Args:
         path: ends in one of `FORMATS`.
-        keys: of the batch.
-        schemas: of the model's fields, which tell text from numbers in CSV.
-        context: of the rows that bring none of their own.
+        keys: generator of the batch's keys.
+        schemas: schemas of the model's fields, which tell texts from numbers in CSV.
+        context: context of rows without one of their own.
 
     Raises:
         BadInput: the file cannot be read as a whole.
@@ -177,11 +173,11 @@ def read_rows(
     except UnicodeError:
         raise _bad(path, "is not UTF-8") from None
     if not rows:
-        raise _bad(path, "holds no rows")
+        raise _bad(path, "has no rows")
     return rows
 
 
-def _row(number: int, line: int, given: _Given, keys: Keys, context: JSON) -> Row:
+def _row(number: int, line: int, given: _ParsedRow, keys: Keys, context: JSON) -> Row:
     if isinstance(given, dict):
         input = given
         if isinstance(given.get("input"), dict) and given.keys() <= {"input", "context"}:
@@ -191,39 +187,41 @@ def _row(number: int, line: int, given: _Given, keys: Keys, context: JSON) -> Ro
             text = json.dumps(input, ensure_ascii=False)
             ordered = json.dumps(input, ensure_ascii=False, sort_keys=True)
             return Row(number, line, text, keys.key(ordered), context)
-        given = _Unreadable(str(number), "; ".join(map(str, faults)))
+        given = _UnreadableRow(str(number), "; ".join(map(str, faults)))
     key = keys.key(f"unreadable: {given.content}")
-    return Row(number, line, "", key, standing=Standing.INVALID, error=given.reason)
+    return Row(number, line, "", key, state=RowState.INVALID, error=given.reason)
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, _Given]]:
-    """Line numbers, and objects or what cannot be read, with the reason."""
+def _read_lines(path: Path) -> Iterator[tuple[int, _ParsedRow]]:
+    """Yield line numbers with objects, or with rows that cannot be read."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             content = line.removeprefix(_BOM).strip() if number == 1 else line.strip()
             if content:
                 try:
                     yield number, _object(content)
-                except _Refused as error:
-                    yield number, _Unreadable(content.decode("latin-1"), str(error))
+                except _RowError as error:
+                    yield number, _UnreadableRow(content.decode("latin-1"), str(error))
 
 
 def _object(content: bytes) -> dict[str, Any]:
     try:
         found = json.loads(content.decode())
     except UnicodeError:
-        raise _Refused("is not UTF-8") from None
+        raise _RowError("is not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise _Refused(f"is no JSON: {error.msg} in column {error.colno}") from None
+        raise _RowError(f"is not JSON: {error.msg} in column {error.colno}") from None
     except (ValueError, RecursionError):
-        raise _Refused("is no JSON: its numbers or its depth are beyond reading") from None
+        raise _RowError(
+            "is not readable JSON: a number is too large, or it is nested too deeply"
+        ) from None
     if not isinstance(found, dict):
-        raise _Refused("must be a JSON object")
+        raise _RowError("must be a JSON object")
     return found
 
 
-def _read_csv(path: Path, schemas: Mapping[str, JSON]) -> Iterator[tuple[int, _Given]]:
-    """As `_read_lines`."""
+def _read_csv(path: Path, schemas: Mapping[str, JSON]) -> Iterator[tuple[int, _ParsedRow]]:
+    """Yield line numbers with objects, or with rows that cannot be read."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
         header: list[str] | None = None
@@ -235,8 +233,8 @@ def _read_csv(path: Path, schemas: Mapping[str, JSON]) -> Iterator[tuple[int, _G
                 return
             except csv.Error as error:
                 if header is None:
-                    raise _bad(path, f"its header is no CSV: {error}") from None
-                yield line, _Unreadable(str(line), f"is no CSV: {error}")
+                    raise _bad(path, f"its header is not CSV: {error}") from None
+                yield line, _UnreadableRow(str(line), f"is not CSV: {error}")
                 continue
             if header is None:
                 header = [name.strip() for name in cells]
@@ -246,15 +244,15 @@ def _read_csv(path: Path, schemas: Mapping[str, JSON]) -> Iterator[tuple[int, _G
             elif any(cells):
                 try:
                     yield line, _fields(header, cells, schemas)
-                except _Refused as error:
-                    yield line, _Unreadable(json.dumps(cells), str(error))
+                except _RowError as error:
+                    yield line, _UnreadableRow(json.dumps(cells), str(error))
 
 
 def _fields(header: list[str], cells: list[str], schemas: Mapping[str, JSON]) -> dict[str, Any]:
     names = header + [""] * (len(cells) - len(header))
-    # Spreadsheets write cells without a name where nobody wrote anything.
+    # Spreadsheets add empty cells without a name.
     if any(cell and not name for name, cell in zip(names, cells, strict=False)):
-        raise _Refused(f"has a cell beyond the fields of the header ({len(header)})")
+        raise _RowError(f"has a cell beyond the fields of the header ({len(header)})")
     return {
         name: read_field(cell, schemas.get(name))
         for name, cell in zip(names, cells, strict=False)

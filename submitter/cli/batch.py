@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from submitter.batch.plan import Wanted
-from submitter.batch.rows import Standing
-from submitter.cli.options import Context, Webhook, read_dollars, read_json
+from submitter.batch.plan import BatchRequest
+from submitter.batch.rows import RowState
+from submitter.cli.options import Context, Webhook, parse_dollars, parse_json
 from submitter.cli.progress import shown
-from submitter.cli.run import json_line, plain, run, tell, tell_model
+from submitter.cli.run import json_line, plain, print_error, run, suggest_model
 from submitter.errors import NotFound, OverBudget
 from submitter.prediction import JSON
 from submitter.settings import SubmitSettings
@@ -63,7 +63,7 @@ def batch_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]
             float | None,
             typer.Option(
                 metavar="USD",
-                parser=read_dollars,
+                parser=parse_dollars,
                 help="Send nothing where the rows that are still to be paid for would cost more "
                 "together, by the API's own prices.",
             ),
@@ -95,13 +95,13 @@ def batch_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]
         Exit codes: 0 all completed, 1 a row failed, was bad or has not ended, 2 usage or settings,
         or it would cost too much, 130 Ctrl-C, 143 SIGTERM.
         """
-        wanted = Wanted(
+        wanted = BatchRequest(
             inputs=inputs,
             model=model,
             out=out,
             name=name,
             max_cost=max_cost,
-            context=None if context is None else read_json(context, "--context"),
+            context=None if context is None else parse_json(context, "--context"),
             webhook=webhook,
             retry=retry_failed,
         )
@@ -113,17 +113,17 @@ def batch_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]
                 json_line(_summary(done, wanted, time.monotonic() - began))
             else:
                 _show(done, wanted)
-            return done.counts[Standing.COMPLETED] == len(done.rows)
+            return done.counts[RowState.COMPLETED] == len(done.rows)
 
         again = "Interrupted. The same command goes on from here, and pays for nothing twice."
-        if not run(settings, work, interrupted=again, hushed=True):
+        if not run(settings, work, interrupted=again, quiet=True):
             raise typer.Exit(1)
 
     return batch
 
 
-async def _work(given: SubmitSettings, wanted: Wanted) -> Batch:
-    from submitter.batch.plan import plan, tell_rows
+async def _work(given: SubmitSettings, wanted: BatchRequest) -> Batch:
+    from submitter.batch.plan import plan, print_rows
     from submitter.batch.results import write_results
     from submitter.client import WaveSpeed
 
@@ -131,7 +131,7 @@ async def _work(given: SubmitSettings, wanted: Wanted) -> Batch:
         try:
             batch = await plan(wave, given, wanted, _say)
         except OverBudget as error:
-            tell(error)
+            print_error(error)
             raise typer.Exit(2) from None
         try:
             async with shown(batch):
@@ -143,11 +143,11 @@ async def _work(given: SubmitSettings, wanted: Wanted) -> Batch:
                 _say(f"Error: {wanted.out} cannot be written: {error.strerror}")
                 _say("The same command tries it again, and pays for nothing twice.")
                 raise typer.Exit(1) from None
-        tell_rows(batch, Standing.REJECTED, "were refused", _say)
+        print_rows(batch, RowState.REJECTED, "were refused", _say)
         if batch.stopped is not None:
-            tell(batch.stopped, about="nothing more was submitted")
+            print_error(batch.stopped, about="nothing more was submitted")
         if isinstance(batch.stopped, NotFound):
-            await tell_model(wave, wanted.model)
+            await suggest_model(wave, wanted.model)
     return batch
 
 
@@ -155,9 +155,9 @@ def _say(text: str) -> None:
     typer.echo(plain(text), err=True)
 
 
-def _summary(done: Batch, wanted: Wanted, seconds: float) -> dict[str, JSON]:
+def _summary(done: Batch, wanted: BatchRequest, seconds: float) -> dict[str, JSON]:
     counts = done.counts
-    ends: dict[str, JSON] = {standing.value: counts[standing] for standing in _ENDS}
+    ends: dict[str, JSON] = {state.value: counts[state] for state in _ENDS}
     return {
         "rows": len(done.rows),
         **ends,
@@ -168,19 +168,19 @@ def _summary(done: Batch, wanted: Wanted, seconds: float) -> dict[str, JSON]:
     }
 
 
-def _show(done: Batch, wanted: Wanted) -> None:
+def _show(done: Batch, wanted: BatchRequest) -> None:
     counts = done.counts
-    words = [f"{counts[standing]} {standing.value}" for standing in _ENDS if counts[standing]]
+    words = [f"{counts[state]} {state.value}" for state in _ENDS if counts[state]]
     if left := _unfinished(done):
         words.append(f"{left} not ended")
     typer.echo(f"{len(done.rows)} rows: {', '.join(words)}; {done.cost:.2f} USD")
     typer.echo(f"The results are in {plain(str(wanted.out))}")
-    if counts[Standing.FAILED]:
+    if counts[RowState.FAILED]:
         typer.echo("--retry-failed pays again for those that failed.")
 
 
 def _unfinished(done: Batch) -> int:
-    return done.counts[Standing.WAITING] + done.counts[Standing.RUNNING]
+    return done.counts[RowState.WAITING] + done.counts[RowState.RUNNING]
 
 
-_ENDS = (Standing.COMPLETED, Standing.FAILED, Standing.REJECTED, Standing.INVALID)
+_ENDS = (RowState.COMPLETED, RowState.FAILED, RowState.REJECTED, RowState.INVALID)

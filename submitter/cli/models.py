@@ -18,7 +18,7 @@ import typer
 
 from submitter import catalogue
 from submitter.api.models import Model
-from submitter.cli.run import json_line, plain, tell_retries
+from submitter.cli.run import json_line, plain, print_retries
 from submitter.errors import BadSettings
 from submitter.prediction import JSON
 from submitter.settings import SubmitSettings
@@ -216,7 +216,7 @@ async def _known(given: SubmitSettings) -> tuple[list[Model], str]:
     from submitter.api.client import Calls
     from submitter.catalogue.live import Catalogue
 
-    tell_retries()
+    print_retries()
     async with Calls(given.api_key, given.base_url) as calls:
         live = Catalogue(calls.models, name=calls.base_url)
         known = await live.models()

@@ -28,7 +28,7 @@ Webhook = Annotated[
 ]
 
 
-def read_time(text: str) -> float:
+def parse_time(text: str) -> float:
     """Parse a duration such as 90s.
 
     Raises:
@@ -43,7 +43,7 @@ def read_time(text: str) -> float:
     return found
 
 
-def read_dollars(text: str) -> float:
+def parse_dollars(text: str) -> float:
     """Parse an amount of USD.
 
     Raises:
@@ -63,13 +63,13 @@ Timeout = Annotated[
     float | None,
     typer.Option(
         metavar="TIME",
-        parser=read_time,
+        parser=parse_time,
         help="Stop waiting after this time, such as 90s or 10m. [default: wait without limit]",
     ),
 ]
 
 
-def read_json(text: str, option: str) -> JSON:
+def parse_json(text: str, option: str) -> JSON:
     """Parse the JSON of an option.
 
     Raises:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from submitter.batch.rows import Standing
+from submitter.batch.rows import RowState
 from submitter.cli.run import plain
 
 if TYPE_CHECKING:
     from submitter.batch.batch import Batch
 
-DRAWN = 0.2
+REDRAW_INTERVAL_S = 0.2
 """Seconds between two pictures on a terminal."""
 
-TOLD = 15.0
+LINE_INTERVAL_S = 15.0
 """Seconds between two lines elsewhere."""
 
 
@@ -30,7 +30,7 @@ async def shown(batch: Batch) -> AsyncIterator[None]:
     began = time.monotonic()
 
     def words() -> str:
-        return standing(batch, time.monotonic() - began)
+        return status_line(batch, time.monotonic() - began)
 
     showing = _draw(batch, words) if sys.stderr.isatty() else _tell(words)
     task = asyncio.create_task(showing)
@@ -42,7 +42,7 @@ async def shown(batch: Batch) -> AsyncIterator[None]:
     typer.echo(words(), err=True)
 
 
-def standing(batch: Batch, seconds: float) -> str:
+def status_line(batch: Batch, seconds: float) -> str:
     """How a batch stands, in one line.
 
     Args:
@@ -50,15 +50,15 @@ def standing(batch: Batch, seconds: float) -> str:
         seconds: for which it has been running.
     """
     counts = batch.counts
-    ended = counts[Standing.COMPLETED] + counts[Standing.FAILED]
-    running, waiting = counts[Standing.RUNNING], counts[Standing.WAITING]
+    ended = counts[RowState.COMPLETED] + counts[RowState.FAILED]
+    running, waiting = counts[RowState.RUNNING], counts[RowState.WAITING]
     words = [
         f"submitted {ended + running}",
         f"running {running}",
-        f"done {counts[Standing.COMPLETED]}",
-        f"failed {counts[Standing.FAILED]}",
+        f"done {counts[RowState.COMPLETED]}",
+        f"failed {counts[RowState.FAILED]}",
     ]
-    refused = counts[Standing.REJECTED] + counts[Standing.INVALID]
+    refused = counts[RowState.REJECTED] + counts[RowState.INVALID]
     words += [f"bad {refused}"] if refused else []
     words += [f"to send {waiting}"] if waiting else []
     words.append(f"{batch.cost:.2f} USD")
@@ -66,8 +66,8 @@ def standing(batch: Batch, seconds: float) -> str:
         words.append(f"about {_time(seconds / batch.ended * (running + waiting))} left")
     if batch.stopped is not None:
         words.append("submitting nothing more")
-    elif batch.patience.trouble is not None:
-        words.append(f"trying again: {plain(batch.patience.trouble)}")
+    elif batch.backoff.problem is not None:
+        words.append(f"trying again: {plain(batch.backoff.problem)}")
     elif waiting and not running:
         words.append("waiting for a place in the limits")
     return ", ".join(words)
@@ -75,7 +75,7 @@ def standing(batch: Batch, seconds: float) -> str:
 
 async def _tell(words: Callable[[], str]) -> None:
     while True:
-        await asyncio.sleep(TOLD)
+        await asyncio.sleep(LINE_INTERVAL_S)
         typer.echo(words(), err=True)
 
 
@@ -88,10 +88,10 @@ async def _draw(batch: Batch, words: Callable[[], str]) -> None:
     with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         bar = progress.add_task("", total=len(batch.rows))
         while True:
-            left = batch.counts[Standing.RUNNING] + batch.counts[Standing.WAITING]
+            left = batch.counts[RowState.RUNNING] + batch.counts[RowState.WAITING]
             progress.update(bar, completed=len(batch.rows) - left, description=words())
             progress.refresh()
-            await asyncio.sleep(DRAWN)
+            await asyncio.sleep(REDRAW_INTERVAL_S)
 
 
 def _time(seconds: float) -> str:

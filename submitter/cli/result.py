@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from submitter.cli.options import Timeout
-from submitter.cli.run import json_line, plain, run, tell
+from submitter.cli.run import json_line, plain, print_error, run
 from submitter.errors import SubmitterError
 from submitter.prediction import JSON, Prediction
 from submitter.settings import SubmitSettings
@@ -133,7 +133,7 @@ def wait_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]:
             try:
                 prediction = await wave.wait(id, timeout=timeout)
             except SubmitterError as error:
-                tell(error, about=plain(id))
+                print_error(error, about=plain(id))
                 return False
             if as_json:
                 json_line({"given": id, **fields(prediction)})

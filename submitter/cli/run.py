@@ -43,27 +43,27 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def tell_retries() -> None:
+def print_retries() -> None:
     """Tell the person who waits that the API is asked again; stamina would log it."""
     from stamina.instrumentation import set_on_retry_hooks
 
-    set_on_retry_hooks([_tell_retry])
+    set_on_retry_hooks([_print_retry])
 
 
-def hush_retries() -> None:
+def silence_retries() -> None:
     """Tell nobody: where many questions are asked, some are always asked again."""
     from stamina.instrumentation import set_on_retry_hooks
 
     set_on_retry_hooks([])
 
 
-def _tell_retry(details: RetryDetails) -> None:
+def _print_retry(details: RetryDetails) -> None:
     typer.echo(f"{details.caused_by}; asking again in {details.wait_for:.1f} s", err=True)
 
 
 T = TypeVar("T")
 
-USAGE = (BadInput, BadSettings, LedgerMismatch)
+USAGE_ERRORS = (BadInput, BadSettings, LedgerMismatch)
 """Errors that end with exit code 2."""
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -75,7 +75,7 @@ def run(
     work: Callable[[SubmitSettings], Coroutine[Any, Any, T]],
     *,
     interrupted: str = "Interrupted.",
-    hushed: bool = False,
+    quiet: bool = False,
 ) -> T:
     """Do the work of a command; ends the command where it fails, or is stopped by a signal.
 
@@ -83,21 +83,21 @@ def run(
         settings: gives the settings; raises BadSettings for exit code 2.
         work: what to do.
         interrupted: what to say where Ctrl-C or SIGTERM stops it.
-        hushed: whether not to tell of each question that is asked again.
+        quiet: whether not to tell of each question that is asked again.
     """
-    hush_retries() if hushed else tell_retries()
+    silence_retries() if quiet else print_retries()
     try:
         return asyncio.run(_stoppable(work(settings())))
     except SubmitterError as error:
-        tell(error)
-        raise typer.Exit(2 if isinstance(error, USAGE) else 1) from None
+        print_error(error)
+        raise typer.Exit(2 if isinstance(error, USAGE_ERRORS) else 1) from None
     except (KeyboardInterrupt, asyncio.CancelledError) as error:
         typer.echo(interrupted, err=True)
         by_hand = isinstance(error, KeyboardInterrupt)
         raise typer.Exit(INTERRUPTED if by_hand else TERMINATED) from None
 
 
-async def tell_model(wave: WaveSpeed, model: str) -> None:
+async def suggest_model(wave: WaveSpeed, model: str) -> None:
     """Say what to do about a model that the API does not know.
 
     Args:
@@ -124,7 +124,7 @@ async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
     return await work
 
 
-def tell(error: SubmitterError, *, about: str = "") -> None:
+def print_error(error: SubmitterError, *, about: str = "") -> None:
     """Say what went wrong.
 
     Args:

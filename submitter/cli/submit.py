@@ -11,9 +11,9 @@ from uuid import uuid4
 import typer
 
 from submitter.batch.rows import properties, read_field
-from submitter.cli.options import Context, Timeout, Webhook, read_dollars, read_json
+from submitter.cli.options import Context, Timeout, Webhook, parse_dollars, parse_json
 from submitter.cli.result import fields, show
-from submitter.cli.run import json_line, plain, run, tell, tell_model
+from submitter.cli.run import json_line, plain, print_error, run, suggest_model
 from submitter.errors import NotFound, SubmissionUnknown
 from submitter.prediction import JSON
 from submitter.settings import SubmitSettings
@@ -71,7 +71,7 @@ def submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
             float | None,
             typer.Option(
                 metavar="USD",
-                parser=read_dollars,
+                parser=parse_dollars,
                 help="Send nothing where it would cost more, by the API's own price.",
             ),
         ] = None,
@@ -98,7 +98,7 @@ def submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
         """
         if timeout is not None and not wait:
             raise typer.BadParameter("needs --wait", param_hint="--timeout")
-        about = None if context is None else read_json(context, "--context")
+        about = None if context is None else parse_json(context, "--context")
         whole = _whole(file)
         given_pairs = _split(pairs or [], whole)
         name = uuid4().hex if key is None else key
@@ -110,8 +110,8 @@ def submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
                 try:
                     return await submitted(wave)
                 except NotFound as error:
-                    tell(error)
-                    await tell_model(wave, model)
+                    print_error(error)
+                    await suggest_model(wave, model)
                     return False
 
         async def submitted(wave: WaveSpeed) -> bool:
@@ -168,7 +168,7 @@ def _tell(task: Submission, *, as_json: bool) -> None:
 def _whole(file: str | None) -> dict[str, JSON]:
     if file is None:
         return {}
-    whole = read_json(_read(file), "--input-json")
+    whole = parse_json(_read(file), "--input-json")
     if not isinstance(whole, dict):
         raise typer.BadParameter("must hold a JSON object", param_hint="--input-json")
     return whole

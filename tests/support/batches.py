@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from submitter.batch.batch import Batch
-from submitter.batch.plan import Wanted, plan
+from submitter.batch.plan import BatchRequest, plan
 from submitter.batch.results import write_results
 from submitter.client import WaveSpeed
 from submitter.errors import SubmitterError
@@ -94,7 +94,7 @@ async def run(
 ) -> Done:
     """A whole batch, beside its inputs."""
     more = {"out": inputs.with_name("results.jsonl"), **more}
-    wanted, said = Wanted(inputs=inputs, model=model, **more), list[str]()
+    wanted, said = BatchRequest(inputs=inputs, model=model, **more), list[str]()
     async with asyncio.timeout(PATIENCE), wave:
         batch = await plan(wave, given, wanted, said.append)
         await batch.run()

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from submitter.batch.batch import SENDERS
-from submitter.batch.plan import Wanted, plan
-from submitter.batch.rows import Standing
+from submitter.batch.batch import MAX_CONCURRENT_SUBMITS
+from submitter.batch.plan import BatchRequest, plan
+from submitter.batch.rows import RowState
 from submitter.client import WaveSpeed
 from submitter.errors import (
     ApiError,
@@ -79,7 +79,7 @@ async def test_results_in_the_order_of_the_inputs(sim: Simulator, tmp_path: Path
     assert "duration: must be one of 5, 10" in bad["error"]
     assert "seed: is no field" in bad["error"]
     assert done.said[0] == "2 of 5 rows cannot be sent:"
-    assert done.said[1].startswith("  line 2: is no JSON")
+    assert done.said[1].startswith("  line 2: is not JSON")
     assert done.batch.cost == 1.0
     assert len(sim.tasks) == 3
 
@@ -184,7 +184,7 @@ async def test_bad_rows_are_told_in_few_lines(sim: Simulator, tmp_path: Path) ->
 async def test_a_cap_without_a_price(sim: Simulator, tmp_path: Path) -> None:
     """A cap that cannot be held lets nothing through."""
     inputs = write(tmp_path, [{"text": "a"}])
-    with pytest.raises(BadInput, match="names no price for 1 of the rows"):
+    with pytest.raises(BadInput, match="has no price for 1 of the rows"):
         await batch(sim, inputs, model="acme/none", max_cost=1.0)
     sim.set_faults(Faults.parse("error-502"))
     with pytest.raises(Unavailable):
@@ -218,31 +218,31 @@ async def test_the_api_is_away(sim: Simulator, tmp_path: Path) -> None:
     assert done.statuses == ["completed", "completed"]
     assert len(sim.tasks) == 2
     assert wave.posts == len(away) + 2
-    assert done.batch.patience.trouble is None
+    assert done.batch.backoff.problem is None
 
 
 async def test_nothing_ends(tmp_path: Path) -> None:
     """Where nothing ends for long, a person learns that the API is away, until it is back."""
     async with Simulator(speed=1) as sim:
         given = settings(sim, tmp_path, overdue=0.1)
-        troubles: list[str | None] = []
+        problems: list[str | None] = []
 
         class Silent(Scripted):
             async def balance(self) -> float:
-                troubles.append(made.patience.trouble)
-                if troubles[-1] is not None:
+                problems.append(made.backoff.problem)
+                if problems[-1] is not None:
                     await sim.forward(100)
                 raise Unavailable("HTTP 502")
 
         inputs = write(tmp_path, [shot("a")])
         async with asyncio.timeout(PATIENCE), Silent(given) as wave:
-            wanted = Wanted(inputs, KLING, tmp_path / "results.jsonl")
+            wanted = BatchRequest(inputs, KLING, tmp_path / "results.jsonl")
             made = await plan(wave, given, wanted, print)
             await made.run()
-    assert troubles[0] is None
-    assert "the API is not available (HTTP 502)" in troubles
-    assert made.patience.trouble is None
-    assert made.rows[0].standing is Standing.COMPLETED
+    assert problems[0] is None
+    assert "the API is not available (HTTP 502)" in problems
+    assert made.backoff.problem is None
+    assert made.rows[0].state is RowState.COMPLETED
 
 
 async def test_the_ledger_is_away(sim: Simulator, tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ async def test_no_money_left(sim: Simulator, tmp_path: Path) -> None:
     assert isinstance(done.batch.stopped, InsufficientBalance)
     assert Counter(done.statuses) == {"completed": 5, "waiting": 15}
     assert len(sim.tasks) == 5
-    assert (await batch(sim, inputs)).batch.counts[Standing.COMPLETED] == 20
+    assert (await batch(sim, inputs)).batch.counts[RowState.COMPLETED] == 20
     assert len(sim.tasks) == 20
 
 
@@ -392,7 +392,7 @@ async def test_a_row_that_left_the_ledger(sim: Simulator, tmp_path: Path) -> Non
             return await super().wait("gone", timeout=timeout)
 
     done = await run(Strange(given), given, write(tmp_path, [shot("a")]))
-    assert done.batch.rows[0].standing is Standing.REJECTED
+    assert done.batch.rows[0].state is RowState.REJECTED
 
 
 async def test_many_rows(sim: Simulator, tmp_path: Path) -> None:
@@ -412,4 +412,4 @@ async def test_many_rows(sim: Simulator, tmp_path: Path) -> None:
     done = await run(Quick(settings=given), given, inputs)
     assert [row["task_id"] for row in done.results] == [f"t{n}" for n in range(count)]
     assert set(done.statuses) == {"completed"}
-    assert most < 3 * SENDERS
+    assert most < 3 * MAX_CONCURRENT_SUBMITS

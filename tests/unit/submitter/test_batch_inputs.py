@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from submitter.batch.rows import Keys, Row, Standing, following, read_rows, with_content
+from submitter.batch.rows import Keys, Row, RowState, content_key, read_rows, retry_key
 from submitter.catalogue import builtin
 from submitter.errors import BadInput
 
@@ -36,11 +36,11 @@ def test_json_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"{", "is no JSON: Expecting property name"),
+        (b"{", "is not JSON: Expecting property name"),
         (b"[1]", "must be a JSON object"),
         (b'{"a": "\xff"}', "is not UTF-8"),
-        (b'{"a": ' + b"9" * 5000 + b"}", "beyond reading"),
-        (b'{"a": ' + b"[" * 100_000 + b"}", "beyond reading"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "a number is too large"),
+        (b'{"a": ' + b"[" * 100_000 + b"}", "nested too deeply"),
         (b'{"a": ' + b"[" * 50 + b"]" * 50 + b"}", "nests deeper"),
     ],
     ids=["cut", "no object", "not UTF-8", "a huge number", "endless", "deep"],
@@ -48,10 +48,10 @@ def test_json_lines(tmp_path: Path) -> None:
 def test_a_bad_line_stops_no_other(tmp_path: Path, line: bytes, reason: str) -> None:
     """F12: a line that cannot be read is a bad row, with the reason; it has a key all the same."""
     found = rows(tmp_path, b'{"a": 1}\n' + line + b'\n{"a": 2}')
-    assert [row.standing for row in found] == [
-        Standing.WAITING,
-        Standing.INVALID,
-        Standing.WAITING,
+    assert [row.state for row in found] == [
+        RowState.WAITING,
+        RowState.INVALID,
+        RowState.WAITING,
     ]
     assert reason in str(found[1].error)
     assert len({row.key for row in found}) == 3
@@ -82,7 +82,7 @@ def test_a_bad_line_of_csv_stops_no_other(tmp_path: Path) -> None:
     found = rows(tmp_path, 'a,b\n1,2,3\n"x"y,1\n4,5\n', "in.csv")
     assert [row.error for row in found] == [
         "has a cell beyond the fields of the header (2)",
-        "is no CSV: ',' expected after '\"'",
+        "is not CSV: ',' expected after '\"'",
         None,
     ]
 
@@ -91,11 +91,11 @@ def test_a_bad_line_of_csv_stops_no_other(tmp_path: Path) -> None:
     ("content", "name", "reason"),
     [
         ("{}", "in.txt", "must end in .jsonl, .ndjson, .csv"),
-        ("\n\n", "in.jsonl", "holds no rows"),
-        ("a,b\n", "in.csv", "holds no rows"),
+        ("\n\n", "in.jsonl", "has no rows"),
+        ("a,b\n", "in.csv", "has no rows"),
         ("a,a\n1,2", "in.csv", "each once"),
         (",\n1,2", "in.csv", "each once"),
-        ('"a"b\n1', "in.csv", "its header is no CSV"),
+        ('"a"b\n1', "in.csv", "its header is not CSV"),
         (b"a\n\xff\n", "in.csv", "is not UTF-8"),
     ],
 )
@@ -122,6 +122,6 @@ def test_keys(tmp_path: Path) -> None:
     assert len({row.key for row in one}) == 3
     assert Keys("name", "other").key("x") != Keys("name", "model").key("x")
     key = Keys("name", "model").key("x")
-    assert following(key) == f"{key}.2"
-    assert following(following(key)) == f"{key}.3"
-    assert with_content(f"{key}.2", "d" * 64) == key.replace(":1", f"-{'d' * 16}:1")
+    assert retry_key(key) == f"{key}.2"
+    assert retry_key(retry_key(key)) == f"{key}.3"
+    assert content_key(f"{key}.2", "d" * 64) == key.replace(":1", f"-{'d' * 16}:1")

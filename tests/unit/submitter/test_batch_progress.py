@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from submitter.batch.batch import Batch, Patience
-from submitter.batch.rows import Row, Standing
+from submitter.batch.batch import Batch, SharedBackoff
+from submitter.batch.rows import Row, RowState
 from submitter.cli import progress
 from submitter.client import WaveSpeed
 from submitter.errors import AuthFailed
@@ -22,7 +22,7 @@ from tests.support.waiting import until
 @pytest.fixture
 def batch(tmp_path: Path) -> Batch:
     given = SubmitSettings(api_key="k", database=f"sqlite:///{tmp_path / 'ledger.db'}")
-    rows = [Row(n, n, "{}", f"k{n}", standing=standing) for n, standing in enumerate(Standing)]
+    rows = [Row(n, n, "{}", f"k{n}", state=state) for n, state in enumerate(RowState)]
     for row in rows:
         row.cost = 0.25
     schedule = Schedule(1.0)
@@ -33,31 +33,31 @@ def batch(tmp_path: Path) -> Batch:
 def test_in_one_line(batch: Batch) -> None:
     """Submitted, running, done, failed, the cost so far; and what is left, where it is known."""
     whole = "submitted 3, running 1, done 1, failed 1, bad 2, to send 1, 0.75 USD"
-    assert progress.standing(batch, 10.0) == whole
+    assert progress.status_line(batch, 10.0) == whole
     batch.ended = 2
-    assert progress.standing(batch, 10.0) == f"{whole}, about 10 s left"
-    assert progress.standing(batch, 1000.0) == f"{whole}, about 17 min left"
-    assert progress.standing(batch, 100_000.0) == f"{whole}, about 28 h left"
+    assert progress.status_line(batch, 10.0) == f"{whole}, about 10 s left"
+    assert progress.status_line(batch, 1000.0) == f"{whole}, about 17 min left"
+    assert progress.status_line(batch, 100_000.0) == f"{whole}, about 28 h left"
     batch.ended = 0
-    batch.patience.trouble = "HTTP\x1b503"
-    assert progress.standing(batch, 10.0) == f"{whole}, trying again: HTTP\ufffd503"
+    batch.backoff.problem = "HTTP\x1b503"
+    assert progress.status_line(batch, 10.0) == f"{whole}, trying again: HTTP\ufffd503"
     batch.stopped = AuthFailed(status=401)
-    assert progress.standing(batch, 10.0) == f"{whole}, submitting nothing more"
+    assert progress.status_line(batch, 10.0) == f"{whole}, submitting nothing more"
 
 
 def test_a_full_minute_is_told(batch: Batch) -> None:
     """A batch that sends nothing because the limits are used up says so."""
     for row in batch.rows:
-        if row.standing is Standing.RUNNING:
-            row.standing = Standing.WAITING
-    assert progress.standing(batch, 10.0).endswith(", waiting for a place in the limits")
+        if row.state is RowState.RUNNING:
+            row.state = RowState.WAITING
+    assert progress.status_line(batch, 10.0).endswith(", waiting for a place in the limits")
 
 
 async def test_lines_now_and_then(
     batch: Batch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where no person looks on, a line comes now and then, and one in the end."""
-    monkeypatch.setattr(progress, "TOLD", 0.001)
+    monkeypatch.setattr(progress, "LINE_INTERVAL_S", 0.001)
     lines = ""
     async with progress.shown(batch), asyncio.timeout(20):
         while lines.count("submitted 3") < 3:
@@ -85,17 +85,17 @@ async def test_a_bar_on_a_terminal(batch: Batch, monkeypatch: pytest.MonkeyPatch
 
 async def test_patience() -> None:
     """Of tries that failed together one counts; the first that goes well begins anew."""
-    patience = Patience(Schedule(0.06))
-    given_up, never = asyncio.Event(), asyncio.Event()
-    given_up.set()
-    first = await patience.turn(never)
-    patience.failed(first, "HTTP 503")
-    patience.failed(first, "HTTP 503")
-    assert patience.trouble == "HTTP 503"
-    second = await patience.turn(never)
+    backoff = SharedBackoff(Schedule(0.06))
+    stopping, never = asyncio.Event(), asyncio.Event()
+    stopping.set()
+    first = await backoff.wait(never)
+    backoff.failed(first, "HTTP 503")
+    backoff.failed(first, "HTTP 503")
+    assert backoff.problem == "HTTP 503"
+    second = await backoff.wait(never)
     assert second == first + 1
-    patience.failed(second, "HTTP 503")
-    assert await patience.turn(given_up) == second + 1
-    patience.passed()
-    assert patience.trouble is None
-    assert await patience.turn(never) == first
+    backoff.failed(second, "HTTP 503")
+    assert await backoff.wait(stopping) == second + 1
+    backoff.succeeded()
+    assert backoff.problem is None
+    assert await backoff.wait(never) == first

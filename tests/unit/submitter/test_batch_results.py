@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from submitter.batch.results import PAGE, read_earlier, write_results
-from submitter.batch.rows import Row, Standing
+from submitter.batch.results import PAGE_ROWS, read_earlier, write_results
+from submitter.batch.rows import Row, RowState
 from submitter.errors import BadInput, LedgerUnavailable
 from submitter.ledger.base import Entry, State
 
@@ -28,9 +28,9 @@ def row(number: int = 1, text: str = "{}") -> Row:
 async def test_rows_in_order(tmp_path: Path) -> None:
     """However many rows there are, they come in order, each once."""
     out = tmp_path / "out.jsonl"
-    await write_results(out, [row(n) for n in range(1, 2 * PAGE + 2)], "m", nothing)
+    await write_results(out, [row(n) for n in range(1, 2 * PAGE_ROWS + 2)], "m", nothing)
     numbers = [json.loads(line)["row"] for line in out.read_text().splitlines()]
-    assert numbers == list(range(1, 2 * PAGE + 2))
+    assert numbers == list(range(1, 2 * PAGE_ROWS + 2))
     assert list(tmp_path.iterdir()) == [out]
 
 
@@ -111,7 +111,7 @@ def test_no_place_for_results(tmp_path: Path) -> None:
     """F20: where nothing can be written, nothing is paid for."""
     with pytest.raises(BadInput, match="cannot be written: No such file"):
         read_earlier(tmp_path / "none" / "out.jsonl", PREFIX)
-    with pytest.raises(BadInput, match="is no file"):
+    with pytest.raises(BadInput, match="is not a file"):
         read_earlier(tmp_path, PREFIX)
 
 
@@ -128,7 +128,7 @@ async def test_what_an_earlier_run_tells(tmp_path: Path) -> None:
     """Refused rows are shown to have failed; rows without a task were not submitted."""
     out = tmp_path / "out.jsonl"
     refused = row(2)
-    refused.standing = Standing.REJECTED
+    refused.state = RowState.REJECTED
     await write_results(out, [row(1), refused], "m", nothing)
     earlier = read_earlier(out, PREFIX)
     assert earlier.failed == {refused.key}
