@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from submitter.errors import BadSettings, LedgerMismatch, LedgerUnavailable
+from submitter.errors import LedgerMismatch, LedgerUnavailable
 from submitter.ledger.base import Entry, Result, State
 from submitter.ledger.postgres import PostgresLedger
 from submitter.storage import migrations
-from submitter.storage.postgres_pool import server_address
 from tests.support.postgres_schemas import connected, fresh_schema
 from tests.support.proxy import proxy
 from tests.support.submissions import (
@@ -214,21 +212,6 @@ async def test_a_cancelled_caller_breaks_nobody(place: tuple[str, str]) -> None:
     await ledger.close()
 
 
-async def test_a_program_that_ends_in_the_middle(
-    ledger: PostgresLedger, place: tuple[str, str]
-) -> None:
-    """Whoever still waits is told; the next use works."""
-    async with locked(place):
-        asked = asyncio.ensure_future(intended(ledger))
-        await waits_for_lock(place)
-        task = ledger._writer._task
-        assert task is not None
-        task.cancel()
-        with pytest.raises(LedgerUnavailable, match="ending"):
-            await asked
-    await intended(ledger)
-
-
 async def test_a_bad_neighbour_fails_alone(ledger: PostgresLedger) -> None:
     """F20: what cannot be written leaves nothing behind, whoever commits with it."""
     await intended(ledger, "k0")
@@ -331,17 +314,6 @@ async def test_tables_that_are_gone(ledger: PostgresLedger, place: tuple[str, st
     assert (await only(ledger)).state is State.UNKNOWN
 
 
-async def test_killed_connections_are_made_anew(
-    ledger: PostgresLedger, place: tuple[str, str]
-) -> None:
-    """F20: a restart or an idle cut is not noticed by who comes after it."""
-    await asyncio.gather(accepted(ledger), only(ledger, "k0"), return_exceptions=True)
-    assert await kill(place) == 2
-
-    assert len(await ledger.finish([result()], NOW)) == 1
-    assert (await only(ledger)).state is State.FINISHED
-
-
 async def test_a_connection_that_is_killed_in_the_middle(
     ledger: PostgresLedger, place: tuple[str, str]
 ) -> None:
@@ -396,116 +368,6 @@ async def test_a_commit_whose_answer_is_lost(place: tuple[str, str]) -> None:
             while not (await only(ledger)).asks:
                 await asyncio.sleep(0.01)
         assert (await only(ledger)).asks == 1
-
-
-@pytest.mark.parametrize("idle", [False, True])
-async def test_a_network_that_went_silent(place: tuple[str, str], idle: bool) -> None:
-    """F20: waits are bounded; a connection that was idle for long is not used."""
-    options = {"max_idle_s": 0.0} if idle else {"statement_timeout_s": 0.3}
-    async with proxy(place[0]) as network, opened(network.url, place[1], **options) as ledger:
-        await intended(ledger)
-        await only(ledger)
-        before = network.connections
-        network.silence()
-        if not idle:
-            with pytest.raises(LedgerUnavailable, match="no answer in time"):
-                await ledger.find(["k1"])
-
-        assert (await only(ledger)).state is State.INTENDED
-        await ledger.pause(NOW)
-        # Each use makes one, if none may be idle; else the second tells the server to stop.
-        assert network.connections == before + 2
-
-
-async def test_a_server_that_is_away_for_a_while(place: tuple[str, str]) -> None:
-    """F20: whoever asks is told, and all goes on when it is back."""
-    async with proxy(place[0]) as network, opened(network.url, place[1]) as ledger:
-        await intended(ledger)
-        network.refusing = True
-        network.cut()
-        for asked in (ledger.find(["k1"]), ledger.pause(NOW)):
-            with pytest.raises(LedgerUnavailable, match=r"PostgreSQL at 127\.0\.0\.1"):
-                await asked
-        network.refusing = False
-
-        assert (await only(ledger)).state is State.INTENDED
-
-
-@pytest.mark.parametrize(
-    ("url", "words"),
-    [
-        ("postgresql://me:hush@127.0.0.1:1/test", "127.0.0.1:1"),
-        ("postgresql://me:hu/hush@127.0.0.1:1/test", "%-codes"),
-        ("postgresql://me:x#hush@127.0.0.1:1/test", "%-codes"),
-        ("postgresql://me:hush", "%-codes"),
-        ("postgresql://me:hush@127.0.0.1:hush/test", "%-codes"),
-        ("postgresql://me:hush@[127.0.0.1/test", "%-codes"),
-        ("postgresql://me:hush@[::1]:1/test", "[::1]:1"),
-        ("postgresql://127.0.0.1:1/test?password=hush", "127.0.0.1:1"),
-        ("mysql://me:hush@127.0.0.1/test", "postgresql://"),
-    ],
-)
-async def test_an_address_that_leads_nowhere(url: str, words: str) -> None:
-    """F16: the reason is told, the password is not."""
-    pytest.importorskip("asyncpg")
-    with pytest.raises(LedgerUnavailable) as told:
-        await PostgresLedger(url).open()
-
-    assert words in str(told.value)
-    assert "hush" not in f"{told.value!r} {told.value.__cause__!r}"
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "postgresql://me:a@hush/x@host/test",
-        "postgresql://me:1#hush@host/test",
-        "postgresql://me:hush",
-        "host",
-    ],
-)
-def test_what_may_be_a_password_is_no_host(url: str) -> None:
-    """F16: where an address is odd, nothing of it is told."""
-    assert server_address(url) == "PostgreSQL"
-
-
-def test_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person is told what to install."""
-    monkeypatch.setitem(sys.modules, "asyncpg", None)
-
-    with pytest.raises(BadSettings, match=r"wavehook\[postgres\]"):
-        PostgresLedger("postgresql://127.0.0.1/test")
-
-
-LOOPS = """
-import asyncio, sys
-from submitter.ledger.postgres import PostgresLedger
-
-ledger = PostgresLedger(sys.argv[1], schema=sys.argv[2])
-
-async def once(number):
-    await ledger.open()
-    ledger.subscribe(lambda: None)
-    await ledger.upload(f"d{number}", "u", 1.0)
-    assert await ledger.uploaded(f"d{number}", after=0.0) == "u"
-
-for number in range(2):
-    asyncio.run(once(number))
-"""
-"""In a process of its own: what a closed loop could not close, Python closes at the end."""
-
-
-async def test_another_event_loop_later(place: tuple[str, str]) -> None:
-    """Some platforms make a loop for every request; the connections are made anew."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "ignore", "-c", LOOPS, *place
-    )
-    assert await asyncio.wait_for(process.wait(), 60) == 0
-
-    ledger = PostgresLedger(place[0], schema=place[1])
-    await ledger.open()
-    assert [await ledger.uploaded(f"d{number}", after=0.0) for number in range(2)] == ["u", "u"]
-    await ledger.close()
 
 
 async def test_a_purge_goes_in_small_steps(place: tuple[str, str]) -> None:

@@ -16,17 +16,11 @@ from dataclasses import dataclass
 import pytest
 
 from receiver.errors import StoreUnavailable
-from receiver.stores.postgres import PostgresStore
 from submitter.errors import LedgerUnavailable
-from submitter.ledger.postgres import PostgresLedger
-from tests.support.events import PLAN, event
 from tests.support.own_postgres import PASSWORD, OwnPostgres, own_postgres
 from tests.support.postgres_schemas import connected
 from tests.support.proxy import Proxy, proxy
-from tests.support.submissions import intended
-
-NEVER_S = 3600.0
-"""A poll that wakes nobody: only LISTEN does."""
+from tests.support.storage_sides import InboxSide, LedgerSide, Side
 
 MAX_WAKE_S = 0.25
 """With polling alone a worker waits for up to 0.5 s; a commit and its notification take 40 ms."""
@@ -35,45 +29,6 @@ MAX_CALL_S = 2.0
 """Of the first call after a failover, which a new connection serves."""
 
 
-class InboxSide:
-    """The inbox as a process uses it."""
-
-    def __init__(self, url: str) -> None:
-        self.port = PostgresStore(url)
-
-    async def open(self) -> None:
-        await self.port.open()
-
-    async def write(self, name: str) -> None:
-        await self.port.add(event(name), PLAN)
-
-    async def stored(self) -> set[str | None]:
-        return {each.event.subject for each in await self.port.events()}
-
-    def subscribe(self, wake: Callable[[], None]) -> None:
-        self.port.subscribe(wake)
-
-
-class LedgerSide:
-    """The ledger as a process uses it."""
-
-    def __init__(self, url: str) -> None:
-        self.port = PostgresLedger(url, poll=NEVER_S)
-
-    async def open(self) -> None:
-        await self.port.open()
-
-    async def write(self, name: str) -> None:
-        await intended(self.port, name)
-
-    async def stored(self) -> set[str | None]:
-        return {each.key for each in await self.port.open_entries()}
-
-    def subscribe(self, wake: Callable[[], None]) -> None:
-        self.port.subscribe(wake)
-
-
-Side = InboxSide | LedgerSide
 Open = Callable[[str], Awaitable[list[Side]]]
 
 
