@@ -20,7 +20,7 @@ from submitter.errors import BadInput, NotFound, RateLimited, SubmitterError, Un
 from submitter.prediction import Prediction
 
 if TYPE_CHECKING:
-    from submitter.api.client import Calls
+    from submitter.api.client import ApiClient
 
 SECRET_TIMEOUT_S = 20.0
 """Timeout for the webhook secret at a start."""
@@ -38,16 +38,16 @@ RESULT_CACHE_S = 1.0
 """Seconds for which a fetched result is kept; the inbox has it by then."""
 
 
-def make_api_client(settings: Settings) -> Calls:
+def make_api_client(settings: Settings) -> ApiClient:
     """Make an API client with the settings' key; use it as an async context manager.
 
     Raises:
         BadSettings: the key or the address is invalid.
     """
-    from submitter.api.client import Calls
+    from submitter.api.client import ApiClient
 
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    return Calls(key, settings.base_url)
+    return ApiClient(key, settings.base_url)
 
 
 def fetch_secret(settings: Settings) -> str:
@@ -73,7 +73,7 @@ class _LoopClient:
     """The API client of one event loop, and its open requests by task id."""
 
     loop: AbstractEventLoop
-    calls: Calls
+    calls: ApiClient
     slots: asyncio.Semaphore
     requests: dict[str, asyncio.Task[Answer]] = field(default_factory=dict)
 
@@ -97,7 +97,7 @@ class ResultFetcher:
 
     def __init__(
         self,
-        connect: Callable[[], Calls],
+        connect: Callable[[], ApiClient],
         *,
         hooks: Sequence[Hook] = (),
         timeout: float = RESULT_TIMEOUT_S,

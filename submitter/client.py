@@ -16,7 +16,7 @@ from uuid import uuid4
 import httpx
 
 from submitter.api import urls
-from submitter.api.client import Calls
+from submitter.api.client import ApiClient
 from submitter.catalogue.kling import TypedInput
 from submitter.catalogue.live import Catalogue
 from submitter.errors import Fault, SubmissionUnknown
@@ -25,28 +25,28 @@ from submitter.ledger.base import Entry, Ledger, Limits
 from submitter.prediction import JSON, Prediction
 from submitter.reconcile.reconciler import Reconciler
 from submitter.reconcile.schedule import Schedule
-from submitter.results.receiver_feed import Feed
-from submitter.results.stream import Streaming
-from submitter.results.wait import Ending, nothing_created
-from submitter.results.waiters import Waiting
+from submitter.results.receiver_feed import ReceiverFeed
+from submitter.results.stream import ResultStreams
+from submitter.results.wait import ResultWaiter, nothing_created
+from submitter.results.waiters import WaiterRegistry
 from submitter.settings import SubmitSettings, from_environment
 from submitter.storage.postgres_pool import is_postgres
 from submitter.submit.context_token import Seal, read_key
-from submitter.submit.rate_limit import Flow
-from submitter.submit.request import Order
-from submitter.submit.sender import Submitting
+from submitter.submit.rate_limit import SubmitLimiter
+from submitter.submit.request import PreparedSubmit
+from submitter.submit.sender import Sender
 from submitter.submit.submission import Submission
 
-GRACE = 5.0
+CLOSE_TIMEOUT_S = 5.0
 """Seconds that submits on their way get to end when the client is closed."""
 
-OUTSIDE = "use the client as `async with WaveSpeed() as wave:`"
+NOT_OPEN = "use the client as `async with WaveSpeed() as wave:`"
 
-AGAIN = 3
+MAX_RUN_SUBMITS = 3
 """How often `run` submits where the one before is proven to have created nothing."""
 
 
-class WaveSpeed(Calls):
+class WaveSpeed(ApiClient):
     """Talks to the WaveSpeedAI API. Use it as `async with WaveSpeed() as wave:`.
 
     What is not given is read from the environment (see the settings in the README).
@@ -107,11 +107,11 @@ class WaveSpeed(Calls):
         self._reconciler = Reconciler(
             self, self._ledger, schedule=self._schedule, clock=clock, random=random
         )
-        self._submitting = Submitting(
+        self._submitting = Sender(
             self,
             self._ledger,
             models=self.catalogue,
-            flow=Flow(
+            flow=SubmitLimiter(
                 self._ledger,
                 limits or Limits(given.rate, given.in_flight),
                 self._schedule,
@@ -128,9 +128,9 @@ class WaveSpeed(Calls):
         )
         self._heard = (public_url, given.admin_token)
         self._transport = transport
-        self._feed: Feed | None = None
-        self._waiting: Waiting | None = None
-        self._streaming = Streaming()
+        self._feed: ReceiverFeed | None = None
+        self._waiting: WaiterRegistry | None = None
+        self._streaming = ResultStreams()
 
     async def __aenter__(self) -> Self:
         await self._ledger.open()
@@ -138,10 +138,10 @@ class WaveSpeed(Calls):
         self._submitting.open()
         url, token = self._heard
         if url and token:
-            self._feed = Feed(
+            self._feed = ReceiverFeed(
                 url, token, self._ledger, transport=self._transport, clock=self._clock
             )
-        self._waiting = Waiting(self._ledger, self._reconciler, self._schedule, self._feed)
+        self._waiting = WaiterRegistry(self._ledger, self._reconciler, self._schedule, self._feed)
         return self
 
     async def __aexit__(
@@ -159,7 +159,7 @@ class WaveSpeed(Calls):
             waiting, self._waiting = self._waiting, None
             if waiting is not None:
                 exits.push_async_callback(waiting.stop)
-            await self._submitting.stop(GRACE)
+            await self._submitting.stop(CLOSE_TIMEOUT_S)
 
     async def submit(
         self,
@@ -218,7 +218,7 @@ class WaveSpeed(Calls):
         webhook: bool | str = True,
         max_cost: float | None = None,
         **fields: object,
-    ) -> Order:
+    ) -> PreparedSubmit:
         """Do all that `submit`, with the same arguments, does before a price is asked for.
 
         Raises:
@@ -226,7 +226,7 @@ class WaveSpeed(Calls):
             BadSettings: a context needs `webhook_url` and `seal`.
         """
         if self._waiting is None:
-            raise RuntimeError(OUTSIDE)
+            raise RuntimeError(NOT_OPEN)
         typed = {} if isinstance(model, str) else model.input()
         parts = [typed, input or {}, fields]
         times = Counter(name for part in parts for name in part)
@@ -285,7 +285,7 @@ class WaveSpeed(Calls):
                     max_cost=max_cost,
                     **fields,
                 )
-                for _ in range(AGAIN):
+                for _ in range(MAX_RUN_SUBMITS):
                     with contextlib.suppress(SubmissionUnknown):
                         await self._submitting.send(order)
                     entry = await ends.entry(order.key)
@@ -295,7 +295,7 @@ class WaveSpeed(Calls):
             if order is None:
                 raise nothing_created("its input was not checked in time") from None
             return await ends.at_deadline(order.key)
-        raise nothing_created(f"its answer was lost {AGAIN} times")
+        raise nothing_created(f"its answer was lost {MAX_RUN_SUBMITS} times")
 
     async def wait(self, id: str, *, timeout: float | None = None) -> Prediction:
         """Wait for a task by its id, or by the key of its submission.
@@ -324,7 +324,7 @@ class WaveSpeed(Calls):
             StillRunning: the client was closed, and tasks have not ended; they are not lost.
         """
         if self._waiting is None:
-            raise RuntimeError(OUTSIDE)
+            raise RuntimeError(NOT_OPEN)
         entries = self._streaming.stream(self._waiting, follow=follow)
         async with contextlib.aclosing(entries):
             async for entry in entries:
@@ -332,10 +332,10 @@ class WaveSpeed(Calls):
                     yield entry.prediction
 
     @property
-    def _ends(self) -> Ending:
+    def _ends(self) -> ResultWaiter:
         if self._waiting is None:
-            raise RuntimeError(OUTSIDE)
-        return Ending(self, self._ledger, self._waiting, self._schedule, clock=self._clock)
+            raise RuntimeError(NOT_OPEN)
+        return ResultWaiter(self, self._ledger, self._waiting, self._schedule, clock=self._clock)
 
 
 def _seal(given: SubmitSettings) -> Seal | None:

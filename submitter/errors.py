@@ -26,9 +26,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_SHOWN = 20
+_MAX_SHOWN_FAULTS = 20
 
-MEANINGS = {
+TASK_CODE_MEANINGS = {
     1200: "content moderation",
     1400: "a parameter is missing",
     1401: "a parameter is invalid",
@@ -82,9 +82,9 @@ class BadInput(SubmitterError):
     """
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        lines = [f"  {fault}" for fault in faults[:_SHOWN]]
-        if len(faults) > _SHOWN:
-            lines.append(f"  and {len(faults) - _SHOWN} more")
+        lines = [f"  {fault}" for fault in faults[:_MAX_SHOWN_FAULTS]]
+        if len(faults) > _MAX_SHOWN_FAULTS:
+            lines.append(f"  and {len(faults) - _MAX_SHOWN_FAULTS} more")
         super().__init__("\n".join(["nothing was sent, because of:", *lines]))
         self.faults = tuple(faults)
 
@@ -125,7 +125,7 @@ class ApiError(SubmitterError):
     ) -> None:
         text = f"{advice or self.advice} (HTTP {status}"
         if code is not None and code != status:
-            meaning = MEANINGS.get(code) if isinstance(code, int) else None
+            meaning = TASK_CODE_MEANINGS.get(code) if isinstance(code, int) else None
             text += f", code {code}" + (f": {meaning}" if meaning else "")
         super().__init__(f"{text})")
         self.status = status

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Self, TypeAlias, TypeGuard, cast
 
-from submitter.errors import MEANINGS, SubmitterError
+from submitter.errors import TASK_CODE_MEANINGS, SubmitterError
 
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 
@@ -193,7 +193,7 @@ class TaskFailed(SubmitterError):
 
     def __init__(self, prediction: Prediction) -> None:
         code = prediction.code
-        meaning = MEANINGS.get(code) if code else None
+        meaning = TASK_CODE_MEANINGS.get(code) if code else None
         shown = f", code {code}" + (f": {meaning}" if meaning else "") if code else ""
         super().__init__(f"the task {prediction.id} ended as {prediction.status}{shown}")
         self.prediction = prediction

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 
-def moment(seconds: float | None) -> str | None:
+def rfc3339(seconds: float | None) -> str | None:
     """Unix seconds as UTC in RFC 3339."""
     if seconds is None:
         return None

@@ -23,7 +23,7 @@ from receiver.event import Attempt, Dispatch, DispatchState, Event
 from receiver.stores.base import Listed, Store
 from submitter.cli.run import json_line, plain
 from submitter.prediction import JSON
-from submitter.timestamps import moment
+from submitter.timestamps import rfc3339
 
 PARKED = "Parked: the signature is valid, but the body is not what this source sends; see --body."
 
@@ -68,7 +68,7 @@ def events(
         typer.echo("No events.")
     else:
         cells = [
-            (str(row.seq), moment(row.event.received_at) or "-", row.event.type, row.event.id)
+            (str(row.seq), rfc3339(row.event.received_at) or "-", row.event.type, row.event.id)
             for row in rows
         ]
         handled = [states(row.dispatches) for row in rows]
@@ -196,7 +196,7 @@ def _private(event: Event) -> dict[str, JSON]:
 
 
 def _dispatch_cells(dispatch: Dispatch) -> tuple[str, ...]:
-    due = (moment(dispatch.due_at) or "-") if dispatch.state.open else "-"
+    due = (rfc3339(dispatch.due_at) or "-") if dispatch.state.open else "-"
     if dispatch.waiting:
         due = f"after {', '.join(dispatch.after)}"
     number = str(dispatch.attempt)
@@ -206,7 +206,7 @@ def _dispatch_cells(dispatch: Dispatch) -> tuple[str, ...]:
 def _attempt_cells(attempt: Attempt) -> tuple[str, ...]:
     ended = attempt.ended_at
     took = "-" if ended is None else f"{max(ended - attempt.started_at, 0.0):.3f}"
-    started, outcome = moment(attempt.started_at) or "-", attempt.outcome or "running"
+    started, outcome = rfc3339(attempt.started_at) or "-", attempt.outcome or "running"
     return attempt.handler, str(attempt.number), started, took, outcome, attempt.error or "-"
 
 
@@ -246,7 +246,7 @@ def list_dead(
         typer.echo("Nothing is dead.")
     else:
         cells = [
-            (moment(row.settled_at) or "-", row.handler, str(row.attempt), row.event_id)
+            (rfc3339(row.settled_at) or "-", row.handler, str(row.attempt), row.event_id)
             for row in rows
         ]
         heads = ("DIED", "HANDLER", "ATTEMPTS", "EVENT", "ERROR")

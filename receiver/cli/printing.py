@@ -9,7 +9,7 @@ import typer
 from receiver.event import Attempt, Dispatch, DispatchState, Event
 from submitter.cli.run import plain
 from submitter.prediction import JSON
-from submitter.timestamps import moment
+from submitter.timestamps import rfc3339
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -31,8 +31,8 @@ def event_fields(event: Event) -> dict[str, JSON]:
         "model": event.model,
         "origin": event.origin.value,
         "webhook_id": event.webhook_id,
-        "occurred_at": moment(event.occurred_at),
-        "received_at": moment(event.received_at),
+        "occurred_at": rfc3339(event.occurred_at),
+        "received_at": rfc3339(event.received_at),
     }
 
 
@@ -43,11 +43,11 @@ def dispatch_fields(dispatch: Dispatch) -> dict[str, JSON]:
         "handler": dispatch.handler,
         "state": dispatch.state.value,
         "attempt": dispatch.attempt,
-        "due_at": moment(dispatch.due_at) if dispatch.state.open else None,
+        "due_at": rfc3339(dispatch.due_at) if dispatch.state.open else None,
         "waiting_for": list(dispatch.after) if dispatch.waiting else [],
         "error": dispatch.error,
         "result": dispatch.result,
-        "settled_at": moment(dispatch.settled_at),
+        "settled_at": rfc3339(dispatch.settled_at),
     }
 
 
@@ -57,8 +57,8 @@ def attempt_fields(attempt: Attempt) -> dict[str, JSON]:
         "handler": attempt.handler,
         "number": attempt.number,
         "owner": attempt.owner,
-        "started_at": moment(attempt.started_at),
-        "ended_at": moment(attempt.ended_at),
+        "started_at": rfc3339(attempt.started_at),
+        "ended_at": rfc3339(attempt.ended_at),
         "outcome": attempt.outcome,
         "error": attempt.error,
     }

@@ -14,14 +14,14 @@ from receiver.cli.options import DATABASE, Flags, JsonLines, setting_flags
 from receiver.errors import SettingsError, WavehookError
 from submitter.cli.run import json_line, plain, print_retries
 from submitter.ledger.base import MAX_OPEN_ENTRIES, State
-from submitter.reconcile.schedule import KEPT
+from submitter.reconcile.schedule import API_RETENTION_S
 
 if TYPE_CHECKING:
     from receiver.config import Settings
     from receiver.results.reconcile import InboxGateway
     from submitter.ledger.base import Entry, Ledger
     from submitter.reconcile.reconciler import Reconciler
-    from submitter.reconcile.report import Report
+    from submitter.reconcile.report import ReconcileReport
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class ReconcileCounts:
     tasks: list[str] = field(default_factory=list)
     error: str | None = None
 
-    def add(self, report: Report) -> bool:
+    def add(self, report: ReconcileReport) -> bool:
         """Add a round; False if it did nothing, or failed."""
         self.asked += report.asked
         self.found += report.found
@@ -174,7 +174,7 @@ async def _compare(
     counts: ReconcileCounts, once: Reconciler, gateway: InboxGateway, *, dry_run: bool
 ) -> None:
     report = await once.compare_history(
-        since=time.time() - KEPT, known=gateway.known, dry_run=dry_run
+        since=time.time() - API_RETENTION_S, known=gateway.known, dry_run=dry_run
     )
     counts.add(report)
 

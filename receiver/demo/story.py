@@ -28,7 +28,7 @@ from receiver.handlers.base import Context
 from receiver.handlers.decorator import on
 from receiver.handlers.retry import Backoff
 from receiver.telemetry import TelemetryEvent
-from submitter.api.transport import tls
+from submitter.api.transport import tls_context
 from submitter.client import WaveSpeed
 from submitter.prediction import JSON
 from submitter.settings import SubmitSettings
@@ -246,7 +246,7 @@ async def publish(event: Event, context: Context) -> JSON:
         raise ValueError("an event of the demo must have an output and a context")
     if event.context.get(FAIL_FIRST) and context.attempt == 1:
         raise ConnectionError("fails once on purpose")
-    async with httpx.AsyncClient(trust_env=False, verify=tls()) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=tls_context()) as client:
         response = await client.get(prediction.outputs[0])
     response.raise_for_status()
     RUNS.get()[prediction.id, context.key] += 1

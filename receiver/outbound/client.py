@@ -21,7 +21,7 @@ import httpx
 
 from receiver.errors import Refused
 from receiver.outbound.addresses import Address, AllowList, private_reason
-from submitter.api.transport import quieten
+from submitter.api.transport import redact_url
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the addresses of a host name, for a port; raises OSError if it has none."""
@@ -83,7 +83,7 @@ def client(
         follow_redirects=redirects > 0,
         max_redirects=redirects,
         trust_env=False,
-        event_hooks={"request": [quieten]},
+        event_hooks={"request": [redact_url]},
         # A small compressed response can expand to a huge one.
         headers={"accept-encoding": "identity", "user-agent": "wavehook"},
     )

@@ -18,7 +18,7 @@ from receiver.telemetry import TelemetryEvent
 from submitter.ledger.base import Ledger, Result
 
 if TYPE_CHECKING:
-    from submitter.api.client import Calls
+    from submitter.api.client import ApiClient
 
 RECONCILE_SHARE = 0.5
 """Share of the deadline for reconciling: handlers get the rest, however slow the API is."""
@@ -49,7 +49,7 @@ class DrainRound:
         *,
         ledger: Ledger,
         gateway: InboxGateway,
-        connect: Callable[[], Calls] | None,
+        connect: Callable[[], ApiClient] | None,
         overdue: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -99,7 +99,7 @@ class DrainRound:
         results = [Result(result, keys[id], delivered=True) for id, result in stored.items()]
         return len(await self._ledger.finish(results, self._clock())) if results else 0
 
-    async def _fetch_overdue(self, connect: Callable[[], Calls]) -> int:
+    async def _fetch_overdue(self, connect: Callable[[], ApiClient]) -> int:
         """Fetch overdue results from the API."""
         # In a thread: importing the HTTP client would block the event loop for too long.
         calls = await asyncio.to_thread(connect)

@@ -17,10 +17,10 @@ from receiver.telemetry import Hook, TelemetryEvent
 from submitter.errors import LedgerUnavailable, SubmitterError
 from submitter.ledger.base import Ledger
 from submitter.prediction import Prediction
-from submitter.reconcile.report import Found, Told
+from submitter.reconcile.report import FoundResult, ReconcileEvent
 
 if TYPE_CHECKING:
-    from submitter.api.client import Calls
+    from submitter.api.client import ApiClient
     from submitter.reconcile.reconciler import Reconciler
 
 RESTART_DELAY_S = 30.0
@@ -50,7 +50,7 @@ class InboxGateway:
         self._hooks = tuple(hooks)
         self._clock = clock
 
-    async def deliver(self, found: Found) -> bool:
+    async def deliver(self, found: FoundResult) -> bool:
         """Store a result; True if it is new.
 
         Raises:
@@ -84,7 +84,7 @@ class InboxGateway:
         latest_first = sorted(events, key=lambda event: -event.received_at)
         return {event.subject or "": _prediction(event) for event in latest_first}
 
-    def told(self, told: Told) -> None:
+    def told(self, told: ReconcileEvent) -> None:
         """Pass a reconciler's report on; the overdue count is read at each scrape instead."""
         if told.name != "reconcile.overdue":
             self.emit(
@@ -100,7 +100,7 @@ class InboxGateway:
 
 
 def make_reconciler(
-    calls: Calls, ledger: Ledger, gateway: InboxGateway, overdue: float
+    calls: ApiClient, ledger: Ledger, gateway: InboxGateway, overdue: float
 ) -> Reconciler:
     """Make a reconciler that stores what it finds in the inbox.
 
@@ -167,7 +167,7 @@ class BackgroundReconciler:
 
 
 def background_reconciler(
-    connect: Callable[[], Calls], ledger: Ledger, gateway: InboxGateway, overdue: float
+    connect: Callable[[], ApiClient], ledger: Ledger, gateway: InboxGateway, overdue: float
 ) -> BackgroundReconciler:
     """Make the reconciler that `serve` runs beside the requests.
 

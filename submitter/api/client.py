@@ -15,8 +15,8 @@ import httpx
 
 from submitter.api import requests, responses
 from submitter.api.models import Model, Price
-from submitter.api.requests import Api, Filters
-from submitter.api.transport import Connection, Silence
+from submitter.api.requests import ApiRequests, HistoryFilters
+from submitter.api.transport import ApiTransport, NoAnswer
 from submitter.errors import (
     BadSettings,
     NotFound,
@@ -27,13 +27,13 @@ from submitter.errors import (
 from submitter.prediction import JSON, Prediction
 from submitter.settings import BASE_URL
 
-MAX_PAGES = 10_000
+MAX_HISTORY_PAGES = 10_000
 """Pages of a history; one that goes on has no end."""
 
-_DELETED_AT_ONCE = 100
+_MAX_IDS_PER_DELETE = 100
 
 
-class Calls:
+class ApiClient:
     """Calls the WaveSpeedAI API. Use it as `async with Calls() as calls:`.
 
     Args:
@@ -58,9 +58,9 @@ class Calls:
         if not key:
             raise BadSettings("WAVESPEED_API_KEY", "is not set; make a key at wavespeed.ai")
         base = base_url or os.environ.get("WAVESPEED_BASE_URL") or BASE_URL
-        self._api = Api(base, key, _asker())
+        self._api = ApiRequests(base, key, _asker())
         self._clock = clock
-        self._connection = Connection(transport, clock)
+        self._connection = ApiTransport(transport, clock)
 
     @property
     def base_url(self) -> str:
@@ -102,7 +102,7 @@ class Calls:
         request = self._api.submit(model, input, webhook)
         sent_at = self._clock()
         answer = await self._connection.send(request, timeout=timeout)
-        if isinstance(answer, Silence):
+        if isinstance(answer, NoAnswer):
             if answer.sent:
                 raise SubmissionUnknown(model, sent_at, answer.reason)
             raise Unavailable(f"{answer.reason}; nothing was created")
@@ -134,7 +134,7 @@ class Calls:
             ApiError: the API refused, such as AuthFailed.
         """
         answer = await self._connection.send(self._api.result(task_id), timeout=timeout)
-        if isinstance(answer, Silence):
+        if isinstance(answer, NoAnswer):
             return None
         try:
             return responses.read_prediction(answer, task_id=task_id, now=self._clock())
@@ -168,10 +168,10 @@ class Calls:
             ApiError: the API refused.
             Unavailable: it did not answer in any of the tries, or its pages have no end.
         """
-        filters = Filters(model, status, created_after, created_before)
+        filters = HistoryFilters(model, status, created_after, created_before)
         seen: set[str] = set()
         before: tuple[Prediction, ...] | None = None
-        for number in range(1, MAX_PAGES + 1):
+        for number in range(1, MAX_HISTORY_PAGES + 1):
             request = self._api.history(number, page_size, filters)
             page = await self._connection.ask(request, responses.read_page)
             new = {task.id: task for task in page.predictions if task.id not in seen}
@@ -196,8 +196,8 @@ class Calls:
             ApiError: the API refused; of more than 100 ids some may be gone.
             Unavailable: it did not answer in any of the tries.
         """
-        parts = range(0, len(task_ids), _DELETED_AT_ONCE)
-        for request in [self._api.delete(task_ids[i : i + _DELETED_AT_ONCE]) for i in parts]:
+        parts = range(0, len(task_ids), _MAX_IDS_PER_DELETE)
+        for request in [self._api.delete(task_ids[i : i + _MAX_IDS_PER_DELETE]) for i in parts]:
             await self._connection.ask(request, responses.read_done)
 
     async def models(self) -> list[Model]:
@@ -248,8 +248,8 @@ class Calls:
             Unavailable: one of them did not answer in any of the tries.
         """
         request = self._api.upload(filename, len(data), content_type)
-        place = await self._connection.ask(request, responses.read_place)
-        await self._connection.ask(requests.put(place, data), responses.read_stored)
+        place = await self._connection.ask(request, responses.read_upload_target)
+        await self._connection.ask(requests.put_file(place, data), responses.read_stored)
         return place.download_url
 
     async def webhook_secret(self) -> str:

@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from submitter.api.responses import TASK_ID, Place
+from submitter.api.responses import TASK_ID, UploadTarget
 from submitter.api.urls import base_fault
 from submitter.errors import BadInput, BadSettings, Fault
 from submitter.prediction import JSON
-from submitter.submit.json_check import unfit
+from submitter.submit.json_check import json_faults
 
-MAX_UPLOAD = 200 * 1024 * 1024
+MAX_UPLOAD_BYTES = 200 * 1024 * 1024
 """Bytes of one file that the API takes."""
 
-MAX_PAGE = 100
+MAX_PAGE_SIZE = 100
 """Predictions that the API gives at once."""
 
-_MAX_ID = 256
+_MAX_MODEL_ID_CHARS = 256
 
 _SEGMENT = re.compile(r"(?!\.\.?(?:/|\Z))[A-Za-z0-9._-]+")
 
@@ -32,7 +32,7 @@ _YEAR_10000 = 253_402_300_800.0
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ApiRequest:
     """One HTTP request; its `repr` shows neither key nor token nor input."""
 
     method: str
@@ -42,7 +42,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
+class HistoryFilters:
     """Which tasks of the history are asked for; None is all of them.
 
     Attributes:
@@ -59,7 +59,7 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
-class Api:
+class ApiRequests:
     """Builds the requests.
 
     Attributes:
@@ -80,7 +80,9 @@ class Api:
         if not re.fullmatch(r"[!-~]+", self.key):
             raise BadSettings("WAVESPEED_API_KEY", "is empty or holds characters that no key has")
 
-    def submit(self, model: str, input: Mapping[str, JSON], webhook: str | None = None) -> Request:
+    def submit(
+        self, model: str, input: Mapping[str, JSON], webhook: str | None = None
+    ) -> ApiRequest:
         """Ask for a new task. It is billed, and nothing marks a repetition: send it once.
 
         Args:
@@ -95,7 +97,7 @@ class Api:
         query = f"?webhook={quote(webhook, safe='')}" if webhook else ""
         return self._request("POST", f"{model}{query}", dict(input))
 
-    def result(self, task_id: str) -> Request:
+    def result(self, task_id: str) -> ApiRequest:
         """Ask how a task stands.
 
         Raises:
@@ -104,7 +106,7 @@ class Api:
         _check_ids([task_id])
         return self._request("GET", f"predictions/{task_id}/result")
 
-    def history(self, page: int, page_size: int, filters: Filters) -> Request:
+    def history(self, page: int, page_size: int, filters: HistoryFilters) -> ApiRequest:
         """Ask for one page of the tasks of the last 7 days, newest first.
 
         Args:
@@ -116,8 +118,8 @@ class Api:
             BadInput: the page or a filter cannot be right.
         """
         faults: list[Fault] = []
-        if not 1 <= page_size <= MAX_PAGE:
-            faults.append(Fault("page_size", f"must be from 1 to {MAX_PAGE}"))
+        if not 1 <= page_size <= MAX_PAGE_SIZE:
+            faults.append(Fault("page_size", f"must be from 1 to {MAX_PAGE_SIZE}"))
         if filters.model is not None:
             faults += filter(None, [model_fault(filters.model)])
         if filters.status is not None and not re.fullmatch(r"[\w.-]{1,64}", filters.status):
@@ -138,7 +140,7 @@ class Api:
             raise BadInput(faults)
         return self._request("POST", "predictions", body)
 
-    def delete(self, task_ids: Sequence[str]) -> Request:
+    def delete(self, task_ids: Sequence[str]) -> ApiRequest:
         """Ask for tasks and their outputs to be removed for good.
 
         Raises:
@@ -147,11 +149,11 @@ class Api:
         _check_ids(task_ids)
         return self._request("POST", "predictions/delete", {"ids": list(task_ids)})
 
-    def models(self) -> Request:
+    def models(self) -> ApiRequest:
         """Ask for every model that there is, with the schemas of their inputs."""
         return self._request("GET", "models")
 
-    def price(self, model: str, input: Mapping[str, JSON]) -> Request:
+    def price(self, model: str, input: Mapping[str, JSON]) -> ApiRequest:
         """Ask what a task would cost.
 
         Raises:
@@ -160,11 +162,11 @@ class Api:
         _check(model, input)
         return self._request("POST", "model/price", {"model_id": model, "inputs": dict(input)})
 
-    def balance(self) -> Request:
+    def balance(self) -> ApiRequest:
         """Ask how much is left on the account."""
         return self._request("GET", "balance")
 
-    def upload(self, filename: str, size: int, content_type: str) -> Request:
+    def upload(self, filename: str, size: int, content_type: str) -> ApiRequest:
         """Ask for a place to put a file.
 
         Args:
@@ -178,8 +180,8 @@ class Api:
         faults: list[Fault] = []
         if not re.fullmatch(r"(?!\.)[^/\\]{1,255}", filename) or not filename.isprintable():
             faults.append(Fault("filename", "is no file name, such as first.png"))
-        if not 1 <= size <= MAX_UPLOAD:
-            faults.append(Fault("data", f"is {size} bytes; the API takes 1 to {MAX_UPLOAD}"))
+        if not 1 <= size <= MAX_UPLOAD_BYTES:
+            faults.append(Fault("data", f"is {size} bytes; the API takes 1 to {MAX_UPLOAD_BYTES}"))
         if not re.fullmatch(r"[\w.+-]{1,64}/[\w.+-]{1,64}", content_type, re.ASCII):
             faults.append(Fault("content_type", "is no media type, such as image/png"))
         if faults:
@@ -187,11 +189,11 @@ class Api:
         told: dict[str, JSON] = {"filename": filename, "size": size, "content_type": content_type}
         return self._request("POST", "media/uploads", told)
 
-    def webhook_secret(self) -> Request:
+    def webhook_secret(self) -> ApiRequest:
         """Ask for the secret that webhooks for this key are signed with."""
         return self._request("GET", "webhook/secret")
 
-    def _request(self, method: str, path: str, body: dict[str, JSON] | None = None) -> Request:
+    def _request(self, method: str, path: str, body: dict[str, JSON] | None = None) -> ApiRequest:
         headers = [
             ("authorization", f"Bearer {self.key}"),
             ("accept", "application/json"),
@@ -203,18 +205,18 @@ class Api:
         if body is not None:
             headers.append(("content-type", "application/json"))
             content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-        return Request(method, f"{self.base_url.rstrip('/')}/api/v3/{path}", headers, content)
+        return ApiRequest(method, f"{self.base_url.rstrip('/')}/api/v3/{path}", headers, content)
 
 
-def put(place: Place, data: bytes) -> Request:
+def put_file(place: UploadTarget, data: bytes) -> ApiRequest:
     """Put a file where the API said, with the headers that it named and no others."""
-    return Request("PUT", place.url, place.headers, data)
+    return ApiRequest("PUT", place.url, place.headers, data)
 
 
 def model_fault(model: str) -> Fault | None:
     """What keeps a text from being a model's id, if anything."""
     segments = model.split("/")
-    if len(model) > _MAX_ID or not all(map(_SEGMENT.fullmatch, segments)):
+    if len(model) > _MAX_MODEL_ID_CHARS or not all(map(_SEGMENT.fullmatch, segments)):
         return Fault("model", "is no model id, such as kwaivgi/kling-v2.1-i2v-standard")
     if segments[0] in _OWN_PATHS:
         return Fault("model", "is a path of the API itself, not a model")
@@ -223,7 +225,7 @@ def model_fault(model: str) -> Fault | None:
 
 def _check(model: str, input: Mapping[str, JSON]) -> None:
     faults = list(filter(None, [model_fault(model)]))
-    faults += unfit(dict(input))[0]
+    faults += json_faults(dict(input))[0]
     if faults:
         raise BadInput(faults)
 

@@ -28,9 +28,9 @@ from submitter.errors import (
 )
 from submitter.prediction import JSON, Prediction
 
-_MAX_MESSAGE = 300
+_MAX_MESSAGE_CHARS = 300
 
-_KINDS: dict[int, type[ApiError]] = {
+_ERROR_CLASSES: dict[int, type[ApiError]] = {
     401: AuthFailed,
     402: InsufficientBalance,
     403: AuthFailed,
@@ -38,7 +38,7 @@ _KINDS: dict[int, type[ApiError]] = {
     429: RateLimited,
 }
 
-_POOR = re.compile(r"(?i)insufficient[ _-](?:account[ _-])?(?:balance|credit|fund)")
+_INSUFFICIENT_BALANCE = re.compile(r"(?i)insufficient[ _-](?:account[ _-])?(?:balance|credit|fund)")
 
 
 def refusal(
@@ -60,7 +60,7 @@ def refusal(
     wait = retry_after(headers.get("retry-after", ""), now)
     kind = status
     # A 200 around an error is as much an error; in a 4xx the body's code is the sharper one.
-    if code is not None and (kind < 300 or (kind < 500 and code in _KINDS)):
+    if code is not None and (kind < 300 or (kind < 500 and code in _ERROR_CLASSES)):
         kind = code
     # 408: the API did not get the whole request, as far as it knows.
     if kind == 408 or 500 <= kind < 600 or 5000 <= kind < 6000:
@@ -71,11 +71,11 @@ def refusal(
     told: dict[str, Any] = {"status": status, "code": shown, "message": message}
     if kind == 429:
         return RateLimited(retry_after=wait, **told)
-    if _POOR.search(f"{shown} {message}"):
+    if _INSUFFICIENT_BALANCE.search(f"{shown} {message}"):
         return InsufficientBalance(**told)
     if 300 <= kind < 400:
         return ApiError(advice="the API's address has moved; check WAVESPEED_BASE_URL", **told)
-    return _KINDS.get(kind, ApiError)(**told)
+    return _ERROR_CLASSES.get(kind, ApiError)(**told)
 
 
 def _message(envelope: Mapping[str, JSON]) -> str:
@@ -86,7 +86,7 @@ def _message(envelope: Mapping[str, JSON]) -> str:
         if isinstance(value, dict):
             value = value.get("message", value.get("msg"))
         if isinstance(value, str) and value:
-            line = "".join(c if c.isprintable() else " " for c in value[:_MAX_MESSAGE])
+            line = "".join(c if c.isprintable() else " " for c in value[:_MAX_MESSAGE_CHARS])
             return line.strip()
     return ""
 
@@ -102,17 +102,17 @@ TASK_ID = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._-]{1,256}")
 """What can stand as one segment of a path."""
 
 _MAX_HEADERS = 50
-_MAX_VALUE = 4096
-_MAX_URL = 8192
+_MAX_HEADER_CHARS = 4096
+_MAX_URL_CHARS = 8192
 
 # HTTP itself says these, and the API key is not the storage's business.
-_NOT_NAMED = frozenset(
+_FORBIDDEN_HEADERS = frozenset(
     {"authorization", "connection", "content-length", "cookie", "host", "transfer-encoding"}
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiResponse:
     """One HTTP response; names of headers in lower case."""
 
     status: int
@@ -121,7 +121,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class HistoryPage:
     """One page of the history.
 
     Attributes:
@@ -134,7 +134,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class UploadTarget:
     """Where a file is to be put.
 
     Attributes:
@@ -148,7 +148,7 @@ class Place:
     download_url: str
 
 
-def read_submission(answer: Answer, *, model: str, sent_at: float, now: float) -> Prediction:
+def read_submission(answer: ApiResponse, *, model: str, sent_at: float, now: float) -> Prediction:
     """Read the answer to `Api.submit`.
 
     Args:
@@ -177,7 +177,7 @@ def read_submission(answer: Answer, *, model: str, sent_at: float, now: float) -
     return prediction
 
 
-def read_prediction(answer: Answer, *, task_id: str, now: float) -> Prediction:
+def read_prediction(answer: ApiResponse, *, task_id: str, now: float) -> Prediction:
     """Read the answer to `Api.result`; a failed task is an answer like any other.
 
     Raises:
@@ -192,7 +192,7 @@ def read_prediction(answer: Answer, *, task_id: str, now: float) -> Prediction:
     return prediction
 
 
-def read_page(answer: Answer, *, now: float) -> Page:
+def read_page(answer: ApiResponse, *, now: float) -> HistoryPage:
     """Read the answer to `Api.history`; what is no prediction is passed over.
 
     Raises:
@@ -200,10 +200,10 @@ def read_page(answer: Answer, *, now: float) -> Page:
         Unavailable: worth asking again.
     """
     items = _list(answer, now, "list of predictions")
-    return Page(tuple(filter(None, map(_prediction, items))), len(items))
+    return HistoryPage(tuple(filter(None, map(_prediction, items))), len(items))
 
 
-def read_models(answer: Answer, *, now: float) -> list[Model]:
+def read_models(answer: ApiResponse, *, now: float) -> list[Model]:
     """Read the answer to `Api.models`; what is no model is passed over.
 
     Raises:
@@ -213,7 +213,7 @@ def read_models(answer: Answer, *, now: float) -> list[Model]:
     return list(filter(None, map(Model.parse, _list(answer, now, "list of models"))))
 
 
-def read_price(answer: Answer, *, now: float) -> Price:
+def read_price(answer: ApiResponse, *, now: float) -> Price:
     """Read the answer to `Api.price`.
 
     Raises:
@@ -226,7 +226,7 @@ def read_price(answer: Answer, *, now: float) -> Price:
     return price
 
 
-def read_balance(answer: Answer, *, now: float) -> float:
+def read_balance(answer: ApiResponse, *, now: float) -> float:
     """Read the answer to `Api.balance`: USD, below zero where the account owes.
 
     Raises:
@@ -240,7 +240,7 @@ def read_balance(answer: Answer, *, now: float) -> float:
     return balance
 
 
-def read_place(answer: Answer, *, now: float) -> Place:
+def read_upload_target(answer: ApiResponse, *, now: float) -> UploadTarget:
     """Read the answer to `Api.upload`.
 
     Raises:
@@ -255,10 +255,10 @@ def read_place(answer: Answer, *, now: float) -> Place:
     headers = _headers(place.get("headers"))
     if url is None or download_url is None or headers is None:
         raise _nothing(answer, "place for an upload that can be used")
-    return Place(url, headers, download_url)
+    return UploadTarget(url, headers, download_url)
 
 
-def read_stored(answer: Answer, *, now: float) -> None:
+def read_stored(answer: ApiResponse, *, now: float) -> None:
     """Read what the storage answers to the bytes of an upload; it is not the API.
 
     Raises:
@@ -274,7 +274,7 @@ def read_stored(answer: Answer, *, now: float) -> None:
     raise ApiError(status=answer.status, advice="the API's storage refused the upload")
 
 
-def read_done(answer: Answer, *, now: float) -> None:
+def read_done(answer: ApiResponse, *, now: float) -> None:
     """Read an answer that needs to hold nothing, as that to `Api.delete`.
 
     Raises:
@@ -285,7 +285,7 @@ def read_done(answer: Answer, *, now: float) -> None:
         _data(answer, now)
 
 
-def read_secret(answer: Answer, *, now: float) -> str:
+def read_secret(answer: ApiResponse, *, now: float) -> str:
     """Read the answer to `Api.webhook_secret`, in each of the shapes that were seen.
 
     Raises:
@@ -305,7 +305,7 @@ def _prediction(data: JSON) -> Prediction | None:
     return prediction if prediction and TASK_ID.fullmatch(prediction.id) else None
 
 
-def _list(answer: Answer, now: float, what: str) -> list[JSON]:
+def _list(answer: ApiResponse, now: float, what: str) -> list[JSON]:
     """The items of a list, whether it stands alone or as `items`."""
     data = _data(answer, now)
     items = data.get("items") if isinstance(data, dict) else data
@@ -318,7 +318,7 @@ def _list(answer: Answer, now: float, what: str) -> list[JSON]:
 
 
 def _url(value: JSON) -> str | None:
-    if not isinstance(value, str) or not value.isascii() or len(value) > _MAX_URL:
+    if not isinstance(value, str) or not value.isascii() or len(value) > _MAX_URL_CHARS:
         return None
     return None if url_fault(value) else value
 
@@ -331,7 +331,7 @@ def _headers(value: JSON) -> tuple[tuple[str, str], ...] | None:
         return None
     found: list[tuple[str, str]] = []
     for name, given in value.items():
-        if name.lower() in _NOT_NAMED:
+        if name.lower() in _FORBIDDEN_HEADERS:
             continue
         for text in given if isinstance(given, list) else [given]:
             if not (isinstance(text, str) and _fits(name, text)):
@@ -345,11 +345,11 @@ def _fits(name: str, text: str) -> bool:
     return bool(
         re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}", name)
         and re.fullmatch(r"(?:[!-~](?:[ -~]*[!-~])?)?", text)
-        and len(text) <= _MAX_VALUE
+        and len(text) <= _MAX_HEADER_CHARS
     )
 
 
-def _nothing(answer: Answer, what: str) -> ApiError:
+def _nothing(answer: ApiResponse, what: str) -> ApiError:
     return ApiError(status=answer.status, advice=f"the API's answer holds no {what}")
 
 
@@ -364,7 +364,7 @@ def _created_nothing(error: ApiError, body: bytes) -> bool:
     return isinstance(error.code, int) and (400 <= error.code < 500 or 1000 <= error.code < 1403)
 
 
-def _data(answer: Answer, now: float) -> JSON:
+def _data(answer: ApiResponse, now: float) -> JSON:
     """What the envelope holds, or the whole body where there is no envelope."""
     body, readable = _json(answer.body)
     envelope = body if isinstance(body, dict) else {}

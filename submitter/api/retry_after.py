@@ -6,7 +6,7 @@ import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-LONGEST = 86400.0
+MAX_RETRY_AFTER_S = 86400.0
 """Seconds; whoever asks for more is asked again after a day."""
 
 
@@ -21,7 +21,7 @@ def retry_after(value: str, now: float) -> float | None:
     """
     value = value.strip()
     if re.fullmatch(r"[0-9]{1,12}", value):
-        return min(float(value), LONGEST)
+        return min(float(value), MAX_RETRY_AFTER_S)
     if len(value) > 64:
         return None
     try:
@@ -30,4 +30,4 @@ def retry_after(value: str, now: float) -> float | None:
     # OverflowError: a date that is out of the platform's range.
     except (ValueError, OverflowError):
         return None
-    return min(max(moment - now, 0.0), LONGEST)
+    return min(max(moment - now, 0.0), MAX_RETRY_AFTER_S)

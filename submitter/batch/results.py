@@ -15,7 +15,7 @@ from submitter.batch.rows import Row, RowState
 from submitter.errors import BadInput, Fault
 from submitter.ledger.base import OPEN, Entry, State
 from submitter.prediction import JSON, Status
-from submitter.timestamps import moment
+from submitter.timestamps import rfc3339
 
 PAGE_ROWS = 500
 """Rows that are looked up and written together."""
@@ -97,8 +97,8 @@ def _result(row: Row, model: str, entry: Entry | None) -> dict[str, JSON]:
             "error": done.error if done else entry.reason,
             "code": done.code if done else None,
             "cost": entry.cost,
-            "submitted_at": moment(entry.sent_at),
-            "finished_at": moment(ended),
+            "submitted_at": rfc3339(entry.sent_at),
+            "finished_at": rfc3339(ended),
             "seconds": None if ended is None else round(ended - entry.sent_at, 3),
         }
     unknown = ("cost", "submitted_at", "finished_at", "seconds")

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias, cast
 from submitter.api.models import Model
 from submitter.errors import BadInput, Fault
 from submitter.prediction import JSON
-from submitter.submit.json_check import unfit
+from submitter.submit.json_check import json_faults
 
 
 class RowState(enum.StrEnum):
@@ -182,7 +182,7 @@ def _row(number: int, line: int, given: _ParsedRow, keys: Keys, context: JSON) -
         input = given
         if isinstance(given.get("input"), dict) and given.keys() <= {"input", "context"}:
             input, context = given["input"], given.get("context", context)
-        faults, sound = unfit(input)
+        faults, sound = json_faults(input)
         if sound:
             text = json.dumps(input, ensure_ascii=False)
             ordered = json.dumps(input, ensure_ascii=False, sort_keys=True)

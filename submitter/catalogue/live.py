@@ -19,25 +19,25 @@ from typing import Any
 
 from submitter.api.models import Model
 from submitter.catalogue import builtin_model, builtin_models
-from submitter.catalogue.validation import MAX_SCHEMA
+from submitter.catalogue.validation import MAX_SCHEMA_CHARS
 from submitter.errors import RateLimited, SubmitterError, Unavailable
 from submitter.prediction import JSON
 
 MAX_MODELS = 10_000
 """How many models are kept of one catalogue."""
 
-MAX_BYTES = 64 * 2**20
+MAX_FILE_BYTES = 64 * 2**20
 """Bytes of a file that is read."""
 
-_MAX_ID = 256
-_MAX_NAME = 256
-_MAX_DESCRIPTION = 4096
+_MAX_ID_CHARS = 256
+_MAX_NAME_CHARS = 256
+_MAX_DESCRIPTION_CHARS = 4096
 
 _FORMAT = "wavehook models 1"
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class CatalogueSnapshot:
     """The API's catalogue as it was at one time.
 
     Attributes:
@@ -55,12 +55,12 @@ def bounded(models: Iterable[Model]) -> dict[str, Model]:
     for model in models:
         if len(kept) == MAX_MODELS:
             break
-        if 0 < len(model.id) <= _MAX_ID and model.id.isprintable():
+        if 0 < len(model.id) <= _MAX_ID_CHARS and model.id.isprintable():
             kept[model.id] = replace(
                 model,
-                name=model.name[:_MAX_NAME],
-                type=model.type[:_MAX_NAME],
-                description=model.description[:_MAX_DESCRIPTION],
+                name=model.name[:_MAX_NAME_CHARS],
+                type=model.type[:_MAX_NAME_CHARS],
+                description=model.description[:_MAX_DESCRIPTION_CHARS],
                 schema=_sane(model.schema),
             )
     return kept
@@ -68,12 +68,12 @@ def bounded(models: Iterable[Model]) -> dict[str, Model]:
 
 def _sane(schema: Mapping[str, JSON] | None) -> Mapping[str, JSON] | None:
     try:
-        return schema if len(json.dumps(schema, allow_nan=False)) <= MAX_SCHEMA else None
+        return schema if len(json.dumps(schema, allow_nan=False)) <= MAX_SCHEMA_CHARS else None
     except (TypeError, ValueError, RecursionError):
         return None
 
 
-class Cache:
+class CatalogueFile:
     """One file.
 
     Args:
@@ -86,12 +86,12 @@ class Cache:
         self._name = f"models-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:16]}.json"
         self._folder = folder
 
-    def read(self) -> Listing | None:
+    def read(self) -> CatalogueSnapshot | None:
         """The catalogue as it was written, or None where there is none that can be read."""
         try:
             path = self._place() / self._name
             about = path.stat()
-            if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_BYTES:
+            if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_FILE_BYTES:
                 return None
             data = json.loads(path.read_bytes())
         # RecursionError: depth; ValueError: no JSON, no UTF-8.
@@ -99,7 +99,7 @@ class Cache:
             return None
         return _listing(data)
 
-    def write(self, listing: Listing) -> None:
+    def write(self, listing: CatalogueSnapshot) -> None:
         """Put a catalogue in the place of the one that is there; without a disk, without effect."""
         models = [
             {
@@ -145,7 +145,7 @@ class Cache:
         return place
 
 
-def _listing(data: Any) -> Listing | None:
+def _listing(data: Any) -> CatalogueSnapshot | None:
     """Read what may be another program's, or another version's."""
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
         return None
@@ -153,7 +153,7 @@ def _listing(data: Any) -> Listing | None:
     if as_of is None or not isinstance(models, list):
         return None
     found = bounded(filter(None, map(_model, models)))
-    return Listing(found, as_of) if found else None
+    return CatalogueSnapshot(found, as_of) if found else None
 
 
 def _model(data: Any) -> Model | None:
@@ -181,13 +181,13 @@ def _number(value: Any) -> float | None:
     return float(value) if abs(value) < 1e12 else None
 
 
-FRESH = 3600.0
+MAX_AGE_S = 3600.0
 """Seconds for which the API's list of models is believed."""
 
-PATIENCE = 20.0
+FETCH_TIMEOUT_S = 20.0
 """Seconds that the API may take; who submits does not wait longer to have an input checked."""
 
-PAUSE = 60.0
+FAILURE_PAUSE_S = 60.0
 """Seconds after a failure in which it is not asked again."""
 
 
@@ -212,10 +212,10 @@ class Catalogue:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._fetch = fetch
-        self._cache = Cache(name, folder)
+        self._cache = CatalogueFile(name, folder)
         self._clock = clock
         self._asking = asyncio.Lock()
-        self._listing: Listing | None = None
+        self._listing: CatalogueSnapshot | None = None
         self._failed_at = 0.0
         self.failure: SubmitterError | None = None
         """Why the API's list could not be had when it was last asked for; None where it could."""
@@ -259,20 +259,20 @@ class Catalogue:
             return
         asked_at = self._clock()
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(FETCH_TIMEOUT_S):
                 models = await self._fetch()
             if not models:
                 raise Unavailable("its list of models is empty")
         except TimeoutError:
-            self._failed(Unavailable(f"no list of models within {PATIENCE:g} s"))
+            self._failed(Unavailable(f"no list of models within {FETCH_TIMEOUT_S:g} s"))
         except SubmitterError as error:
             self._failed(error)
         else:
             self.failure = None
             self._listing = await asyncio.to_thread(self._keep, models, asked_at)
 
-    def _keep(self, models: Sequence[Model], as_of: float) -> Listing:
-        listing = Listing(bounded(models), as_of)
+    def _keep(self, models: Sequence[Model], as_of: float) -> CatalogueSnapshot:
+        listing = CatalogueSnapshot(bounded(models), as_of)
         self._cache.write(listing)
         return listing
 
@@ -282,10 +282,10 @@ class Catalogue:
 
     def _is_fresh(self) -> bool:
         # What comes from the future was written before a clock was put right.
-        return self._listing is not None and 0 <= self._clock() - self._listing.as_of < FRESH
+        return self._listing is not None and 0 <= self._clock() - self._listing.as_of < MAX_AGE_S
 
     def _paused(self) -> bool:
         if self.failure is None:
             return False
         asked = self.failure.retry_after if isinstance(self.failure, RateLimited) else None
-        return 0 <= self._clock() - self._failed_at < max(PAUSE, asked or 0.0)
+        return 0 <= self._clock() - self._failed_at < max(FAILURE_PAUSE_S, asked or 0.0)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from submitter.errors import Fault
-from submitter.submit.json_check import unfit, within
+from submitter.submit.json_check import json_faults, member_path
 from submitter.suggest import suggest
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
     Rule: TypeAlias = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
 
-MAX_SCHEMA = 65_536
+MAX_SCHEMA_CHARS = 65_536
 """Characters of one schema as JSON; a larger one is not looked into."""
 
-MAX_STEPS = 30_000
+MAX_RULES = 30_000
 """How many rules one check may come to; a schema can multiply them with a few references."""
 
-MAX_INSIDE = 64
+MAX_NESTED_RULES = 64
 """How many rules may apply within each other. A definition that refers to itself goes on beyond any
 number, and must not meet Python's own limit: that one makes the library for references panic."""
 
@@ -45,7 +45,7 @@ LINKS = ("uri", "url")
 """The formats that are looked at; others are remarks."""
 
 # These run regular expressions, which can take for ever, or compare each item with each.
-_LEFT_OUT = (
+_IGNORED_RULES = (
     "pattern",
     "patternProperties",
     "unevaluatedItems",
@@ -54,19 +54,19 @@ _LEFT_OUT = (
 )
 
 # Where these stand, leaving a rule out could make a fault of what is none.
-_TURNED = ("contains", "if", "not", "oneOf")
+_NEGATING_RULES = ("contains", "if", "not", "oneOf")
 
 
 @dataclass(slots=True)
-class _Spent:
+class _Budget:
     steps: int = 0
     inside: int = 0
 
 
-_spent: contextvars.ContextVar[_Spent] = contextvars.ContextVar("spent")
+_budget: contextvars.ContextVar[_Budget] = contextvars.ContextVar("spent")
 
 
-class _TooMuch(Exception):
+class _BudgetExceeded(Exception):
     pass
 
 
@@ -84,9 +84,9 @@ def errors(schema: Mapping[str, Any], value: object) -> list[ValidationError]:
         text = json.dumps(dict(schema))
     except (TypeError, ValueError, RecursionError):
         return []
-    if len(text) > MAX_SCHEMA:
+    if len(text) > MAX_SCHEMA_CHARS:
         return []
-    token = _spent.set(_Spent())
+    token = _budget.set(_Budget())
     try:
         validator = _validator(text)
         return list(validator.iter_errors(cast("Any", value))) if validator else []
@@ -94,7 +94,7 @@ def errors(schema: Mapping[str, Any], value: object) -> list[ValidationError]:
     except Exception:  # noqa: BLE001
         return []
     finally:
-        _spent.reset(token)
+        _budget.reset(token)
 
 
 @functools.lru_cache(maxsize=64)
@@ -105,7 +105,7 @@ def _validator(text: str) -> Validator | None:
 
     schema = json.loads(text)
     schema.pop("$schema", None)
-    faults, _ = unfit(schema)
+    faults, _ = json_faults(schema)
     if faults or not _manageable(json.dumps(schema)):
         return None
     dialect = _dialect()
@@ -122,7 +122,7 @@ def _manageable(text: str) -> bool:
     # A dialect named further inside would bring its own rules, those that are left out among them.
     if _has(text, "$schema"):
         return False
-    return not (_has(text, *_LEFT_OUT) and _has(text, *_TURNED))
+    return not (_has(text, *_IGNORED_RULES) and _has(text, *_NEGATING_RULES))
 
 
 def _has(text: str, *names: str) -> bool:
@@ -136,8 +136,8 @@ def _dialect() -> type[Validator]:
     from jsonschema.validators import extend
 
     known: Mapping[str, Rule] = Draft202012Validator.VALIDATORS
-    rules = {name: _counted(rule) for name, rule in known.items() if name not in _LEFT_OUT}
-    rules |= dict.fromkeys(_LEFT_OUT, _nothing)
+    rules = {name: _counted(rule) for name, rule in known.items() if name not in _IGNORED_RULES}
+    rules |= dict.fromkeys(_IGNORED_RULES, _nothing)
     rules["additionalProperties"] = _additional(rules["additionalProperties"])
     made = extend(Draft202012Validator, rules)  # type: ignore[no-untyped-call]
     return cast("type[Validator]", made)
@@ -149,10 +149,10 @@ def _counted(rule: Rule) -> Rule:
     def count(validator: Any, wanted: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
         if value is None and schema.get("nullable") is True:
             return  # OpenAPI's word, which JSON Schema does not have
-        spent = _spent.get()
+        spent = _budget.get()
         spent.steps += len(wanted) if isinstance(wanted, list | dict) else 1
-        if spent.steps > MAX_STEPS or spent.inside == MAX_INSIDE:
-            raise _TooMuch
+        if spent.steps > MAX_RULES or spent.inside == MAX_NESTED_RULES:
+            raise _BudgetExceeded
         spent.inside += 1
         try:
             for error in rule(validator, wanted, value, schema) or ():
@@ -237,15 +237,15 @@ def check(schema: Mapping[str, Any], input: Mapping[str, Any]) -> list[Fault]:
         The faults, each with its path; empty where there are none.
     """
     instance = dict(input)
-    faults, sound = unfit(instance)
+    faults, sound = json_faults(instance)
     if sound:
         known = {fault.path for fault in faults}
         found = errors(schema, instance)
-        faults.extend(fault for fault in _told(found) if fault.path not in known)
+        faults.extend(fault for fault in _faults(found) if fault.path not in known)
     return list(dict.fromkeys(faults))
 
 
-def _told(errors: list[ValidationError]) -> Iterator[Fault]:
+def _faults(errors: list[ValidationError]) -> Iterator[Fault]:
     mistyped = {error.json_path for error in errors if error.validator == "type"}
     for error in errors:
         # What is of the wrong type breaks other rules too, which tells nothing more.
@@ -254,7 +254,7 @@ def _told(errors: list[ValidationError]) -> Iterator[Fault]:
 
 
 def _explain(error: ValidationError) -> Iterator[Fault]:
-    path = functools.reduce(within, error.absolute_path, "")
+    path = functools.reduce(member_path, error.absolute_path, "")
     keyword = str(error.validator)
     rule: Any = error.validator_value
     value: Any = error.instance
@@ -267,7 +267,7 @@ def _explain(error: ValidationError) -> Iterator[Fault]:
     elif keyword == "additionalProperties" and rule is False:
         fields = _properties(error)
         unknown = (name for name in value if name not in fields)
-        yield from (Fault(within(path, name), _unknown(name, fields)) for name in unknown)
+        yield from (Fault(member_path(path, name), _unknown(name, fields)) for name in unknown)
     elif keyword in ("anyOf", "oneOf"):
         yield from _alternatives(error, path or "input")
     else:
@@ -275,7 +275,7 @@ def _explain(error: ValidationError) -> Iterator[Fault]:
 
 
 def _missing(path: str, names: Any, value: Any, message: str) -> Iterator[Fault]:
-    return (Fault(within(path, name), message) for name in names if name not in value)
+    return (Fault(member_path(path, name), message) for name in names if name not in value)
 
 
 def _alternatives(error: ValidationError, path: str) -> Iterator[Fault]:
@@ -294,7 +294,7 @@ def _alternatives(error: ValidationError, path: str) -> Iterator[Fault]:
             types += [rule] if isinstance(rule, str) else rule
         yield Fault(path, _rule("type", list(dict.fromkeys(types)), error.instance))
         return
-    for fault in _told(min(of_type, key=len)):
+    for fault in _faults(min(of_type, key=len)):
         other = f" (or another of the {len(shapes)} shapes it may have)" if len(of_type) > 1 else ""
         yield Fault(fault.path, fault.message + other)
 

@@ -213,11 +213,11 @@ async def _known(given: SubmitSettings) -> tuple[list[Model], str]:
     if not (given.api_key or "").strip():
         own = filter(None, map(catalogue.builtin_model, catalogue.builtin_models()))
         return list(own), "Only the built-in models are known: WAVESPEED_API_KEY is not set"
-    from submitter.api.client import Calls
+    from submitter.api.client import ApiClient
     from submitter.catalogue.live import Catalogue
 
     print_retries()
-    async with Calls(given.api_key, given.base_url) as calls:
+    async with ApiClient(given.api_key, given.base_url) as calls:
         live = Catalogue(calls.models, name=calls.base_url)
         known = await live.models()
     if live.failure is None:

@@ -77,9 +77,9 @@ def result_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
         """
 
         async def ask(given: SubmitSettings) -> Prediction:
-            from submitter.api.client import Calls
+            from submitter.api.client import ApiClient
 
-            async with Calls(given.api_key, given.base_url) as calls:
+            async with ApiClient(given.api_key, given.base_url) as calls:
                 return await calls.result(task_id)
 
         prediction = run(settings, ask)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from submitter.errors import SubmitterError
 from submitter.ledger.base import Entry, Ledger, Result
 from submitter.prediction import Prediction, Status
-from submitter.reconcile.report import Deliver, Found, Report, Told
+from submitter.reconcile.report import DeliverResult, FoundResult, ReconcileEvent, ReconcileReport
 
 
-class Delivering:
+class ResultDelivery:
     """Ends submissions, one by one.
 
     Args:
@@ -23,9 +23,9 @@ class Delivering:
     def __init__(
         self,
         ledger: Ledger,
-        deliver: Deliver | None,
+        deliver: DeliverResult | None,
         *,
-        tell: Callable[[Told], None],
+        tell: Callable[[ReconcileEvent], None],
         clock: Callable[[], float],
     ) -> None:
         self.to_inbox = deliver is not None
@@ -34,7 +34,9 @@ class Delivering:
         self._tell = tell
         self._clock = clock
 
-    async def end(self, prediction: Prediction, entry: Entry | None, report: Report) -> bool:
+    async def end(
+        self, prediction: Prediction, entry: Entry | None, report: ReconcileReport
+    ) -> bool:
         """Bring one result; False where the inbox did not take it, which may be tried again.
 
         Raises:
@@ -46,7 +48,7 @@ class Delivering:
         new = False
         if self._deliver is not None and not unwanted:
             try:
-                new = await self._deliver(Found(prediction, context, key))
+                new = await self._deliver(FoundResult(prediction, context, key))
             except Exception as error:  # noqa: BLE001 - one result must not hold up the others
                 self.count(error, report)
                 return False
@@ -55,21 +57,21 @@ class Delivering:
         if new or finished:
             report.found += 1
             report.tasks.append(prediction.id)
-            self._tell(Told("reconcile.found", prediction.id, key))
+            self._tell(ReconcileEvent("reconcile.found", prediction.id, key))
         return True
 
-    def count(self, error: Exception, report: Report) -> None:
+    def count(self, error: Exception, report: ReconcileReport) -> None:
         """Count a failure, and tell of it."""
         report.failed += 1
-        report.error = words(error)
-        self._tell(Told("reconcile.failed", error=report.error))
+        report.error = error_text(error)
+        self._tell(ReconcileEvent("reconcile.failed", error=report.error))
 
 
-def ended(prediction: Prediction) -> bool:
+def has_ended(prediction: Prediction) -> bool:
     """Whether there is nothing more to wait for: the task has ended, or is gone."""
     return prediction.terminal or prediction.status == Status.DELETED
 
 
-def words(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """What of an error may be told: the text of one that is not ours may quote an input (F16)."""
     return str(error) if isinstance(error, SubmitterError) else type(error).__name__

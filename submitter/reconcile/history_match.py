@@ -19,7 +19,7 @@ from submitter.prediction import JSON, Prediction
 from submitter.submit.files import is_url
 
 
-class Likeness(IntEnum):
+class MatchQuality(IntEnum):
     """How well a task of the history fits a submission's input."""
 
     #: Something that was sent is shown as something else.
@@ -31,7 +31,7 @@ class Likeness(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class HistoryMatches:
     """What one look came to.
 
     Attributes:
@@ -49,7 +49,7 @@ def match(
     *,
     rivals: Sequence[Entry] = (),
     skew: float,
-) -> Looked:
+) -> HistoryMatches:
     """Find the tasks of submissions.
 
     Args:
@@ -81,7 +81,7 @@ def match(
             found[key] = by_id[claims[key][0]]
         elif claims[key]:
             unclear.add(key)
-    return Looked(found, frozenset(unclear))
+    return HistoryMatches(found, frozenset(unclear))
 
 
 def clusters(entries: Sequence[Entry], *, skew: float) -> list[list[Entry]]:
@@ -102,15 +102,15 @@ def clusters(entries: Sequence[Entry], *, skew: float) -> list[list[Entry]]:
     return parts
 
 
-def likeness(sent: Mapping[str, JSON], shown: Mapping[str, JSON] | None) -> Likeness:
+def match_quality(sent: Mapping[str, JSON], shown: Mapping[str, JSON] | None) -> MatchQuality:
     """Compare what was sent with what the history shows, which may hold defaults as well."""
     if shown is None:
-        return Likeness.PERHAPS
+        return MatchQuality.PERHAPS
     fits = [
-        _compare(value, shown[name]) if name in shown else Likeness.PERHAPS
+        _compare(value, shown[name]) if name in shown else MatchQuality.PERHAPS
         for name, value in sent.items()
     ]
-    return min(fits, default=Likeness.SAME)
+    return min(fits, default=MatchQuality.SAME)
 
 
 _Ids = dict[str, list[str]]
@@ -132,9 +132,9 @@ def _candidates(
             and early <= (at := created.get(task.id, entry.sent_at)) <= late
         ]
         near.sort(key=lambda each: each[0])
-        fits = [(task.id, likeness(entry.input, task.input)) for _, task in near]
-        same[entry.key] = [id for id, fit in fits if fit is Likeness.SAME]
-        perhaps[entry.key] = [id for id, fit in fits if fit is Likeness.PERHAPS]
+        fits = [(task.id, match_quality(entry.input, task.input)) for _, task in near]
+        same[entry.key] = [id for id, fit in fits if fit is MatchQuality.SAME]
+        perhaps[entry.key] = [id for id, fit in fits if fit is MatchQuality.PERHAPS]
     return same, perhaps
 
 
@@ -173,14 +173,14 @@ def _hand_on(
         id = left
 
 
-def _compare(sent: JSON, shown: JSON) -> Likeness:
+def _compare(sent: JSON, shown: JSON) -> MatchQuality:
     if isinstance(sent, dict) and isinstance(shown, dict):
-        return likeness(sent, shown)
+        return match_quality(sent, shown)
     if isinstance(sent, list) and isinstance(shown, list) and len(sent) == len(shown):
-        return min(map(_compare, sent, shown), default=Likeness.SAME)
+        return min(map(_compare, sent, shown), default=MatchQuality.SAME)
     if _equal(sent, shown):
-        return Likeness.SAME
-    return Likeness.PERHAPS if shown is None or is_url(sent) else Likeness.OTHER
+        return MatchQuality.SAME
+    return MatchQuality.PERHAPS if shown is None or is_url(sent) else MatchQuality.OTHER
 
 
 def _equal(sent: JSON, shown: JSON) -> bool:

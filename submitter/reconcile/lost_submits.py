@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from submitter.api.client import Calls
+from submitter.api.client import ApiClient
 from submitter.errors import (
     AuthFailed,
     LedgerUnavailable,
@@ -15,16 +15,16 @@ from submitter.errors import (
 )
 from submitter.ledger.base import MAX_OPEN_ENTRIES, Entry, Ledger, State
 from submitter.prediction import Prediction
-from submitter.reconcile.deliver import Delivering, ended
+from submitter.reconcile.deliver import ResultDelivery, has_ended
 from submitter.reconcile.history_match import clusters, match
-from submitter.reconcile.report import Report, Told
-from submitter.reconcile.schedule import KEPT, Schedule
+from submitter.reconcile.report import ReconcileEvent, ReconcileReport
+from submitter.reconcile.schedule import API_RETENTION_S, Schedule
 
-PATIENCE = 2
+MAX_UNANSWERED = 2
 """Questions without an answer after which a round asks no more."""
 
 
-class Settling:
+class LostSubmits:
     """Looks into the history.
 
     Args:
@@ -39,12 +39,12 @@ class Settling:
 
     def __init__(
         self,
-        calls: Calls,
+        calls: ApiClient,
         ledger: Ledger,
         schedule: Schedule,
-        delivering: Delivering,
+        delivering: ResultDelivery,
         *,
-        tell: Callable[[Told], None],
+        tell: Callable[[ReconcileEvent], None],
         clock: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
@@ -56,7 +56,7 @@ class Settling:
         self._clock = clock
         self._random = random
 
-    async def settle(self, due: Sequence[Entry], report: Report) -> None:
+    async def settle(self, due: Sequence[Entry], report: ReconcileReport) -> None:
         """Look for submissions without a task; a look that fails does not count as one.
 
         Raises:
@@ -87,7 +87,7 @@ class Settling:
                 # Perhaps something about this model, which is no reason to spare the others.
                 self._delivering.count(error, report)
                 silent += isinstance(error, Unavailable)
-                if silent == PATIENCE:
+                if silent == MAX_UNANSWERED:
                     return
 
     async def _look(
@@ -95,7 +95,7 @@ class Settling:
         due: Sequence[Entry],
         cluster: Sequence[Entry],
         rivals: Sequence[Entry],
-        report: Report,
+        report: ReconcileReport,
     ) -> None:
         now, skew = self._clock(), self._schedule.skew
         history = self._calls.history(
@@ -115,7 +115,7 @@ class Settling:
             if entry.key not in looked.found:
                 await self._not_found(entry, now, report, clear=entry.key not in looked.unclear)
 
-    async def _found(self, entry: Entry, task: Prediction, report: Report) -> None:
+    async def _found(self, entry: Entry, task: Prediction, report: ReconcileReport) -> None:
         now = self._clock()
         known = await self._ledger.durations(entry.model)
         expected = now + self._schedule.expected(known, webhook=entry.webhook)
@@ -126,14 +126,16 @@ class Settling:
         if accepted.task_id != task.id:
             return
         report.settled += 1
-        self._tell(Told("submission.settled", task.id, entry.key))
-        if ended(task):
+        self._tell(ReconcileEvent("submission.settled", task.id, entry.key))
+        if has_ended(task):
             await self._delivering.end(task, accepted, report)
 
-    async def _not_found(self, entry: Entry, now: float, report: Report, *, clear: bool) -> None:
+    async def _not_found(
+        self, entry: Entry, now: float, report: ReconcileReport, *, clear: bool
+    ) -> None:
         wait = self._schedule.look(entry.asks + 1)
         # What the history no longer reaches cannot be looked for any longer.
-        gone = now - entry.until > KEPT
+        gone = now - entry.until > API_RETENTION_S
         if entry.state is State.INTENDED:
             await self._ledger.mark_unknown(
                 entry.key, "nobody recorded its answer", now, ask_at=now + self._schedule.soon
@@ -147,7 +149,7 @@ class Settling:
                 reason = "its answer was lost, and the API's history no longer reaches back to it"
             if await self._ledger.reject(entry.key, reason, now):
                 report.rejected += 1
-                self._tell(Told("submission.rejected", key=entry.key))
+                self._tell(ReconcileEvent("submission.rejected", key=entry.key))
             return
         if wait is None:
             # It is not clear; a webhook may tell, or a later look.

@@ -11,19 +11,19 @@ import random as _random
 import time
 from collections.abc import Callable, Sequence
 
-from submitter.api.client import Calls
+from submitter.api.client import ApiClient
 from submitter.errors import AuthFailed, NotFound, RateLimited, SubmitterError, Unavailable
 from submitter.ledger.base import Entry, Ledger, Result, State
 from submitter.prediction import Prediction
-from submitter.reconcile.deliver import Delivering, ended, words
-from submitter.reconcile.lost_submits import Settling
-from submitter.reconcile.report import Deliver, Inbox, Report, Told
-from submitter.reconcile.schedule import KEPT, Schedule
+from submitter.reconcile.deliver import ResultDelivery, error_text, has_ended
+from submitter.reconcile.lost_submits import LostSubmits
+from submitter.reconcile.report import DeliverResult, FindInInbox, ReconcileEvent, ReconcileReport
+from submitter.reconcile.schedule import API_RETENTION_S, Schedule
 
-AT_ONCE = 4
+MAX_CONCURRENT_QUERIES = 4
 """Questions that are asked at one time."""
 
-SEVERAL = 100
+BATCH_SIZE = 100
 """Entries or tasks that are looked at together."""
 
 
@@ -44,13 +44,13 @@ class Reconciler:
 
     def __init__(
         self,
-        calls: Calls,
+        calls: ApiClient,
         ledger: Ledger,
         *,
         schedule: Schedule,
-        deliver: Deliver | None = None,
-        inbox: Inbox | None = None,
-        tell: Callable[[Told], None] = lambda _: None,
+        deliver: DeliverResult | None = None,
+        inbox: FindInInbox | None = None,
+        tell: Callable[[ReconcileEvent], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = _random.random,
     ) -> None:
@@ -61,8 +61,8 @@ class Reconciler:
         self._tell = tell
         self._clock = clock
         self._random = random
-        self._delivering = Delivering(ledger, deliver, tell=tell, clock=clock)
-        self._settling = Settling(
+        self._delivering = ResultDelivery(ledger, deliver, tell=tell, clock=clock)
+        self._settling = LostSubmits(
             calls, ledger, schedule, self._delivering, tell=tell, clock=clock, random=random
         )
         self._quiet_until = 0.0
@@ -73,12 +73,12 @@ class Reconciler:
             try:
                 await self.round()
                 count = await self._ledger.overdue(self._clock())
-                self._tell(Told("reconcile.overdue", count=count))
+                self._tell(ReconcileEvent("reconcile.overdue", count=count))
             except Exception as error:  # noqa: BLE001 - it must outlive a fault of ours too
-                self._tell(Told("reconcile.failed", error=words(error)))
+                self._tell(ReconcileEvent("reconcile.failed", error=error_text(error)))
             await asyncio.sleep(self._schedule.tick)
 
-    async def round(self, *, keys: Sequence[str] | None = None) -> Report:
+    async def round(self, *, keys: Sequence[str] | None = None) -> ReconcileReport:
         """Settle and ask whatever is due now.
 
         Args:
@@ -87,12 +87,12 @@ class Reconciler:
         Raises:
             LedgerUnavailable: the ledger cannot be read or written.
         """
-        report = Report()
+        report = ReconcileReport()
         await self._hand_over(report)
         now = self._clock()
         if now < self._quiet_until:
             return report
-        due = await self._ledger.due(now, hold=self._schedule.hold, limit=SEVERAL, keys=keys)
+        due = await self._ledger.due(now, hold=self._schedule.hold, limit=BATCH_SIZE, keys=keys)
         due = await self._without_known(due)
         doubtful = [entry for entry in due if entry.state is not State.ACCEPTED]
         running = [entry for entry in due if entry.state is State.ACCEPTED]
@@ -110,7 +110,9 @@ class Reconciler:
             self._quiet_until = self._clock() + wait
         return report
 
-    async def compare_history(self, *, since: float, known: Inbox, dry_run: bool = False) -> Report:
+    async def compare_history(
+        self, *, since: float, known: FindInInbox, dry_run: bool = False
+    ) -> ReconcileReport:
         """Bring every result of the API's history that the inbox does not have.
 
         It also finds what other tools submitted, but for what was created less than `overdue`
@@ -126,18 +128,23 @@ class Reconciler:
             Unavailable: it did not answer.
             LedgerUnavailable: ledger or inbox cannot be read or written.
         """
-        report, several = Report(), list[Prediction]()
+        report, several = ReconcileReport(), list[Prediction]()
         async for prediction in self._calls.history(created_after=since):
             if prediction.terminal:
                 several.append(prediction)
-            if len(several) == SEVERAL:
+            if len(several) == BATCH_SIZE:
                 await self._compare(several, known, report, dry_run=dry_run)
                 several = []
         await self._compare(several, known, report, dry_run=dry_run)
         return report
 
     async def _compare(
-        self, several: list[Prediction], known: Inbox, report: Report, *, dry_run: bool
+        self,
+        several: list[Prediction],
+        known: FindInInbox,
+        report: ReconcileReport,
+        *,
+        dry_run: bool,
     ) -> None:
         ids = [prediction.id for prediction in several]
         there = await known(ids)
@@ -158,7 +165,7 @@ class Reconciler:
         at = prediction.created_at
         return at is not None and at.timestamp() > self._clock() - self._schedule.overdue
 
-    async def _hand_over(self, report: Report) -> None:
+    async def _hand_over(self, report: ReconcileReport) -> None:
         """Give the inbox what a caller has found at its deadline."""
         if not self._delivering.to_inbox:
             return
@@ -168,7 +175,7 @@ class Reconciler:
                 continue
             taken = await self._delivering.end(entry.prediction, entry, report)
             failures = 0 if taken else failures + 1
-            if failures == AT_ONCE:
+            if failures == MAX_CONCURRENT_QUERIES:
                 return
 
     async def _without_known(self, due: Sequence[Entry]) -> list[Entry]:
@@ -186,12 +193,14 @@ class Reconciler:
             await self._ledger.finish(results, self._clock())
         return [entry for entry in due if entry.task_id not in there]
 
-    async def _ask_all(self, running: Sequence[Entry], since: float, report: Report) -> None:
+    async def _ask_all(
+        self, running: Sequence[Entry], since: float, report: ReconcileReport
+    ) -> None:
         """Ask for some at a time, as long as the API answers and nobody else is given them."""
-        for start in range(0, len(running), AT_ONCE):
+        for start in range(0, len(running), MAX_CONCURRENT_QUERIES):
             if self._clock() - since > self._schedule.hold / 2:
                 return
-            some = running[start : start + AT_ONCE]
+            some = running[start : start + MAX_CONCURRENT_QUERIES]
             asked = await asyncio.gather(
                 *(self._ask(entry, report) for entry in some), return_exceptions=True
             )
@@ -201,12 +210,12 @@ class Reconciler:
             if not any(asked):
                 return
 
-    async def _ask(self, entry: Entry, report: Report) -> bool:
+    async def _ask(self, entry: Entry, report: ReconcileReport) -> bool:
         """Ask how a task stands; False where the API did not answer."""
         assert entry.task_id is not None  # noqa: S101 - for the type checker: it is ACCEPTED
         prediction, answered = None, True
         report.asked += 1
-        self._tell(Told("reconcile.asked", entry.task_id, entry.key))
+        self._tell(ReconcileEvent("reconcile.asked", entry.task_id, entry.key))
         try:
             prediction = await self._calls.result(entry.task_id)
         except NotFound:
@@ -217,7 +226,7 @@ class Reconciler:
             # Perhaps something about this task, which is no reason to spare the others.
             self._delivering.count(error, report)
             answered = not isinstance(error, Unavailable)
-        if prediction and ended(prediction):
+        if prediction and has_ended(prediction):
             await self._delivering.end(prediction, entry, report)
         else:
             wait = self._schedule.again(entry.asks, webhook=entry.webhook, random=self._random)
@@ -226,7 +235,7 @@ class Reconciler:
 
     def _forgotten(self, entry: Entry) -> Prediction | None:
         """What to believe of a task that the API does not know, or no longer."""
-        if self._clock() - entry.sent_at <= KEPT:
+        if self._clock() - entry.sent_at <= API_RETENTION_S:
             return None
         error = "the API no longer knows this task; it keeps them for 7 days"
         return Prediction.parse(

@@ -9,7 +9,7 @@ from submitter.prediction import JSON, Prediction
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundResult:
     """A result that was asked for.
 
     Attributes:
@@ -23,15 +23,15 @@ class Found:
     key: str | None = None
 
 
-Deliver = Callable[[Found], Awaitable[bool]]
+DeliverResult = Callable[[FoundResult], Awaitable[bool]]
 """Hands a result to the inbox; True where it was new there."""
 
-Inbox = Callable[[Sequence[str]], Awaitable[Mapping[str, Prediction]]]
+FindInInbox = Callable[[Sequence[str]], Awaitable[Mapping[str, Prediction]]]
 """The results that the inbox has already, by task id."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReconcileEvent:
     """One thing that a reconciler did.
 
     Attributes:
@@ -51,7 +51,7 @@ class Told:
 
 
 @dataclass(slots=True)
-class Report:
+class ReconcileReport:
     """What one round, or one comparison, came to: numbers of tasks.
 
     Attributes:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from submitter.settings import DEFAULT_OVERDUE_S
 
-KEPT = 7 * 86400.0
+API_RETENTION_S = 7 * 86400.0
 """Seconds for which the API keeps a task."""
 
-ENOUGH = 20
+MIN_DURATIONS = 20
 """Finished tasks of a model from which its own times count."""
 
-LOOKS = (5.0, 15.0, 30.0, 60.0)
+HISTORY_LOOK_DELAYS_S = (5.0, 15.0, 30.0, 60.0)
 """Seconds before each look for a lost submission in the history, at the default `overdue`.
 
 The history may lag behind, so that a task which it does not name once may exist all the same.
@@ -44,7 +44,7 @@ class Schedule:
             webhook: whether one was asked for: then the slowest of a hundred tasks, and a margin
                 for the webhook's own way; else half of the tasks have ended by then.
         """
-        known = sorted(durations) if len(durations) >= ENOUGH else []
+        known = sorted(durations) if len(durations) >= MIN_DURATIONS else []
         if not webhook:
             return max(known[len(known) // 2], self.soon) if known else self.soon
         if not known:
@@ -72,7 +72,11 @@ class Schedule:
         Args:
             looks: how many there were; 0: since the answer was lost.
         """
-        return LOOKS[looks] * self.overdue / DEFAULT_OVERDUE_S if looks < len(LOOKS) else None
+        return (
+            HISTORY_LOOK_DELAYS_S[looks] * self.overdue / DEFAULT_OVERDUE_S
+            if looks < len(HISTORY_LOOK_DELAYS_S)
+            else None
+        )
 
     def pause(self, refusals: int, random: Callable[[], float]) -> float:
         """Seconds in which nobody submits after so many 429 in a row that name no time."""

@@ -11,34 +11,34 @@ from urllib.parse import quote
 
 import httpx
 
-from submitter.api.transport import tls
+from submitter.api.transport import tls_context
 from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Ledger, Result
 from submitter.prediction import JSON, Prediction
 
-WAIT = 30
+LONG_POLL_S = 30
 """Seconds that the receiver holds a question for which it has no answer yet."""
 
-MARGIN = 15.0
+LONG_POLL_MARGIN_S = 15.0
 """Seconds beyond it until the question counts as lost."""
 
-FIRST, SLOWEST = 0.5, 30.0
+MIN_RETRY_INTERVAL_S, MAX_RETRY_INTERVAL_S = 0.5, 30.0
 """Seconds between two tries while the receiver is away: at first, and at most."""
 
-BREATH = 0.5
+EMPTY_RESPONSE_PAUSE_S = 0.5
 """Seconds between an empty answer and the next question, should the receiver not hold it."""
 
-AT_ONCE = 8
+MAX_CONCURRENT_QUERIES = 8
 """Questions about single tasks at one time."""
 
 log = logging.getLogger("wavehook.submitter")
 
 
-class _Failed(Exception):
+class _FeedFailed(Exception):
     """The receiver gave no answer that can be used; the text is safe to log."""
 
 
-class Feed:
+class ReceiverFeed:
     """Writes results that the receiver has into the ledger.
 
     Args:
@@ -63,10 +63,10 @@ class Feed:
         self._clock = clock
         self._http = httpx.AsyncClient(
             transport=transport,
-            verify=tls(),
+            verify=tls_context(),
             # As bytes: an error about a text that no header can hold would quote it.
             headers={b"authorization": b"Bearer " + token.encode()},
-            timeout=httpx.Timeout(10.0, read=WAIT + MARGIN),
+            timeout=httpx.Timeout(10.0, read=LONG_POLL_S + LONG_POLL_MARGIN_S),
             follow_redirects=False,
         )
         self._cursor: int | None = None
@@ -94,34 +94,36 @@ class Feed:
             try:
                 await work()
                 failures, self._silent = 0, False
-            except (_Failed, LedgerUnavailable) as error:
+            except (_FeedFailed, LedgerUnavailable) as error:
                 if not self._silent:
                     # Said once; results still come by the ledger and by reconcile.
                     self._silent = True
                     log.warning("feed.failed url=%s error=%s", self._url, error)
                 failures += 1
-                await asyncio.sleep(min(FIRST * 2.0 ** min(failures - 1, 10), SLOWEST))
+                await asyncio.sleep(
+                    min(MIN_RETRY_INTERVAL_S * 2.0 ** min(failures - 1, 10), MAX_RETRY_INTERVAL_S)
+                )
 
     async def _listen(self) -> None:
         """Hear of the next results."""
         began = self._cursor is None
-        query = {} if began else {"after": str(self._cursor), "wait": str(WAIT)}
+        query = {} if began else {"after": str(self._cursor), "wait": str(LONG_POLL_S)}
         page = await self._get(self._url, query)
         items, cursor = page.get("predictions"), page.get("cursor")
         if not isinstance(items, list) or not isinstance(cursor, int) or isinstance(cursor, bool):
-            raise _Failed("its answer has no list and cursor")
+            raise _FeedFailed("its answer has no list and cursor")
         await self._record(items)
         self._cursor = cursor
         self._listening.set()
         if not items and not began:
-            await asyncio.sleep(BREATH)
+            await asyncio.sleep(EMPTY_RESPONSE_PAUSE_S)
 
     async def _look(self) -> None:
         """Ask about single tasks, whose results came before anybody heard of results."""
         # What comes after this is heard of; so nothing falls between.
         await self._listening.wait()
         await self._asked.wait()
-        some = list(self._wanted)[:AT_ONCE]
+        some = list(self._wanted)[:MAX_CONCURRENT_QUERIES]
         pages = await asyncio.gather(*map(self._of_task, some), return_exceptions=True)
         await self._record([page for page in pages if isinstance(page, dict)])
         for task_id, page in zip(some, pages, strict=True):
@@ -153,14 +155,14 @@ class Feed:
             body = answer.json() if answer.status_code == 200 else None
         # RecursionError: depth that no JSON of ours has.
         except (httpx.HTTPError, ValueError, RecursionError) as error:
-            raise _Failed(type(error).__name__) from None
+            raise _FeedFailed(type(error).__name__) from None
         if answer.status_code == 204:
             return {}
         if isinstance(body, dict):
             return body
         asks = ": is WAVEHOOK_ADMIN_TOKEN the receiver's?"
         advice = asks if answer.status_code in (401, 404) else ""
-        raise _Failed(f"HTTP {answer.status_code}{advice}")
+        raise _FeedFailed(f"HTTP {answer.status_code}{advice}")
 
 
 def _prediction(item: dict[str, JSON]) -> Prediction | None:

@@ -8,19 +8,19 @@ from collections.abc import AsyncGenerator, Iterator
 
 from submitter.errors import SubmissionUnknown
 from submitter.ledger.base import Entry
-from submitter.results.waiters import Waiting
+from submitter.results.waiters import WaiterRegistry
 
-MOST = 100_000
+MAX_REMEMBERED_KEYS = 100_000
 """Submits that are remembered for a stream that may never be asked for; the oldest go first."""
 
 
-class Streaming:
+class ResultStreams:
     """Knows what the client has submitted, and what of it was given."""
 
     def __init__(self) -> None:
         self._mine: dict[str, None] = {}
         self._on_their_way = 0
-        self._streams: set[_Stream] = set()
+        self._streams: set[_ResultStream] = set()
 
     @contextlib.contextmanager
     def sending(self, key: str) -> Iterator[None]:
@@ -37,9 +37,9 @@ class Streaming:
             for stream in self._streams:
                 stream.news.put_nowait(key)
 
-    async def stream(self, waiting: Waiting, *, follow: bool) -> AsyncGenerator[Entry, None]:
+    async def stream(self, waiting: WaiterRegistry, *, follow: bool) -> AsyncGenerator[Entry, None]:
         """See `WaveSpeed.stream`."""
-        stream = _Stream(self._mine, waiting)
+        stream = _ResultStream(self._mine, waiting)
         with contextlib.ExitStack() as exits:
             if follow:
                 exits.enter_context(waiting.following(stream.news.put_nowait))
@@ -61,10 +61,10 @@ class Streaming:
                     raise item
 
 
-class _Stream:
+class _ResultStream:
     """One reader. Its news are keys that were sent, and entries that have ended."""
 
-    def __init__(self, mine: dict[str, None], waiting: Waiting) -> None:
+    def __init__(self, mine: dict[str, None], waiting: WaiterRegistry) -> None:
         self.news: asyncio.Queue[str | Entry | BaseException | None] = asyncio.Queue()
         self.waits: dict[str, asyncio.Future[Entry]] = {}
         self._mine = mine
@@ -96,5 +96,5 @@ class _Stream:
 
 def _keep(keys: dict[str, None], key: str) -> None:
     keys[key] = None
-    if len(keys) > MOST:
+    if len(keys) > MAX_REMEMBERED_KEYS:
         del keys[next(iter(keys))]

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from submitter.api.client import Calls
+from submitter.api.client import ApiClient
 from submitter.errors import StillRunning, Unavailable
 from submitter.ledger.base import Entry, Ledger, Result, State
 from submitter.prediction import Prediction
-from submitter.reconcile.deliver import ended
+from submitter.reconcile.deliver import has_ended
 from submitter.reconcile.schedule import Schedule
-from submitter.results.waiters import Waiting
+from submitter.results.waiters import WaiterRegistry
 
-LAST = 10.0
+DEADLINE_QUERY_TIMEOUT_S = 10.0
 """Seconds that the question at a deadline may take."""
 
 
-class Ending:
+class ResultWaiter:
     """Gives results.
 
     Args:
@@ -30,9 +30,9 @@ class Ending:
 
     def __init__(
         self,
-        calls: Calls,
+        calls: ApiClient,
         ledger: Ledger,
-        waiting: Waiting,
+        waiting: WaiterRegistry,
         schedule: Schedule,
         *,
         clock: Callable[[], float],
@@ -104,7 +104,7 @@ class Ending:
                 prediction = await self._calls.result(id)
         except TimeoutError:
             return await self._ask_once(id, id, None)
-        if ended(prediction):
+        if has_ended(prediction):
             return prediction
         now = self._clock()
         expected_at = now + self._schedule.expected((), webhook=False)
@@ -112,8 +112,8 @@ class Ending:
         return await self.result(entry.key, until and max(until - loop.time(), 0.0))
 
     async def _ask_once(self, task_id: str, key: str, status: str | None) -> Prediction:
-        prediction = await self._calls.result_now(task_id, timeout=LAST)
-        if prediction is None or not ended(prediction):
+        prediction = await self._calls.result_now(task_id, timeout=DEADLINE_QUERY_TIMEOUT_S)
+        if prediction is None or not has_ended(prediction):
             status = prediction.status if prediction else status
             raise StillRunning(key, task_id, status)
         return prediction

@@ -13,17 +13,17 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from submitter.errors import StillRunning
 from submitter.ledger.base import Entry, Ledger, State
-from submitter.reconcile.deliver import words
+from submitter.reconcile.deliver import error_text
 from submitter.reconcile.reconciler import Reconciler
 from submitter.reconcile.schedule import Schedule
-from submitter.results.receiver_feed import Feed
+from submitter.results.receiver_feed import ReceiverFeed
 
-PAGE = 1000
+PAGE_SIZE = 1000
 
 log = logging.getLogger("wavehook.submitter")
 
 
-class Waiting:
+class WaiterRegistry:
     """Ends the waits of one process.
 
     Args:
@@ -34,7 +34,7 @@ class Waiting:
     """
 
     def __init__(
-        self, ledger: Ledger, reconciler: Reconciler, schedule: Schedule, feed: Feed | None
+        self, ledger: Ledger, reconciler: Reconciler, schedule: Schedule, feed: ReceiverFeed | None
     ) -> None:
         self._ledger = ledger
         self._reconciler = reconciler
@@ -104,7 +104,7 @@ class Waiting:
             try:
                 await work()
             except Exception as error:  # noqa: BLE001 - others' waits must outlive it
-                log.warning("waiting.failed error=%s", words(error))
+                log.warning("waiting.failed error=%s", error_text(error))
             await asyncio.sleep(self._schedule.tick)
 
     def _forget(self, key: str, future: asyncio.Future[Entry]) -> None:
@@ -132,7 +132,7 @@ class Waiting:
             end()
 
     async def _read_on(self, place: int) -> None:
-        while several := await self._ledger.finished(place, limit=PAGE):
+        while several := await self._ledger.finished(place, limit=PAGE_SIZE):
             for entry in several:
                 self._resolve(entry)
                 for tell in list(self._followers):

@@ -13,7 +13,7 @@ import jsonschema
 
 from submitter import catalogue
 from submitter.prediction import JSON
-from submitter.submit.json_check import unfit
+from submitter.submit.json_check import json_faults
 
 MAX_ERROR_CHARS = 300
 """Longest error text; a validator's own text repeats the value."""
@@ -35,7 +35,7 @@ def read_object(body: bytes) -> dict[str, JSON]:
         raise BadRequest("Invalid JSON body") from None
     if not isinstance(value, dict):
         raise BadRequest("The body must be a JSON object")
-    faults, _ = unfit(value)
+    faults, _ = json_faults(value)
     if faults:
         raise BadRequest(str(faults[0]))
     return value

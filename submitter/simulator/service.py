@@ -13,7 +13,7 @@ from typing import Self
 
 import httpx
 
-from submitter.api.transport import tls
+from submitter.api.transport import tls_context
 from submitter.simulator import media, response_bodies
 from submitter.simulator.api import create_app
 from submitter.simulator.clock import SimClock, Timeline
@@ -75,7 +75,7 @@ class Simulator:
             client = await exits.enter_async_context(
                 httpx.AsyncClient(
                     timeout=ATTEMPT_TIMEOUT_S,
-                    verify=tls(),
+                    verify=tls_context(),
                     limits=httpx.Limits(
                         max_connections=MAX_CONCURRENT_WEBHOOKS,
                         max_keepalive_connections=MAX_CONCURRENT_WEBHOOKS,

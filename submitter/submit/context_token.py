@@ -19,24 +19,24 @@ from typing import TYPE_CHECKING
 
 from submitter.errors import BadInput, BadSettings, ContextTooLarge, Fault
 from submitter.prediction import JSON
-from submitter.submit.json_check import unfit
+from submitter.submit.json_check import json_faults
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
 
 SETTING = "WAVEHOOK_SEAL_KEYS"
 
-MAX_CONTEXT = 2048
+MAX_CONTEXT_BYTES = 2048
 """Bytes of a context as JSON; a URL has to carry it."""
 
-MAX_TOKEN = 4096
+MAX_TOKEN_CHARS = 4096
 """Characters of a token that are looked at; the largest that is made has fewer."""
 
-_SKEW = 240
+_CLOCK_SKEW_S = 240
 """Seconds that the clock of who sealed may be ahead, beside the minute that Fernet allows: together
 as far as that of who signs a webhook."""
 
-_MAX_MODEL = 256
+_MAX_MODEL_CHARS = 256
 _ALPHABET = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -84,7 +84,7 @@ class Seal:
         """Make a token.
 
         Args:
-            context: any JSON of at most `MAX_CONTEXT` bytes.
+            context: any JSON of at most `MAX_CONTEXT_BYTES` bytes.
             model: the model's id; a webhook about another one is refused.
             now: Unix seconds.
             submission: the key of the submission, by which its webhook finds it.
@@ -93,14 +93,14 @@ class Seal:
             BadInput: the context is not JSON.
             ContextTooLarge: it is too large for a URL.
         """
-        faults, _ = unfit(context, "context")
-        if model is not None and len(model) > _MAX_MODEL:
-            faults.append(Fault("model", f"is longer than {_MAX_MODEL} characters"))
+        faults, _ = json_faults(context, "context")
+        if model is not None and len(model) > _MAX_MODEL_CHARS:
+            faults.append(Fault("model", f"is longer than {_MAX_MODEL_CHARS} characters"))
         if faults:
             raise BadInput(faults)
         size = len(_encode(context))
-        if size > MAX_CONTEXT:
-            raise ContextTooLarge(size, MAX_CONTEXT)
+        if size > MAX_CONTEXT_BYTES:
+            raise ContextTooLarge(size, MAX_CONTEXT_BYTES)
         held: dict[str, JSON] = {"context": context, "model": model}
         if submission is not None:
             held["submission"] = submission
@@ -121,11 +121,13 @@ class Seal:
         from cryptography.fernet import InvalidToken
 
         # Base64 decoders skip what they do not know; here one token has one spelling.
-        if len(token) > MAX_TOKEN or not _ALPHABET.fullmatch(token):
+        if len(token) > MAX_TOKEN_CHARS or not _ALPHABET.fullmatch(token):
             return None
         padded = token + "=" * (-len(token) % 4)
         try:
-            plain = self._ring.decrypt_at_time(padded, self._lifetime + _SKEW, int(now) + _SKEW)
+            plain = self._ring.decrypt_at_time(
+                padded, self._lifetime + _CLOCK_SKEW_S, int(now) + _CLOCK_SKEW_S
+            )
             held = json.loads(plain)
         # ValueError: sealed with one of our keys, but by another program.
         except (InvalidToken, ValueError, RecursionError):

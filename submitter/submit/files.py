@@ -19,14 +19,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from submitter.api.requests import MAX_UPLOAD
+from submitter.api.requests import MAX_UPLOAD_BYTES
 from submitter.errors import Fault
 from submitter.prediction import JSON
-from submitter.submit.json_check import unfit, within
+from submitter.submit.json_check import json_faults, member_path
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FileType:
     """A kind of file.
 
     Attributes:
@@ -38,46 +38,46 @@ class Kind:
     content_type: str
 
 
-UNKNOWN = Kind("bin", "application/octet-stream")
+UNKNOWN = FileType("bin", "application/octet-stream")
 
-JPEG = Kind("jpeg", "image/jpeg")
-PNG = Kind("png", "image/png")
-_WEBP = Kind("webp", "image/webp")
-_GIF = Kind("gif", "image/gif")
-_WAV = Kind("wav", "audio/wav")
-_AVI = Kind("avi", "video/x-msvideo")
-_MP3 = Kind("mp3", "audio/mpeg")
-_MP4 = Kind("mp4", "video/mp4")
+JPEG = FileType("jpeg", "image/jpeg")
+PNG = FileType("png", "image/png")
+_WEBP = FileType("webp", "image/webp")
+_GIF = FileType("gif", "image/gif")
+_WAV = FileType("wav", "audio/wav")
+_AVI = FileType("avi", "video/x-msvideo")
+_MP3 = FileType("mp3", "audio/mpeg")
+_MP4 = FileType("mp4", "video/mp4")
 
 _BEGINNINGS = (
     (b"\xff\xd8\xff", JPEG),
     (b"\x89PNG\r\n\x1a\n", PNG),
     (b"GIF87a", _GIF),
     (b"GIF89a", _GIF),
-    (b"BM", Kind("bmp", "image/bmp")),
-    (b"\x1aE\xdf\xa3", Kind("webm", "video/webm")),
+    (b"BM", FileType("bmp", "image/bmp")),
+    (b"\x1aE\xdf\xa3", FileType("webm", "video/webm")),
     (b"ID3", _MP3),
     (b"\xff\xfb", _MP3),
     (b"\xff\xf3", _MP3),
     (b"\xff\xf2", _MP3),
-    (b"OggS", Kind("ogg", "audio/ogg")),
-    (b"fLaC", Kind("flac", "audio/flac")),
-    (b"PK\x03\x04", Kind("zip", "application/zip")),
+    (b"OggS", FileType("ogg", "audio/ogg")),
+    (b"fLaC", FileType("flac", "audio/flac")),
+    (b"PK\x03\x04", FileType("zip", "application/zip")),
 )
 
 # RIFF and ISO files say further in what they hold.
 _RIFF = {b"WEBP": _WEBP, b"WAVE": _WAV, b"AVI ": _AVI}
 _ISO = {
-    b"avif": Kind("avif", "image/avif"),
-    b"heic": Kind("heic", "image/heic"),
-    b"heix": Kind("heic", "image/heic"),
-    b"mif1": Kind("heic", "image/heic"),
-    b"qt  ": Kind("mov", "video/quicktime"),
-    b"M4A ": Kind("m4a", "audio/mp4"),
+    b"avif": FileType("avif", "image/avif"),
+    b"heic": FileType("heic", "image/heic"),
+    b"heix": FileType("heic", "image/heic"),
+    b"mif1": FileType("heic", "image/heic"),
+    b"qt  ": FileType("mov", "video/quicktime"),
+    b"M4A ": FileType("m4a", "audio/mp4"),
 }
 
 
-def kind(data: bytes) -> Kind:
+def file_type(data: bytes) -> FileType:
     """Tell what a file is; `UNKNOWN` where its beginning says nothing."""
     if data[:4] == b"RIFF":
         return _RIFF.get(data[8:12], UNKNOWN)
@@ -97,14 +97,14 @@ def pixels(data: bytes) -> tuple[int, int] | None:
     return (width, height) if width > 0 and height > 0 else None
 
 
-MAX_TOGETHER = 2**30
+MAX_TOTAL_BYTES = 2**30
 """Bytes of all files of one input, which are held in memory until they are sent."""
 
-_PLACE = "https://upload.invalid/"
+_PLACEHOLDER_URL = "https://upload.invalid/"
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class LocalFile:
     """A file to be uploaded.
 
     Attributes:
@@ -123,7 +123,7 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedInput:
     """An input whose local files have been read.
 
     Attributes:
@@ -133,7 +133,7 @@ class Prepared:
     """
 
     input: dict[str, Any] = field(repr=False)
-    files: tuple[File, ...] = ()
+    files: tuple[LocalFile, ...] = ()
     faults: tuple[Fault, ...] = ()
 
     def filled(self, urls: Mapping[str, str]) -> dict[str, JSON]:
@@ -145,7 +145,7 @@ class Prepared:
         Raises:
             KeyError: one is missing.
         """
-        places = {_PLACE + file.digest: urls[file.digest] for file in self.files}
+        places = {_PLACEHOLDER_URL + file.digest: urls[file.digest] for file in self.files}
 
         def fill(value: Any) -> Any:
             if isinstance(value, dict):
@@ -157,7 +157,7 @@ class Prepared:
         return {name: fill(member) for name, member in self.input.items()}
 
 
-def prepare(input: Mapping[str, object], schema: Mapping[str, JSON]) -> Prepared:
+def prepare(input: Mapping[str, object], schema: Mapping[str, JSON]) -> PreparedInput:
     """Read and check the local files of an input; blocks while it reads.
 
     Local files are bytes and paths, and texts that are no URL where the model takes media: in
@@ -172,12 +172,12 @@ def prepare(input: Mapping[str, object], schema: Mapping[str, JSON]) -> Prepared
         The input without files, the files, and all of their faults.
     """
     whole: dict[str, Any] = dict(input)
-    _, sound = unfit(whole)
+    _, sound = json_faults(whole)
     if not sound:
-        return Prepared(whole)  # the check of the input says why
-    reading = _Reading()
-    filled = reading.walk(whole, dict(schema), _Place(""))
-    return Prepared(filled, tuple(reading.files.values()), tuple(reading.faults))
+        return PreparedInput(whole)  # the check of the input says why
+    reading = _FileReader()
+    filled = reading.walk(whole, dict(schema), _Position(""))
+    return PreparedInput(filled, tuple(reading.files.values()), tuple(reading.faults))
 
 
 def takes_files(name: str, schema: JSON) -> bool:
@@ -191,16 +191,16 @@ def is_url(value: object) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class _FileRule:
     """What a field takes."""
 
     formats: tuple[str, ...] = ()
-    max_bytes: int = MAX_UPLOAD
+    max_bytes: int = MAX_UPLOAD_BYTES
     min_pixels: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Position:
     """Where a value stands, and what is known of it.
 
     Attributes:
@@ -210,21 +210,21 @@ class _Place:
     """
 
     path: str
-    rule: _Rule | None = None
+    rule: _FileRule | None = None
     declared: bool = False
 
 
-class _Refused(Exception):
+class _FileRefused(Exception):
     """The words of a fault."""
 
 
-class _Reading:
+class _FileReader:
     def __init__(self) -> None:
-        self.files: dict[str, File] = {}
+        self.files: dict[str, LocalFile] = {}
         self.faults: list[Fault] = []
         self._size = 0
 
-    def walk(self, value: Any, schema: JSON, place: _Place) -> Any:
+    def walk(self, value: Any, schema: JSON, place: _Position) -> Any:
         """Put placeholders where files stand."""
         known = schema if isinstance(schema, dict) else {}
         if isinstance(value, dict):
@@ -233,12 +233,16 @@ class _Reading:
             filled: dict[str, Any] = {}
             for name, member in value.items():
                 about = fields.get(name)
-                inside = _Place(within(place.path, name), _rule(name, about), about is not None)
+                inside = _Position(
+                    member_path(place.path, name), _rule(name, about), about is not None
+                )
                 filled[name] = self.walk(member, about, inside)
             return filled
         if isinstance(value, list):
             return [
-                self.walk(member, known.get("items"), replace(place, path=within(place.path, i)))
+                self.walk(
+                    member, known.get("items"), replace(place, path=member_path(place.path, i))
+                )
                 for i, member in enumerate(value)
             ]
         if isinstance(value, bytes | Path):
@@ -247,29 +251,31 @@ class _Reading:
             return self._take(value, place)
         return value
 
-    def _take(self, given: bytes | Path | str, place: _Place) -> str:
+    def _take(self, given: bytes | Path | str, place: _Position) -> str:
         try:
             # Bytes and paths in a field that nobody has described can be nothing but files.
-            rule = place.rule or (None if place.declared else _Rule())
+            rule = place.rule or (None if place.declared else _FileRule())
             if rule is None:
-                raise _Refused("takes no file, as far as this model's schema tells")
+                raise _FileRefused("takes no file, as far as this model's schema tells")
             data = given if isinstance(given, bytes) else _read(given, rule.max_bytes)
             file = _checked(data, rule, place.path)
             if file.digest not in self.files:
                 self._size += len(data)
-                if self._size > MAX_TOGETHER:
-                    raise _Refused(f"is too much: together files may have {MAX_TOGETHER} bytes")
+                if self._size > MAX_TOTAL_BYTES:
+                    raise _FileRefused(
+                        f"is too much: together files may have {MAX_TOTAL_BYTES} bytes"
+                    )
                 self.files[file.digest] = file
-            return _PLACE + file.digest
-        except _Refused as refused:
+            return _PLACEHOLDER_URL + file.digest
+        except _FileRefused as refused:
             self.faults.append(Fault(place.path, str(refused)))
-            return f"{_PLACE}refused"
+            return f"{_PLACEHOLDER_URL}refused"
 
 
-def _rule(name: str, schema: JSON) -> _Rule | None:
+def _rule(name: str, schema: JSON) -> _FileRule | None:
     """What files a field takes; None where it takes none, as far as is known."""
     if not isinstance(schema, dict):
-        return _Rule() if _MEDIA.search(name) else None
+        return _FileRule() if _MEDIA.search(name) else None
     marker = schema.get("x-media")
     if isinstance(marker, dict):
         return _marked(marker)
@@ -283,42 +289,42 @@ def _rule(name: str, schema: JSON) -> _Rule | None:
     is_link = any(
         isinstance(each, dict) and each.get("format") in ("uri", "url") for each in (schema, items)
     )
-    return _Rule() if hint or is_link or _MEDIA.search(name) else None
+    return _FileRule() if hint or is_link or _MEDIA.search(name) else None
 
 
 _MEDIA = re.compile(r"(?:image|video|audio)s?(?:_ur[il]s?)?\Z")
 
 
-def _marked(marker: Mapping[str, JSON]) -> _Rule:
+def _marked(marker: Mapping[str, JSON]) -> _FileRule:
     formats, most, least = (marker.get(name) for name in ("formats", "max_bytes", "min_pixels"))
     listed = formats if isinstance(formats, list) else []
-    return _Rule(
+    return _FileRule(
         tuple(f for f in listed if isinstance(f, str) and f.isalnum()),
-        min(most, MAX_UPLOAD) if isinstance(most, int) else MAX_UPLOAD,
+        min(most, MAX_UPLOAD_BYTES) if isinstance(most, int) else MAX_UPLOAD_BYTES,
         least if isinstance(least, int) else 0,
     )
 
 
-def _checked(data: bytes, rule: _Rule, path: str) -> File:
+def _checked(data: bytes, rule: _FileRule, path: str) -> LocalFile:
     """Hold a file's content against what its field takes."""
     if not data:
-        raise _Refused("is empty")
+        raise _FileRefused("is empty")
     if len(data) > rule.max_bytes:
-        raise _Refused(_too_large(len(data), rule.max_bytes))
-    found = kind(data)
+        raise _FileRefused(_too_large(len(data), rule.max_bytes))
+    found = file_type(data)
     if rule.formats and found.name not in rule.formats:
         wanted = " or ".join(each.upper() for each in rule.formats)
         seen = "of no known kind" if found == UNKNOWN else found.name.upper()
-        raise _Refused(f"must be {wanted}, is {seen} by its content")
+        raise _FileRefused(f"must be {wanted}, is {seen} by its content")
     if rule.min_pixels and found in (JPEG, PNG):
         size = pixels(data)
         if size is None:
-            raise _Refused(f"is damaged: a {found.name.upper()} whose size cannot be read")
+            raise _FileRefused(f"is damaged: a {found.name.upper()} whose size cannot be read")
         if min(size) < rule.min_pixels:
             least = f"{rule.min_pixels} x {rule.min_pixels}"
-            raise _Refused(f"must have at least {least} pixels, has {size[0]} x {size[1]}")
+            raise _FileRefused(f"must have at least {least} pixels, has {size[0]} x {size[1]}")
     digest = hashlib.sha256(data).hexdigest()
-    return File(path, data, digest, f"{digest[:16]}.{found.name}", found.content_type)
+    return LocalFile(path, data, digest, f"{digest[:16]}.{found.name}", found.content_type)
 
 
 def _read(given: Path | str, most: int) -> bytes:
@@ -329,31 +335,31 @@ def _read(given: Path | str, most: int) -> bytes:
     try:
         about = Path(given).stat()
         if stat.S_ISDIR(about.st_mode):
-            raise _Refused("must be a file, is a folder")
+            raise _FileRefused("must be a file, is a folder")
         if not stat.S_ISREG(about.st_mode):
-            raise _Refused("must be a regular file, is a pipe, a device or the like")
+            raise _FileRefused("must be a regular file, is a pipe, a device or the like")
         if about.st_size > most:
-            raise _Refused(_too_large(about.st_size, most))
+            raise _FileRefused(_too_large(about.st_size, most))
         with open(given, "rb", opener=_open) as file:
             # It may have grown, and some of the system's own files say that they are empty.
             return file.read(most + 1)
     except OSError as error:
-        raise _Refused(f"{what}: {error.strerror or type(error).__name__}") from None
+        raise _FileRefused(f"{what}: {error.strerror or type(error).__name__}") from None
     except ValueError:  # such as NUL
-        raise _Refused(f"{what}: no file has such a name") from None
+        raise _FileRefused(f"{what}: no file has such a name") from None
 
 
 def _no_path(text: str) -> str:
     """How to begin what is wrong with a path; refuses what cannot be one."""
     if not text:
-        raise _Refused("is empty; give an http(s) URL or a local file")
+        raise _FileRefused("is empty; give an http(s) URL or a local file")
     if text[:5].lower() == "data:":
-        raise _Refused(
+        raise _FileRefused(
             "must be an http(s) URL or a local file; whether the API takes data: URIs is not "
             "documented"
         )
     if "://" in text:
-        raise _Refused("must be an http(s) URL or a local file")
+        raise _FileRefused("must be an http(s) URL or a local file")
     home = ", in which `~` has no meaning" if text[0] == "~" else ""
     return f"is no http(s) URL, and cannot be read as a local file{home}"
 

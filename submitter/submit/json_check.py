@@ -12,10 +12,10 @@ MAX_DEPTH = 32
 MAX_VALUES = 10_000
 """How many values one input may hold."""
 
-_MAX_NAME = 64
+_MAX_NAME_CHARS = 64
 
 
-def unfit(value: object, path: str = "") -> tuple[list[Fault], bool]:
+def json_faults(value: object, path: str = "") -> tuple[list[Fault], bool]:
     """Find what Python's JSON encoder would refuse, or send as something else.
 
     Args:
@@ -41,27 +41,27 @@ def unfit(value: object, path: str = "") -> tuple[list[Fault], bool]:
         members: list[tuple[object, str, int]] = []
         if isinstance(item, dict):
             for name, member in item.items():
-                inside = within(where, name)
+                inside = member_path(where, name)
                 if isinstance(name, str) and _encodable(name):
                     members.append((member, inside, depth + 1))
                 else:
                     faults.append(Fault(inside, "has a name that is no text"))
                     sound = False
         elif isinstance(item, list):
-            members = [(member, within(where, i), depth + 1) for i, member in enumerate(item)]
+            members = [(member, member_path(where, i), depth + 1) for i, member in enumerate(item)]
         elif problem := _problem(item):
             faults.append(Fault(where or "input", problem))
         left.extend(reversed(members))
     return faults, sound
 
 
-def within(path: str, member: object) -> str:
+def member_path(path: str, member: object) -> str:
     """The path of one member of an object (by name) or of an array (by index)."""
     if isinstance(member, int) and not isinstance(member, bool):
         return f"{path}[{member}]"
     name = member if isinstance(member, str) else type(member).__name__
-    if not 0 < len(name) <= _MAX_NAME or not name.isprintable():
-        name = ascii(name[:_MAX_NAME])
+    if not 0 < len(name) <= _MAX_NAME_CHARS or not name.isprintable():
+        name = ascii(name[:_MAX_NAME_CHARS])
     return f"{path}.{name}" if path else name
 
 

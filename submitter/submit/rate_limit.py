@@ -19,7 +19,7 @@ from submitter.ledger.base import Intent, IntentWritten, Ledger, LimitReached, L
 from submitter.reconcile.schedule import Schedule
 
 
-class Flow:
+class SubmitLimiter:
     """The window of one account.
 
     Args:

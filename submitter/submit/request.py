@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from submitter.errors import BadInput, Fault
 from submitter.ledger.base import Entry
 from submitter.prediction import JSON
-from submitter.submit.files import Prepared
+from submitter.submit.files import PreparedInput
 
-MAX_KEY = 200
+MAX_KEY_BYTES = 200
 """Bytes of a key; it travels in the webhook's URL."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class PreparedSubmit:
     """What is to be submitted, checked and not yet sent.
 
     Attributes:
@@ -32,7 +32,7 @@ class Order:
 
     key: str
     model: str
-    prepared: Prepared = field(repr=False)
+    prepared: PreparedInput = field(repr=False)
     digest: str
     context: JSON = field(default=None, repr=False)
     webhook: bool | str = field(default=True, repr=False)
@@ -42,9 +42,9 @@ class Order:
 
 def key_fault(key: object) -> Fault | None:
     """What keeps a value from being a key, if anything; a number of one's own is a likely one."""
-    if isinstance(key, str) and key.isprintable() and 0 < len(key.encode()) <= MAX_KEY:
+    if isinstance(key, str) and key.isprintable() and 0 < len(key.encode()) <= MAX_KEY_BYTES:
         return None
-    return Fault("key", f"must be 1 to {MAX_KEY} bytes of printable text")
+    return Fault("key", f"must be 1 to {MAX_KEY_BYTES} bytes of printable text")
 
 
 def cap_fault(max_cost: object) -> Fault | None:
@@ -55,13 +55,13 @@ def cap_fault(max_cost: object) -> Fault | None:
     return Fault("max_cost", "must be a number of USD, 0 or more")
 
 
-def digest(model: str, prepared: Prepared) -> str:
+def digest(model: str, prepared: PreparedInput) -> str:
     """Of model and input as they were given, files by their content."""
     given = json.dumps([model, prepared.input], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(given.encode()).hexdigest()
 
 
-def same(entry: Entry, order: Order) -> None:
+def same(entry: Entry, order: PreparedSubmit) -> None:
     """Refuse a key that was used for something else.
 
     Raises:

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from submitter import catalogue
 from submitter.api import requests, urls
-from submitter.api.client import Calls
+from submitter.api.client import ApiClient
 from submitter.catalogue.live import Catalogue
 from submitter.errors import (
     ApiError,
@@ -32,23 +32,23 @@ from submitter.ledger.base import Entry, Intent, Ledger, Result, State
 from submitter.prediction import JSON, Prediction
 from submitter.reconcile.schedule import Schedule
 from submitter.submit.context_token import Seal
-from submitter.submit.files import File, prepare
-from submitter.submit.rate_limit import Flow
-from submitter.submit.request import Order, cap_fault, digest, key_fault, same
+from submitter.submit.files import LocalFile, prepare
+from submitter.submit.rate_limit import SubmitLimiter
+from submitter.submit.request import PreparedSubmit, cap_fault, digest, key_fault, same
 
-UPLOAD_DAY = 86400.0
+UPLOAD_REUSE_S = 86400.0
 """Seconds for which a file is not uploaded again."""
 
-REFUSALS = 10
+MAX_RATE_LIMITED_TRIES = 10
 """How often a submit is sent again after a 429, which created nothing."""
 
-RECORDING = 5
+MAX_RECORD_TRIES = 5
 """How often a record is tried in a ledger that is away."""
 
 log = logging.getLogger("wavehook.submitter")
 
 
-class Submitting:
+class Sender:
     """Checks and sends.
 
     Args:
@@ -66,11 +66,11 @@ class Submitting:
 
     def __init__(
         self,
-        calls: Calls,
+        calls: ApiClient,
         ledger: Ledger,
         *,
         models: Catalogue,
-        flow: Flow,
+        flow: SubmitLimiter,
         schedule: Schedule,
         public_url: str | None,
         seal: Seal | None,
@@ -101,7 +101,7 @@ class Submitting:
         webhook: bool | str,
         max_cost: float | None,
         faults: list[Fault],
-    ) -> Order:
+    ) -> PreparedSubmit:
         """Find everything that is wrong, before anything is sent.
 
         Raises:
@@ -128,9 +128,11 @@ class Submitting:
             faults += error.faults
         if faults:
             raise BadInput(faults)
-        return Order(key, model, prepared, digest(model, prepared), context, webhook, max_cost)
+        return PreparedSubmit(
+            key, model, prepared, digest(model, prepared), context, webhook, max_cost
+        )
 
-    async def known(self, order: Order) -> Entry | None:
+    async def known(self, order: PreparedSubmit) -> Entry | None:
         """The entry of this key, where it is paid for already or may be.
 
         Raises:
@@ -143,7 +145,7 @@ class Submitting:
         same(entry, order)
         return entry
 
-    async def send(self, order: Order) -> tuple[Entry, Prediction | None]:
+    async def send(self, order: PreparedSubmit) -> tuple[Entry, Prediction | None]:
         """Send it, unless its key is paid for already; a 429 is waited for.
 
         Whoever cancels this cancels the waiting, not the request on its way.
@@ -171,7 +173,7 @@ class Submitting:
                 return await asyncio.shield(sending)
             except RateLimited:
                 refusals += 1
-                if refusals == REFUSALS:
+                if refusals == MAX_RATE_LIMITED_TRIES:
                     raise
 
     def open(self) -> None:
@@ -192,7 +194,7 @@ class Submitting:
             await asyncio.gather(*late, return_exceptions=True)
 
     def _intent(
-        self, order: Order, input: Mapping[str, JSON], cost: float | None, now: float
+        self, order: PreparedSubmit, input: Mapping[str, JSON], cost: float | None, now: float
     ) -> Intent:
         return Intent(
             key=order.key,
@@ -206,7 +208,7 @@ class Submitting:
             cost=cost,
         )
 
-    async def _send(self, entry: Entry, order: Order) -> tuple[Entry, Prediction]:
+    async def _send(self, entry: Entry, order: PreparedSubmit) -> tuple[Entry, Prediction]:
         key, model = entry.key, entry.model
         try:
             url = self._address(order.context, order.webhook, model, key)
@@ -251,7 +253,7 @@ class Submitting:
             log.warning("ledger.failed key=%s error=%s", key, error)
 
     async def _record(self, entry: Entry, prediction: Prediction) -> Entry:
-        for left in reversed(range(RECORDING)):
+        for left in reversed(range(MAX_RECORD_TRIES)):
             try:
                 return await self._accept(entry, prediction)
             except LedgerUnavailable as error:
@@ -277,7 +279,7 @@ class Submitting:
         if not task.cancelled():
             task.exception()  # told to whoever still waits; a caller who left wants no warning
 
-    async def _upload(self, order: Order) -> dict[str, str]:
+    async def _upload(self, order: PreparedSubmit) -> dict[str, str]:
         urls: dict[str, str] = {}
         for file in order.prepared.files:
             # Of many submits with one file, the first uploads it.
@@ -285,11 +287,11 @@ class Submitting:
                 urls[file.digest] = await self._uploaded(file)
         return urls
 
-    async def _uploaded(self, file: File) -> str:
+    async def _uploaded(self, file: LocalFile) -> str:
         now = self._clock()
         # What one API was given, such as a simulated one, is nothing to another.
         name = f"{file.digest} {self._calls.base_url}"
-        url = await self._ledger.uploaded(name, after=now - UPLOAD_DAY)
+        url = await self._ledger.uploaded(name, after=now - UPLOAD_REUSE_S)
         if url is None:
             url = await self._calls.upload(
                 file.data, filename=file.filename, content_type=file.content_type
@@ -297,7 +299,7 @@ class Submitting:
             await self._ledger.upload(name, url, now)
         return url
 
-    async def _price(self, order: Order, input: Mapping[str, JSON]) -> float | None:
+    async def _price(self, order: PreparedSubmit, input: Mapping[str, JSON]) -> float | None:
         if order.max_cost is None:
             return order.cost
         cost = order.cost

@@ -9,7 +9,7 @@ from submitter.ledger.base import Entry
 from submitter.prediction import Prediction
 
 
-class Waiter(Protocol):
+class WaitForResult(Protocol):
     """Waits for the result of a submission."""
 
     async def __call__(self, key: str, timeout: float | None) -> Prediction:
@@ -28,7 +28,7 @@ class Submission:
 
     entry: Entry
     prediction: Prediction | None
-    _wait: Waiter = field(repr=False)
+    _wait: WaitForResult = field(repr=False)
 
     @property
     def key(self) -> str:

@@ -17,7 +17,7 @@ import httpx
 
 from receiver.event import Attempt, Dispatch
 from receiver.stores.sqlite import SQLiteStore
-from submitter.api.transport import tls
+from submitter.api.transport import tls_context
 from tests.crash.handlers import NOTES
 from tests.support.fork_server import FORK_SERVER, Process, cold
 from tests.support.paths import ROOT
@@ -72,7 +72,7 @@ class Receiver:
         self.log: list[dict[str, Any]] = []
         self.text = ""
         self._reading = asyncio.ensure_future(self._read())
-        self._client = httpx.AsyncClient(timeout=PATIENCE, verify=tls())
+        self._client = httpx.AsyncClient(timeout=PATIENCE, verify=tls_context())
 
     async def _read(self) -> None:
         assert self.process.stderr is not None

@@ -39,7 +39,7 @@ from receiver.telemetry.metrics import Metrics
 from receiver.web.middleware import _TYPES
 from submitter import errors, prediction
 from submitter.prediction import TERMINAL
-from submitter.submit.context_token import MAX_CONTEXT
+from submitter.submit.context_token import MAX_CONTEXT_BYTES
 from submitter.units import seconds, size
 from tests.docs import demo_picture, pages
 from tests.docs.program import COMMANDS, check, flags
@@ -303,7 +303,7 @@ def test_errors_of_submit_are_all_there() -> None:
 
 def test_numbers_in_the_text_are_those_of_the_program() -> None:
     """Limits that a reader may rely on."""
-    assert f"up to {MAX_CONTEXT} bytes" in pages.TEXT
+    assert f"up to {MAX_CONTEXT_BYTES} bytes" in pages.TEXT
     assert f"for at least {KEY_DAYS} days" in pages.TEXT
     assert f"Standard output up to {command.MAX_OUTPUT_BYTES // 1024} KiB" in pages.TEXT
     assert f"up to {CONNECTIONS_OF_SERVE} for a `serve`" in pages.TEXT

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from submitter.api import responses
 from submitter.api.models import Model, Price
-from submitter.api.responses import Answer, Page, Place
+from submitter.api.responses import ApiResponse, HistoryPage, UploadTarget
 from submitter.errors import RateLimited, SubmitterError, Unavailable
 from submitter.prediction import Prediction, Status, TaskFailed
 
@@ -53,7 +53,7 @@ bodies = (
     | st.integers(0, 100_000).map(lambda depth: b'{"data":' * depth)
 )
 given_answers = st.builds(
-    Answer,
+    ApiResponse,
     st.integers(100, 999) | st.sampled_from([200, 204, 302, 400, 401, 404, 408, 429, 500, 503]),
     st.dictionaries(
         st.sampled_from(["retry-after", "content-type", "location"]),
@@ -62,7 +62,7 @@ given_answers = st.builds(
     bodies,
 )
 
-Read = Callable[[Answer], object]
+Read = Callable[[ApiResponse], object]
 READERS: dict[str, tuple[Read, Callable[[Any], bool]]] = {
     "submission": (
         lambda answer: responses.read_submission(answer, model="a/b", sent_at=NOW, now=NOW),
@@ -74,7 +74,7 @@ READERS: dict[str, tuple[Read, Callable[[Any], bool]]] = {
     ),
     "page": (
         lambda answer: responses.read_page(answer, now=NOW),
-        lambda value: isinstance(value, Page) and len(value.predictions) <= value.size,
+        lambda value: isinstance(value, HistoryPage) and len(value.predictions) <= value.size,
     ),
     "models": (
         lambda answer: responses.read_models(answer, now=NOW),
@@ -89,8 +89,8 @@ READERS: dict[str, tuple[Read, Callable[[Any], bool]]] = {
         lambda value: isinstance(value, float) and abs(value) < float("inf"),
     ),
     "place": (
-        lambda answer: responses.read_place(answer, now=NOW),
-        lambda value: isinstance(value, Place) and value.url.isascii(),
+        lambda answer: responses.read_upload_target(answer, now=NOW),
+        lambda value: isinstance(value, UploadTarget) and value.url.isascii(),
     ),
     "stored": (
         lambda answer: responses.read_stored(answer, now=NOW),
@@ -109,7 +109,7 @@ READERS: dict[str, tuple[Read, Callable[[Any], bool]]] = {
 
 @pytest.mark.parametrize("name", READERS)
 @given(answer=given_answers)
-def test_any_answer_is_read_or_is_one_of_our_errors(name: str, answer: Answer) -> None:
+def test_any_answer_is_read_or_is_one_of_our_errors(name: str, answer: ApiResponse) -> None:
     """F11, F16: the value has its type, or the error is ours, short, and shows nothing private."""
     read, fits = READERS[name]
     try:

@@ -35,7 +35,7 @@ from receiver.handlers.archive.storage import (
     PartialFile,
     in_thread,
 )
-from submitter.submit.files import Kind
+from submitter.submit.files import FileType
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -63,7 +63,7 @@ class MultipartUpload:
         part_bytes: size of a part.
     """
 
-    def __init__(self, store: ObjectStore, name: str, kind: Kind, part_bytes: int) -> None:
+    def __init__(self, store: ObjectStore, name: str, kind: FileType, part_bytes: int) -> None:
         self._blocks: asyncio.Queue[bytes | None] = asyncio.Queue(1)
         self._aborted = False
         self._uploading = asyncio.ensure_future(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from submitter.submit.files import JPEG, PNG, UNKNOWN, Kind, kind
+from submitter.submit.files import JPEG, PNG, UNKNOWN, FileType, file_type
 
 SNIFF_BYTES = 4096
 """Bytes that suffice to tell the kind."""
@@ -17,17 +17,17 @@ SNIFF_BYTES = 4096
 MAX_PARTS = 100_000
 """Boxes or chunks that are read; a file with more counts as complete."""
 
-_HTML = Kind("html", "text/html")
-_SVG = Kind("svg", "image/svg+xml")
-_GLB = Kind("glb", "model/gltf-binary")
+_HTML = FileType("html", "text/html")
+_SVG = FileType("svg", "image/svg+xml")
+_GLB = FileType("glb", "model/gltf-binary")
 
 _JPEG_END = b"\xff\xd9"
 _TAIL_BYTES = 4096
 
 
-def sniff(head: bytes) -> Kind:
+def sniff(head: bytes) -> FileType:
     """Kind of a file by its first bytes."""
-    found = kind(head)
+    found = file_type(head)
     if found != UNKNOWN:
         return found
     if head.startswith(b"glTF"):
@@ -69,7 +69,7 @@ class Content:
             return _JPEG_END not in self._tail
         return self.size < self._riff_size
 
-    def begin(self, head: bytes) -> Kind:
+    def begin(self, head: bytes) -> FileType:
         """Tell the kind by the first bytes; `feed` gets them afterwards."""
         self.kind = sniff(head)
         if self.kind == PNG:

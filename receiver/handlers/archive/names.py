@@ -17,7 +17,7 @@ from string import Formatter
 from receiver.event import Event
 from receiver.handlers.envelope import rfc3339
 from submitter.prediction import JSON
-from submitter.submit.files import Kind
+from submitter.submit.files import FileType
 
 EVENT_FIELDS = ("date", "task", "model", "source")
 FILE_FIELDS = ("index", "ext", "sha256")
@@ -90,11 +90,11 @@ class OutputName:
     template: NameTemplate
     values: Mapping[str, str]
 
-    def early(self, kind: Kind) -> str | None:
+    def early(self, kind: FileType) -> str | None:
         """The name by the first bytes; None if it needs the digest of all."""
         return None if "sha256" in self.template.fields else self.final(kind, "")
 
-    def final(self, kind: Kind, sha256: str) -> str:
+    def final(self, kind: FileType, sha256: str) -> str:
         """The name by the complete content."""
         found = {"ext": f".{kind.name}", "sha256": sha256}
         return self.template.fill({**self.values, **found})

@@ -20,7 +20,7 @@ import httpx
 from receiver.errors import GiveUp, Refused, Retry
 from receiver.outbound.client import check_reachable, client
 from receiver.strict_json import Unreadable, parse
-from submitter.api.retry_after import LONGEST, retry_after
+from submitter.api.retry_after import MAX_RETRY_AFTER_S, retry_after
 from submitter.prediction import JSON
 
 Clock = Callable[[], float]
@@ -76,7 +76,7 @@ def bounded_seconds(value: JSON) -> float | None:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    return min(number, LONGEST) if number >= 0 else None
+    return min(number, MAX_RETRY_AFTER_S) if number >= 0 else None
 
 
 def retry_after_header(answer: ServiceResponse, now: float) -> float | None:

@@ -14,7 +14,7 @@ import httpx
 
 from receiver.errors import Refused
 from receiver.outbound.client import client
-from submitter.submit.files import Kind, kind
+from submitter.submit.files import FileType, file_type
 
 _SHOWN = ("video", "image", "audio")
 _REDIRECTS = 3
@@ -34,7 +34,7 @@ class Media:
         content: its bytes, once.
     """
 
-    kind: Kind
+    kind: FileType
     size: int
     content: AsyncIterator[bytes] = field(repr=False)
 
@@ -77,7 +77,7 @@ class MediaReader:
                     start += part
                     if len(start) >= 16:
                         break
-                found = kind(start)
+                found = file_type(start)
                 if found.content_type.partition("/")[0] not in _SHOWN:
                     raise MediaUnusable("it is no video, picture or sound")
                 yield Media(found, size, _all(start, parts))

@@ -17,7 +17,7 @@ from receiver.handlers.base import Context
 from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.text import Link, clean, ending, link
 from receiver.handlers.envelope import rfc3339
-from submitter.errors import MEANINGS
+from submitter.errors import TASK_CODE_MEANINGS
 from submitter.prediction import JSON, Prediction, Status
 
 _REQUEST, _API = range(1000, 2000), range(5000, 6000)
@@ -51,7 +51,7 @@ def meaning(code: int | None) -> str | None:
     """What the code of a failed task says; None where there is none."""
     if not code:
         return None
-    known = MEANINGS.get(code)
+    known = TASK_CODE_MEANINGS.get(code)
     return f"{known}, code {code}" if known else f"code {code}"
 
 

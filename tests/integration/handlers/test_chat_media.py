@@ -18,7 +18,7 @@ from receiver.handlers.chat.http import (
     retry_after_header,
 )
 from receiver.handlers.chat.media import Media, MediaReader, MediaUnusable, multipart
-from submitter.submit.files import kind
+from submitter.submit.files import file_type
 from tests.support.chat_events import NOW
 from tests.support.chat_service import MP4, Request
 
@@ -105,7 +105,7 @@ async def test_a_form_with_a_file_is_one_that_others_read() -> None:
         yield MP4[:100]
         yield MP4[100:]
 
-    media = Media(kind(MP4), len(MP4), content())
+    media = Media(file_type(MP4), len(MP4), content())
     headers, body = multipart({"a": "é\r\n--x", "b": "{}"}, "files[0]", "video-1.mp4", media)
     data = b"".join([part async for part in body])
     assert int(headers["content-length"]) == len(data)

@@ -26,7 +26,7 @@ from receiver.scheduled import drain
 from receiver.stores.memory import MemoryStore
 from receiver.stores.sqlite import SQLiteStore
 from receiver.telemetry import TelemetryEvent
-from submitter.api.client import Calls
+from submitter.api.client import ApiClient
 from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Entry, Intent, Limits, State
 from submitter.ledger.memory import MemoryLedger
@@ -209,10 +209,10 @@ async def sim() -> AsyncIterator[Simulator]:
 
 async def test_what_is_overdue_is_asked_for(sim: Simulator) -> None:
     """F29, F41: no process goes on to reconcile by itself; what it brings is handled at once."""
-    round_ = Round(lambda: Calls("k", sim.url))
+    round_ = Round(lambda: ApiClient("k", sim.url))
     await round_.store.open()
     await round_.ledger.open()
-    async with Calls("k", sim.url) as calls:
+    async with ApiClient("k", sim.url) as calls:
         input = {"prompt": "waves", "image": sim.first_frame}
         task = await calls.post(MODEL, input, None, timeout=20.0)
     await round_.submitted("k", task.id, overdue=True)
@@ -237,7 +237,7 @@ async def test_an_api_that_is_slow_leaves_the_handlers_their_time() -> None:
 
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        round_ = Round(lambda: Calls("k", f"http://127.0.0.1:{port}"))
+        round_ = Round(lambda: ApiClient("k", f"http://127.0.0.1:{port}"))
         await round_.store.open()
         await round_.ledger.open()
         await round_.submitted("k", "t2", overdue=True)

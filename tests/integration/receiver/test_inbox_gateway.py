@@ -26,12 +26,12 @@ from receiver.results.reconcile import (
 from receiver.stores.base import Plan
 from receiver.stores.memory import MemoryStore
 from receiver.telemetry import TelemetryEvent
-from submitter.api.client import Calls
+from submitter.api.client import ApiClient
 from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Intent, Limits, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
-from submitter.reconcile.report import Found, Told
+from submitter.reconcile.report import FoundResult, ReconcileEvent
 from submitter.simulator import Simulator
 from tests.support.waiting import until
 
@@ -88,7 +88,7 @@ def prediction(status: str = "completed", task: str = "t1") -> Prediction:
     return found
 
 
-async def submit(calls: Calls, sim: Simulator, ledger: MemoryLedger) -> str:
+async def submit(calls: ApiClient, sim: Simulator, ledger: MemoryLedger) -> str:
     """A task in the ledger that is overdue at once; returns its id."""
     input: dict[str, Any] = {"prompt": "waves", "image": sim.first_frame}
     now = time.time()
@@ -102,7 +102,7 @@ async def submit(calls: Calls, sim: Simulator, ledger: MemoryLedger) -> str:
 
 async def test_what_is_found_goes_the_way_of_every_event(around: Around) -> None:
     """F29, F30: stored with its context for the handlers, once, and whoever observes is told."""
-    found = Found(prediction(), {"job": 7}, "k")
+    found = FoundResult(prediction(), {"job": 7}, "k")
 
     assert await around.gateway.deliver(found)
     assert not await around.gateway.deliver(found)
@@ -147,7 +147,7 @@ async def test_an_inbox_that_is_away_is_no_end_of_reconciling(around: Around) ->
     """F20: the reconciler hears of it in its own words."""
     around.store.failure = StoreUnavailable("disk full")
     with pytest.raises(LedgerUnavailable, match="disk full"):
-        await around.gateway.deliver(Found(prediction()))
+        await around.gateway.deliver(FoundResult(prediction()))
 
     await around.store.close()
     with pytest.raises(LedgerUnavailable):
@@ -158,9 +158,9 @@ async def test_an_inbox_that_is_away_is_no_end_of_reconciling(around: Around) ->
 
 async def test_what_a_reconciler_does_is_told(around: Around) -> None:
     """But for what is overdue, which is asked for at each scrape."""
-    around.gateway.told(Told("reconcile.asked", "t1", "k"))
-    around.gateway.told(Told("reconcile.overdue", count=3))
-    around.gateway.told(Told("reconcile.failed", error="away"))
+    around.gateway.told(ReconcileEvent("reconcile.asked", "t1", "k"))
+    around.gateway.told(ReconcileEvent("reconcile.overdue", count=3))
+    around.gateway.told(ReconcileEvent("reconcile.failed", error="away"))
 
     assert around.told == [
         TelemetryEvent("reconcile.asked", task_id="t1", submission="k"),
@@ -172,7 +172,7 @@ async def test_an_overdue_task_is_asked_for_and_let_in(
     around: Around, ledger: MemoryLedger
 ) -> None:
     """F29: the webhook never came; the ledger and the inbox have the result all the same."""
-    async with Simulator(speed=1000.0) as sim, Calls("k", sim.url) as calls:
+    async with Simulator(speed=1000.0) as sim, ApiClient("k", sim.url) as calls:
         task_id = await submit(calls, sim, ledger)
         await asyncio.sleep(0)
         once = make_reconciler(calls, ledger, around.gateway, 0.5)
@@ -188,9 +188,9 @@ async def test_an_overdue_task_is_asked_for_and_let_in(
 
 async def test_what_the_inbox_has_is_not_asked_for(around: Around, ledger: MemoryLedger) -> None:
     """F1: a process that died between the inbox and the ledger costs no question."""
-    async with Simulator() as sim, Calls("k", sim.url) as calls:
+    async with Simulator() as sim, ApiClient("k", sim.url) as calls:
         task_id = await submit(calls, sim, ledger)
-        await around.gateway.deliver(Found(prediction(task=task_id)))
+        await around.gateway.deliver(FoundResult(prediction(task=task_id)))
 
         report = await make_reconciler(calls, ledger, around.gateway, 300.0).round()
 
@@ -201,9 +201,11 @@ async def test_it_runs_beside_the_requests_until_it_is_stopped(
     around: Around, ledger: MemoryLedger
 ) -> None:
     """F29: as `serve` runs it."""
-    async with Simulator(speed=1000.0) as sim, Calls("k", sim.url) as calls:
+    async with Simulator(speed=1000.0) as sim, ApiClient("k", sim.url) as calls:
         await submit(calls, sim, ledger)
-        service = background_reconciler(lambda: Calls("k", sim.url), ledger, around.gateway, 0.5)
+        service = background_reconciler(
+            lambda: ApiClient("k", sim.url), ledger, around.gateway, 0.5
+        )
         await service.start()
         await until(lambda: bool(around.new))
         await service.stop()
@@ -235,7 +237,9 @@ async def test_no_failure_ends_it() -> None:
 
 async def test_an_address_that_cannot_be_is_told(around: Around, ledger: MemoryLedger) -> None:
     """The receiver receives all the same."""
-    service = background_reconciler(lambda: Calls("k", "no address"), ledger, around.gateway, 0.5)
+    service = background_reconciler(
+        lambda: ApiClient("k", "no address"), ledger, around.gateway, 0.5
+    )
     await service.start()
     await until(lambda: bool(around.told))
     await service.stop()

@@ -13,7 +13,7 @@ import pytest
 
 from submitter.api import client as calls_module
 from submitter.api import transport
-from submitter.api.client import Calls
+from submitter.api.client import ApiClient
 from submitter.api.models import Price
 from submitter.api.transport import _wait
 from submitter.errors import (
@@ -45,10 +45,10 @@ KEY, PROMPT, NOW = "wave-KEY-5e2a3b", "a PROMPT that nobody may see", 1_772_356_
 KLING = "kwaivgi/kling-v2.1-i2v-standard"
 DONE = {"id": "t1", "status": "completed"}
 
-Call = Callable[[Calls], Coroutine[Any, Any, Any]]
+Call = Callable[[ApiClient], Coroutine[Any, Any, Any]]
 
 
-async def listed(calls: Calls, **filters: Any) -> list[str]:
+async def listed(calls: ApiClient, **filters: Any) -> list[str]:
     return [prediction.id async for prediction in calls.history(**filters)]
 
 
@@ -73,7 +73,7 @@ EACH = pytest.mark.parametrize("name", ASKS)
 
 
 async def ask(name: str, server: Server) -> Any:
-    async with Calls(KEY, server.url, clock=lambda: NOW) as calls:
+    async with ApiClient(KEY, server.url, clock=lambda: NOW) as calls:
         return await ASKS[name][0](calls)
 
 
@@ -163,7 +163,7 @@ async def test_answers_without_what_was_asked_for(name: str) -> None:
 
 async def test_an_endless_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """F8: no more is read of an answer than the limit."""
-    monkeypatch.setattr(transport, "MAX_ANSWER", 2**21)
+    monkeypatch.setattr(transport, "MAX_RESPONSE_BYTES", 2**21)
     async with serving(endless) as server:
         with pytest.raises(Unavailable, match="longer than"):
             await ask("models", server)
@@ -186,7 +186,7 @@ async def test_result_of_another_task() -> None:
 async def test_cookies_are_not_kept() -> None:
     """What one answer sets is not sent with the next request."""
     way = answering(body={"data": {"balance": 1}}, headers="set-cookie: a=SECRET\r\n")
-    async with serving(way) as server, Calls(KEY, server.url) as calls:
+    async with serving(way) as server, ApiClient(KEY, server.url) as calls:
         await calls.balance()
         await calls.balance()
     assert [request.header("cookie") for request in server.received] == [[], []]
@@ -198,7 +198,7 @@ def tasks(*numbers: int) -> list[Any]:
 
 async def history(*pages: list[Any], **filters: Any) -> tuple[list[str], list[Any]]:
     ways = [good({"page": 1, "items": page}) for page in pages]
-    async with serving(*ways) as server, Calls(KEY, server.url) as calls:
+    async with serving(*ways) as server, ApiClient(KEY, server.url) as calls:
         found = await listed(calls, **filters)
     return found, [request.json for request in server.received]
 
@@ -239,7 +239,7 @@ async def test_a_history_without_end_is_no_history() -> None:
 
 async def test_a_history_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of pages is bounded."""
-    monkeypatch.setattr(calls_module, "MAX_PAGES", 2)
+    monkeypatch.setattr(calls_module, "MAX_HISTORY_PAGES", 2)
     with pytest.raises(Unavailable, match="no end"):
         await history(tasks(3), tasks(2), tasks(1), page_size=1)
 
@@ -262,7 +262,7 @@ async def test_history_filters() -> None:
 async def test_history_asks_for_a_page_when_it_is_needed() -> None:
     """Whoever stops early asks no further; the rest of the page costs nothing."""
     ways = [good({"items": tasks(2, 1)}), good({"items": []})]
-    async with serving(*ways) as server, Calls(KEY, server.url) as calls:
+    async with serving(*ways) as server, ApiClient(KEY, server.url) as calls:
         pages: AsyncIterator[Any] = calls.history(page_size=2)
         assert [(await anext(pages)).id, (await anext(pages)).id] == ["t2", "t1"]
     assert len(server.received) == 1
@@ -271,7 +271,7 @@ async def test_history_asks_for_a_page_when_it_is_needed() -> None:
 async def test_bad_filters() -> None:
     """All faults of the filters come at once, and nothing is asked."""
     nan = float("nan")
-    async with serving(good([])) as server, Calls(KEY, server.url) as calls:
+    async with serving(good([])) as server, ApiClient(KEY, server.url) as calls:
         with pytest.raises(BadInput) as caught:
             await listed(calls, model="..", status="a b", created_after=nan, page_size=101)
         with pytest.raises(BadInput, match="created_before"):
@@ -285,14 +285,14 @@ async def test_delete() -> None:
     """Ids go in requests of a hundred at most; an answer may be empty."""
     ids = [f"t{number}" for number in range(150)]
     empty = answering("204 No Content")
-    async with serving(good(None), empty) as server, Calls(KEY, server.url) as calls:
+    async with serving(good(None), empty) as server, ApiClient(KEY, server.url) as calls:
         await calls.delete(*ids)
     assert [request.json for request in server.received] == [{"ids": ids[:100]}, {"ids": ids[100:]}]
 
 
 async def test_delete_is_all_or_nothing_about_ids() -> None:
     """Ids that no task can have are all named, and nothing is removed; no ids ask nothing."""
-    async with serving(good(None)) as server, Calls(KEY, server.url) as calls:
+    async with serving(good(None)) as server, ApiClient(KEY, server.url) as calls:
         await calls.delete()
         with pytest.raises(BadInput) as caught:
             await calls.delete(*["t1"] * 100, "../a", "b/c")
@@ -363,14 +363,14 @@ async def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatc
     async with serving(good({"balance": 1})) as server:
         monkeypatch.setenv("WAVESPEED_API_KEY", f" {KEY}\n")
         monkeypatch.setenv("WAVESPEED_BASE_URL", server.url)
-        async with Calls() as calls:
+        async with ApiClient() as calls:
             await calls.balance()
     assert server.received[0].header("authorization") == [f"Bearer {KEY}"]
 
 
 def test_the_apis_own_address() -> None:
     """Without a base URL it is the API's own."""
-    assert Calls(KEY)._api.base_url == BASE_URL
+    assert ApiClient(KEY)._api.base_url == BASE_URL
 
 
 @pytest.mark.parametrize(
@@ -385,14 +385,14 @@ def test_the_apis_own_address() -> None:
 def test_bad_settings(given: dict[str, Any], setting: str) -> None:
     """F15: what cannot work is refused when the client is made, with the setting's name."""
     with pytest.raises(BadSettings) as caught:
-        Calls(**given)
+        ApiClient(**given)
     assert caught.value.setting == setting
 
 
 async def test_outside_of_its_context_it_says_how_to_use_it() -> None:
     """Before and after `async with` nothing is sent."""
     async with serving(good(DONE)) as server:
-        calls = Calls(KEY, server.url)
+        calls = ApiClient(KEY, server.url)
         with pytest.raises(RuntimeError, match="async with"):
             await calls.result("t1")
         async with calls:
@@ -405,7 +405,7 @@ async def test_outside_of_its_context_it_says_how_to_use_it() -> None:
 
 async def test_many_calls_at_once() -> None:
     """Connections are shared, and more calls than there are connections all get through."""
-    async with serving(good(DONE)) as server, Calls(KEY, server.url) as calls:
+    async with serving(good(DONE)) as server, ApiClient(KEY, server.url) as calls:
         done = await asyncio.gather(*(calls.result("t1") for _ in range(150)))
     assert {prediction.id for prediction in done} == {"t1"}
     assert len(server.received) == 150
@@ -436,7 +436,7 @@ async def test_logs_hold_no_secrets(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     hook = "https://hooks.example.com/webhooks/wavespeed/TOKEN"
     ways = [answering("503 Busy", {"message": PROMPT}), good(DONE)]
-    async with serving(*ways) as server, Calls(KEY, server.url) as calls:
+    async with serving(*ways) as server, ApiClient(KEY, server.url) as calls:
         with pytest.raises(SubmissionUnknown):
             await calls.post(KLING, {"prompt": PROMPT}, hook, timeout=60)
         await calls.result("t1")

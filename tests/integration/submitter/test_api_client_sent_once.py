@@ -1,4 +1,4 @@
-"""`Calls.post` sends once: counted by a real server that behaves badly."""
+"""`ApiClient.post` sends once: counted by a real server that behaves badly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from submitter.api import transport
-from submitter.api.client import Calls
+from submitter.api.client import ApiClient
 from submitter.errors import (
     ApiError,
     BadInput,
@@ -76,7 +76,7 @@ class Failing(httpx.AsyncBaseTransport):
 
 
 async def post(server: Server, timeout: float = 60.0, **more: Any) -> Prediction:
-    async with Calls(KEY, server.url, clock=lambda: NOW, **more) as calls:
+    async with ApiClient(KEY, server.url, clock=lambda: NOW, **more) as calls:
         return await calls.post("vendor/model", {"prompt": PROMPT}, HOOK, timeout=timeout)
 
 
@@ -140,7 +140,7 @@ async def test_the_whole_time_is_limited(way: Misbehaviour) -> None:
 
 async def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """F8: an answer that is too long is left, and is as good as none."""
-    monkeypatch.setattr(transport, "MAX_ANSWER", 2**21)
+    monkeypatch.setattr(transport, "MAX_RESPONSE_BYTES", 2**21)
     async with serving(endless) as server:
         with pytest.raises(SubmissionUnknown, match="longer than 2097152 bytes"):
             await post(server)
@@ -149,7 +149,7 @@ async def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.Monk
 
 async def test_a_small_answer_that_holds_a_huge_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """F8: what counts is the size of what is unpacked."""
-    monkeypatch.setattr(transport, "MAX_ANSWER", 2**21)
+    monkeypatch.setattr(transport, "MAX_RESPONSE_BYTES", 2**21)
     packed = gzip.compress(b" " * 2**25)
     async with serving(answering("200 OK", packed, "content-encoding: gzip\r\n")) as server:
         with pytest.raises(SubmissionUnknown, match="longer"):
@@ -215,7 +215,7 @@ async def test_where_nobody_listens_nothing_was_sent() -> None:
 async def test_without_a_connection_nothing_was_sent(error: Exception) -> None:
     """Nothing can have been sent before a connection stands."""
     transport = Failing(error)
-    async with Calls(KEY, "http://127.0.0.1:1", transport=transport) as calls:
+    async with ApiClient(KEY, "http://127.0.0.1:1", transport=transport) as calls:
         with pytest.raises(Unavailable, match="nothing was created") as caught:
             await calls.post("vendor/model", {}, None, timeout=60)
     assert transport.count == 1
@@ -244,7 +244,7 @@ async def test_without_a_connection_nothing_was_sent(error: Exception) -> None:
 async def test_after_a_connection_nobody_knows(error: Exception) -> None:
     """F32: what goes wrong later may have come after the request was received."""
     transport = Failing(error)
-    async with Calls(KEY, "http://127.0.0.1:1", transport=transport) as calls:
+    async with ApiClient(KEY, "http://127.0.0.1:1", transport=transport) as calls:
         with pytest.raises(SubmissionUnknown) as caught:
             await calls.post("vendor/model", {}, None, timeout=60)
     assert transport.count == 1
@@ -253,14 +253,14 @@ async def test_after_a_connection_nobody_knows(error: Exception) -> None:
 
 async def test_an_address_that_cannot_be_used() -> None:
     """F15: a base URL that looks like one and is none sends nothing."""
-    async with Calls(KEY, "https://256.256.256.256") as calls:
+    async with ApiClient(KEY, "https://256.256.256.256") as calls:
         with pytest.raises(Unavailable, match="its address cannot be used"):
             await calls.post("vendor/model", {}, None, timeout=60)
 
 
 async def test_cancelling_passes_through() -> None:
     """F32: a caller who goes away ends the request, which is not sent again; others go on."""
-    async with serving(hanging, good(TASK)) as server, Calls(KEY, server.url) as calls:
+    async with serving(hanging, good(TASK)) as server, ApiClient(KEY, server.url) as calls:
         posting = asyncio.create_task(calls.post("vendor/model", {}, None, timeout=60))
         async with asyncio.timeout(30):
             await server.came.wait()
@@ -273,7 +273,7 @@ async def test_cancelling_passes_through() -> None:
 
 async def test_a_kept_connection_that_closes_under_the_request() -> None:
     """F32: a server that closes a used connection on a submission may have received it."""
-    async with serving(good(TASK), closing) as server, Calls(KEY, server.url) as calls:
+    async with serving(good(TASK), closing) as server, ApiClient(KEY, server.url) as calls:
         await calls.result("t1")
         with pytest.raises(SubmissionUnknown):
             await calls.post("vendor/model", {}, None, timeout=60)
@@ -290,7 +290,7 @@ async def test_a_kept_connection_that_was_closed_before() -> None:
         await writer.wait_closed()
         closed.set()
 
-    async with serving(answer_and_close, good(TASK)) as server, Calls(KEY, server.url) as calls:
+    async with serving(answer_and_close, good(TASK)) as server, ApiClient(KEY, server.url) as calls:
         await calls.result("t1")
         async with asyncio.timeout(30):
             await closed.wait()
@@ -299,7 +299,7 @@ async def test_a_kept_connection_that_was_closed_before() -> None:
 
 async def test_what_cannot_be_sent_is_not() -> None:
     """All faults of a submission come at once, and nothing goes out."""
-    async with serving(good(TASK)) as server, Calls(KEY, server.url) as calls:
+    async with serving(good(TASK)) as server, ApiClient(KEY, server.url) as calls:
         with pytest.raises(BadInput) as caught:
             await calls.post("../delete", {"a": float("nan"), "b": "\ud800"}, None, timeout=60)
     assert [fault.path for fault in caught.value.faults] == ["model", "a", "b"]

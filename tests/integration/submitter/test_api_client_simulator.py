@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from submitter.api.client import Calls
+from submitter.api.client import ApiClient
 from submitter.errors import AuthFailed, NotFound
 from submitter.simulator import Simulator
 from submitter.simulator.media import png
@@ -31,8 +31,8 @@ async def simulator(clock: Clock) -> AsyncIterator[Simulator]:
 
 
 @pytest.fixture
-async def calls(simulator: Simulator, clock: Clock) -> AsyncIterator[Calls]:
-    async with Calls("right", simulator.url, clock=clock) as calls:
+async def calls(simulator: Simulator, clock: Clock) -> AsyncIterator[ApiClient]:
+    async with ApiClient("right", simulator.url, clock=clock) as calls:
         yield calls
 
 
@@ -40,7 +40,7 @@ def input(simulator: Simulator, prompt: str = "waves") -> dict[str, Any]:
     return {"prompt": prompt, "image": simulator.first_frame}
 
 
-async def test_the_life_of_a_task(calls: Calls, simulator: Simulator, clock: Clock) -> None:
+async def test_the_life_of_a_task(calls: ApiClient, simulator: Simulator, clock: Clock) -> None:
     """A task is posted, billed once, found as it ends, and gone when it is deleted."""
     posted = await calls.post(KLING, input(simulator), None, timeout=60)
     assert (posted.status, posted.terminal) == ("created", False)
@@ -55,7 +55,7 @@ async def test_the_life_of_a_task(calls: Calls, simulator: Simulator, clock: Clo
     assert await calls.balance() == before < 100.0
 
 
-async def test_history(calls: Calls, simulator: Simulator, clock: Clock) -> None:
+async def test_history(calls: ApiClient, simulator: Simulator, clock: Clock) -> None:
     """Tasks are found by time and model, newest first, over several pages, with their input."""
     ids = []
     for number in range(5):
@@ -70,7 +70,7 @@ async def test_history(calls: Calls, simulator: Simulator, clock: Clock) -> None
     assert [task.id async for task in calls.history(status="failed")] == []
 
 
-async def test_what_is_offered(calls: Calls, simulator: Simulator) -> None:
+async def test_what_is_offered(calls: ApiClient, simulator: Simulator) -> None:
     """Models come with schemas, and ten seconds cost more than five."""
     models = {model.id: model for model in await calls.models()}
     assert models[KLING].schema
@@ -80,7 +80,7 @@ async def test_what_is_offered(calls: Calls, simulator: Simulator) -> None:
     assert 0 < short.discounted < long.discounted
 
 
-async def test_an_upload(calls: Calls) -> None:
+async def test_an_upload(calls: ApiClient) -> None:
     """What is put is what models then read, and it goes without the API key."""
     content = png()
     url = await calls.upload(content, filename="first.png", content_type="image/png")
@@ -88,14 +88,14 @@ async def test_an_upload(calls: Calls) -> None:
         assert (await client.get(url)).content == content
 
 
-async def test_the_secret(calls: Calls, simulator: Simulator) -> None:
+async def test_the_secret(calls: ApiClient, simulator: Simulator) -> None:
     """The secret is the one that webhooks are signed with."""
     assert await calls.webhook_secret() == simulator.secret
 
 
 async def test_a_wrong_key(simulator: Simulator) -> None:
     """A key that the API does not know is told as such, and nothing is billed."""
-    async with Calls("wrong", simulator.url) as calls:
+    async with ApiClient("wrong", simulator.url) as calls:
         for call in (calls.balance(), calls.post(KLING, {}, None, timeout=60)):
             with pytest.raises(AuthFailed):
                 await call

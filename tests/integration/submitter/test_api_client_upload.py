@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from submitter.api.client import Calls
-from submitter.api.requests import MAX_UPLOAD, Api
+from submitter.api.client import ApiClient
+from submitter.api.requests import MAX_UPLOAD_BYTES, ApiRequests
 from submitter.errors import ApiError, AuthFailed, BadInput, SubmitterError, Unavailable
 from tests.support.misbehaving_server import (
     Misbehaviour,
@@ -46,7 +46,7 @@ async def upload(
     storage: Server, headers: Any = None, data: bytes = DATA
 ) -> tuple[str, list[Received]]:
     told = place(f"{storage.url}/put/a.png?signature=PERMIT%2Fx", headers)
-    async with serving(good(told)) as api, Calls(KEY, api.url) as calls:
+    async with serving(good(told)) as api, ApiClient(KEY, api.url) as calls:
         url = await calls.upload(data, filename="a.png", content_type="image/png")
     return url, api.received
 
@@ -162,7 +162,7 @@ async def test_a_storage_that_refuses(way: Misbehaviour) -> None:
 )
 async def test_places_that_cannot_be_used(told: Any) -> None:
     """F17: an address or a header that must not be used is refused, and nothing is put there."""
-    async with serving(good(told)) as api, Calls(KEY, api.url) as calls:
+    async with serving(good(told)) as api, ApiClient(KEY, api.url) as calls:
         with pytest.raises(ApiError, match="holds no place for an upload") as caught:
             await calls.upload(DATA, filename="a.png", content_type="image/png")
     assert "PERMIT" not in f"{caught.value!r} {caught.value}"
@@ -171,7 +171,7 @@ async def test_places_that_cannot_be_used(told: Any) -> None:
 async def test_a_place_whose_host_is_none() -> None:
     """F17: an address that looks like one and is none is an error of ours."""
     told = place("https://256.256.256.256/put")
-    async with serving(good(told)) as api, Calls(KEY, api.url) as calls:
+    async with serving(good(told)) as api, ApiClient(KEY, api.url) as calls:
         with pytest.raises(SubmitterError):
             await calls.upload(DATA, filename="a.png", content_type="image/png")
 
@@ -185,7 +185,7 @@ async def test_a_place_whose_host_is_none() -> None:
         ("a\ud800.png", 1, "image/png", ["filename"]),
         ("x" * 256, 1, "image/png", ["filename"]),
         ("a.png", 0, "image/png", ["data"]),
-        ("a.png", MAX_UPLOAD + 1, "image/png", ["data"]),
+        ("a.png", MAX_UPLOAD_BYTES + 1, "image/png", ["data"]),
         ("a.png", 1, "image/png\r\nx: y", ["content_type"]),
         ("", 0, "", ["filename", "data", "content_type"]),
     ],
@@ -195,7 +195,7 @@ def test_files_that_are_not_sent(
 ) -> None:
     """F36: names with folders, sizes beyond the limit and odd types are refused, all at once."""
     with pytest.raises(BadInput) as caught:
-        Api("https://api.wavespeed.ai", KEY).upload(filename, size, content_type)
+        ApiRequests("https://api.wavespeed.ai", KEY).upload(filename, size, content_type)
     assert [fault.path for fault in caught.value.faults] == paths
 
 

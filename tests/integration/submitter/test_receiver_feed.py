@@ -15,7 +15,7 @@ from submitter.ledger.base import Entry, Ledger, Result, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
 from submitter.results import receiver_feed as feed_module
-from submitter.results.receiver_feed import BREATH, Feed
+from submitter.results.receiver_feed import EMPTY_RESPONSE_PAUSE_S, ReceiverFeed
 from tests.support.cuttable_transport import BOTH_LEDGERS, NOW, intended, intent
 from tests.support.misbehaving_server import (
     Misbehaviour,
@@ -36,7 +36,7 @@ TOKEN = "admin-TOKEN-77"
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Failures follow each other at once."""
-    monkeypatch.setattr(feed_module, "FIRST", 0.001)
+    monkeypatch.setattr(feed_module, "MIN_RETRY_INTERVAL_S", 0.001)
 
 
 def item(task_id: str, **more: Any) -> dict[str, Any]:
@@ -58,10 +58,10 @@ async def accepted(ledger: Ledger, *keys: str) -> None:
 
 
 @asynccontextmanager
-async def fed(ledger: Ledger, *ways: Misbehaviour) -> AsyncIterator[tuple[Feed, Server]]:
+async def fed(ledger: Ledger, *ways: Misbehaviour) -> AsyncIterator[tuple[ReceiverFeed, Server]]:
     """A feed that runs, and the receiver that it asks."""
     async with serving(*ways) as server:
-        feed = Feed(f"{server.url}/", TOKEN, ledger, clock=lambda: NOW + 1)
+        feed = ReceiverFeed(f"{server.url}/", TOKEN, ledger, clock=lambda: NOW + 1)
         running = asyncio.create_task(feed.run())
         try:
             yield feed, server
@@ -103,7 +103,7 @@ async def test_a_result_that_came_before(ledger: Ledger) -> None:
     """A task is asked for once its successors are heard of, so that nothing falls between."""
     await accepted(ledger, "a")
     async with serving(page(5), answering(body=item("t-a")), hanging) as server:
-        feed = Feed(server.url, TOKEN, ledger)
+        feed = ReceiverFeed(server.url, TOKEN, ledger)
         feed.ask("t-a")
         looking = asyncio.create_task(feed._look())
         await asyncio.sleep(0.02)
@@ -118,7 +118,7 @@ async def test_a_result_that_came_before(ledger: Ledger) -> None:
 async def test_a_task_that_has_not_ended(ledger: Ledger) -> None:
     """Nothing yet is an answer; it is not asked again."""
     async with serving(page(5), NOTHING) as server:
-        feed = Feed(server.url, TOKEN, ledger)
+        feed = ReceiverFeed(server.url, TOKEN, ledger)
         await feed._listen()
         feed.ask("t a/b")
         await feed._look()
@@ -191,7 +191,7 @@ async def test_a_wrong_token_is_told_as_such(
 async def test_a_token_that_is_no_header(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     """F17: no token makes an error that quotes it."""
     for token in ("zwölf-SECRET", "two\r\nSECRET: lines"):
-        feed = Feed("http://127.0.0.1:9", token, ledger)
+        feed = ReceiverFeed("http://127.0.0.1:9", token, ledger)
         running = asyncio.create_task(feed.run())
         await until(lambda: "feed.failed" in caplog.text)
         running.cancel()
@@ -249,4 +249,4 @@ async def test_a_receiver_that_does_not_hold_the_question(ledger: Ledger) -> Non
     async with fed(ledger, page(5)) as (_, server):
         await until(lambda: len(server.received) == 3)
         await asyncio.sleep(0.1)
-        assert len(server.received) <= (loop.time() - began) / BREATH + 2
+        assert len(server.received) <= (loop.time() - began) / EMPTY_RESPONSE_PAUSE_S + 2

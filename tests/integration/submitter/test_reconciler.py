@@ -13,14 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
-from submitter.api.client import Calls
+from submitter.api.client import ApiClient
 from submitter.errors import ApiError, LedgerUnavailable, Unavailable
 from submitter.ledger.base import Entry, Ledger, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import JSON, Prediction
-from submitter.reconcile.reconciler import AT_ONCE, Reconciler
-from submitter.reconcile.report import Found, Told
-from submitter.reconcile.schedule import KEPT, Schedule
+from submitter.reconcile.reconciler import MAX_CONCURRENT_QUERIES, Reconciler
+from submitter.reconcile.report import FoundResult, ReconcileEvent
+from submitter.reconcile.schedule import API_RETENTION_S, Schedule
 from submitter.simulator import Simulator
 from tests.support.clocks import Clock
 from tests.support.cuttable_transport import (
@@ -51,10 +51,10 @@ class Inbox:
     """Takes results once, as the receiver's inbox does."""
 
     def __init__(self) -> None:
-        self.taken: dict[str, Found] = {}
+        self.taken: dict[str, FoundResult] = {}
         self.failing: set[str] = set()
 
-    async def deliver(self, found: Found) -> bool:
+    async def deliver(self, found: FoundResult) -> bool:
         if found.prediction.id in self.failing:
             raise ValueError("a SECRET prompt")
         new = found.prediction.id not in self.taken
@@ -73,9 +73,9 @@ class World:
     ledger: Ledger
     clock: Clock
     wire: Wire
-    calls: Calls
+    calls: ApiClient
     inbox: Inbox = field(default_factory=Inbox)
-    told: list[Told] = field(default_factory=list)
+    told: list[ReconcileEvent] = field(default_factory=list)
 
     def reconciler(self, *, inbox: bool = True, schedule: Schedule = SCHEDULE) -> Reconciler:
         return Reconciler(
@@ -132,7 +132,7 @@ async def world(ledger: Ledger) -> AsyncIterator[World]:
     clock, wire = Clock(NOW), Wire()
     async with (
         Simulator(clock=clock) as sim,
-        Calls("key", sim.url, transport=wire, clock=clock) as calls,
+        ApiClient("key", sim.url, transport=wire, clock=clock) as calls,
     ):
         yield World(sim, ledger, clock, wire, calls)
 
@@ -238,7 +238,7 @@ async def test_the_inbox_is_asked_first(world: World) -> None:
     """What the inbox has already is no question to the API."""
     task = await world.accepted("k")
     done = Prediction(task, "completed", model=KLING, raw={"id": task, "status": "completed"})
-    await world.inbox.deliver(Found(done))
+    await world.inbox.deliver(FoundResult(done))
     world.clock.now += 301
     report = await world.reconciler().round()
     assert (report.asked, world.asked) == (0, 0)
@@ -262,7 +262,7 @@ async def test_a_young_task_that_the_api_does_not_know(world: World) -> None:
 async def test_an_old_task_that_the_api_no_longer_knows(world: World) -> None:
     """After 7 days there is nothing to wait for; the inbox gets no event about nothing."""
     await world.accepted("k")
-    world.clock.now += KEPT + HOUR
+    world.clock.now += API_RETENTION_S + HOUR
     report = await world.reconciler().round()
     assert world.inbox.taken == {}
     entry = await world.entry("k")
@@ -277,7 +277,7 @@ async def test_an_old_task_that_the_api_no_longer_knows(world: World) -> None:
 
 async def test_poisoned_tasks_do_not_hold_up_others(world: World) -> None:
     """Tasks whose question always fails are asked less and less, the others are found."""
-    bad = [await world.accepted(f"bad{number}") for number in range(AT_ONCE - 1)]
+    bad = [await world.accepted(f"bad{number}") for number in range(MAX_CONCURRENT_QUERIES - 1)]
     world.clock.now += 1
     good = [await world.accepted(f"good{number}") for number in range(4)]
 
@@ -299,16 +299,16 @@ async def test_poisoned_tasks_do_not_hold_up_others(world: World) -> None:
 
 async def test_an_api_that_is_away_is_left_alone(world: World) -> None:
     """Where no question is answered, the round ends; the rest comes later."""
-    for number in range(3 * AT_ONCE):
+    for number in range(3 * MAX_CONCURRENT_QUERIES):
         await world.accepted(f"k{number}")
     world.clock.now += 301
     world.wire.meddle = away
     report = await world.reconciler().round()
-    assert (report.asked, report.failed) == (AT_ONCE, AT_ONCE)
+    assert (report.asked, report.failed) == (MAX_CONCURRENT_QUERIES, MAX_CONCURRENT_QUERIES)
     assert "not available" in (report.error or "")
     world.wire.meddle = None
     world.clock.now += SCHEDULE.hold + 1
-    assert (await world.reconciler().round()).found == 3 * AT_ONCE
+    assert (await world.reconciler().round()).found == 3 * MAX_CONCURRENT_QUERIES
 
 
 async def away(request: httpx.Request) -> httpx.Response | None:
@@ -317,7 +317,7 @@ async def away(request: httpx.Request) -> httpx.Response | None:
 
 async def test_a_slow_api_is_not_asked_past_the_hold(world: World) -> None:
     """What an asker cannot ask in its time is somebody else's."""
-    for number in range(3 * AT_ONCE):
+    for number in range(3 * MAX_CONCURRENT_QUERIES):
         await world.accepted(f"k{number}")
     world.clock.now += 301
 
@@ -326,19 +326,19 @@ async def test_a_slow_api_is_not_asked_past_the_hold(world: World) -> None:
 
     world.wire.meddle = slow
     report = await world.reconciler().round()
-    assert AT_ONCE <= report.asked < 3 * AT_ONCE
+    assert MAX_CONCURRENT_QUERIES <= report.asked < 3 * MAX_CONCURRENT_QUERIES
 
 
 @pytest.mark.parametrize(("headers", "wait"), [({"retry_after": "900"}, 900.0), ({}, 5.0)])
 async def test_a_429_pauses_all(world: World, headers: dict[str, str], wait: float) -> None:
     """F27: too many questions: nobody submits and nobody asks until the API said, or a while."""
-    for number in range(2 * AT_ONCE):
+    for number in range(2 * MAX_CONCURRENT_QUERIES):
         await world.accepted(f"k{number}")
     world.clock.now += 301
     world.wire.meddle = limited(headers)
     reconciler = world.reconciler()
     report = await reconciler.round()
-    assert report.asked == AT_ONCE
+    assert report.asked == MAX_CONCURRENT_QUERIES
     full = await world.ledger.intend(intent("new", world.clock()), Limits(), world.clock())
     assert getattr(full, "until", None) == world.clock() + wait
     world.wire.meddle = None
@@ -347,7 +347,7 @@ async def test_a_429_pauses_all(world: World, headers: dict[str, str], wait: flo
     await reconciler.round()
     assert world.asked == before
     world.clock.now += SCHEDULE.hold + 2
-    assert (await reconciler.round()).found == 2 * AT_ONCE
+    assert (await reconciler.round()).found == 2 * MAX_CONCURRENT_QUERIES
 
 
 def limited(headers: dict[str, str]) -> Any:
@@ -359,14 +359,14 @@ def limited(headers: dict[str, str]) -> Any:
 
 async def test_a_wrong_key_is_not_tried_at_every_tick(world: World) -> None:
     """A refused key stops the round, and the next ones for a while."""
-    for number in range(2 * AT_ONCE):
+    for number in range(2 * MAX_CONCURRENT_QUERIES):
         await world.accepted(f"k{number}")
     world.clock.now += 301
     world.wire.meddle = answering("/result", *[refusing(401)] * 100)
     reconciler = world.reconciler()
     await reconciler.round()
     before = world.asked
-    assert before == AT_ONCE
+    assert before == MAX_CONCURRENT_QUERIES
     world.clock.now += 5
     await reconciler.round()
     assert world.asked == before
@@ -388,13 +388,13 @@ async def test_an_event_that_the_inbox_refuses_holds_up_no_other(world: World) -
 
 async def test_handing_over_stops_where_the_inbox_is_away(world: World) -> None:
     """An inbox that takes nothing is not asked a hundred times, and the rest goes on."""
-    tasks = [await world.accepted(f"k{number}") for number in range(AT_ONCE + 2)]
+    tasks = [await world.accepted(f"k{number}") for number in range(MAX_CONCURRENT_QUERIES + 2)]
     world.clock.now += 301
     await world.reconciler(inbox=False).round()
     world.inbox.failing = set(tasks)
     world.clock.now += 6
     report = await world.reconciler().round()
-    assert report.failed == AT_ONCE
+    assert report.failed == MAX_CONCURRENT_QUERIES
     world.inbox.failing = set()
     assert sorted((await world.reconciler().round()).tasks) == sorted(tasks)
 
@@ -458,7 +458,7 @@ async def test_a_lost_answer_is_settled(world: World) -> None:
     assert (report.settled, report.rejected) == (1, 0)
     entry = await world.entry("k")
     assert (entry.state, entry.task_id, entry.guessed) == (State.ACCEPTED, task, True)
-    assert world.told[-1] == Told("submission.settled", task, "k")
+    assert world.told[-1] == ReconcileEvent("submission.settled", task, "k")
     world.clock.now += 301
     assert (await world.reconciler().round()).tasks == [task]
     assert len(world.sim.tasks) == 1
@@ -489,7 +489,7 @@ async def test_what_is_not_there_is_looked_for_several_times(world: World) -> No
     entry = await world.entry("k")
     assert entry.state is State.REJECTED
     assert "nothing was created" in (entry.reason or "")
-    assert world.told[-1] == Told("submission.rejected", key="k")
+    assert world.told[-1] == ReconcileEvent("submission.rejected", key="k")
 
 
 async def test_a_history_that_lags(world: World) -> None:
@@ -662,7 +662,7 @@ def hiding(task_id: str) -> Any:
 async def test_what_the_history_no_longer_reaches(world: World) -> None:
     """After 7 days nobody can say; it may be submitted again, and is told why."""
     await world.lost("k")
-    world.clock.now += KEPT + 100
+    world.clock.now += API_RETENTION_S + 100
     await world.reconciler().round()
     entry = await world.entry("k")
     assert entry.state is State.REJECTED
@@ -703,7 +703,7 @@ async def test_comparing_the_history(world: World) -> None:
         for number in range(120)
     ]
     world.clock.now += HOUR
-    await world.inbox.deliver(Found(Prediction(there, "completed")))
+    await world.inbox.deliver(FoundResult(Prediction(there, "completed")))
     running = await world.posted("running")
     reconciler = world.reconciler()
     dry = await reconciler.compare_history(since=NOW - 1, known=world.inbox.known, dry_run=True)

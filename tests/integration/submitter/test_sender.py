@@ -498,7 +498,7 @@ async def test_closing_does_not_wait_for_ever(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F32: what takes longer is doubted, to be looked for."""
-    monkeypatch.setattr(client_module, "GRACE", 0.01)
+    monkeypatch.setattr(client_module, "CLOSE_TIMEOUT_S", 0.01)
     gate = Gate()
     world.wire.meddle = gate.meddle
     async with world.client() as wave:

@@ -207,7 +207,7 @@ async def test_what_nobody_streams_does_not_grow(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F45: of very many submits the oldest are not remembered."""
-    monkeypatch.setattr(streaming_module, "MOST", 3)
+    monkeypatch.setattr(streaming_module, "MAX_REMEMBERED_KEYS", 3)
     async with world.client() as wave:
         for number in range(5):
             await wave.submit(KLING, INPUT, key=f"k{number}")

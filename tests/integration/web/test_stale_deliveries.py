@@ -22,7 +22,7 @@ from receiver.errors import ApiUnavailable
 from receiver.event import Origin
 from receiver.intake import Intake
 from receiver.web.app import create_app
-from submitter.api.client import Calls
+from submitter.api.client import ApiClient
 from submitter.errors import RateLimited
 from submitter.prediction import Prediction
 from submitter.simulator import Simulator
@@ -39,7 +39,7 @@ class Around:
 
     sim: Simulator
     parts: build.ReceiverParts
-    calls: Calls
+    calls: ApiClient
 
     async def task(self, *, ended: bool = True) -> str:
         """Submit one without a webhook, and wait for its end."""
@@ -76,7 +76,7 @@ def receiver(sim: Simulator, folder: Path, *, key: bool = True) -> build.Receive
 
 @pytest.fixture(params=[1000.0])
 async def around(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Around]:
-    async with Simulator(speed=request.param) as sim, Calls("k", sim.url) as calls:
+    async with Simulator(speed=request.param) as sim, ApiClient("k", sim.url) as calls:
         parts = receiver(sim, tmp_path)
         async with parts.app.router.lifespan_context(parts.app):
             yield Around(sim, parts, calls)
@@ -168,7 +168,7 @@ async def test_an_api_that_is_away_leaves_the_webhook_with_its_sender(
 ) -> None:
     """F7: 503 with Retry-After, within the time limit; a signed event is never lost."""
     task_id = await around.task()
-    asking = ResultFetcher(lambda: Calls("k", address), timeout=0.05)
+    asking = ResultFetcher(lambda: ApiClient("k", address), timeout=0.05)
     intake = Intake(around.parts.intake.sources, [], around.parts.store, fetch=asking.fetch)
     around.parts = build.ReceiverParts(
         **{
@@ -190,7 +190,7 @@ async def test_an_api_that_is_away_leaves_the_webhook_with_its_sender(
 async def test_a_sender_that_leaves_takes_the_answer_from_no_other(around: Around) -> None:
     """F7: the question belongs to all who wait for it."""
     task_id = await around.task()
-    asking = ResultFetcher(lambda: Calls("k", around.sim.url))
+    asking = ResultFetcher(lambda: ApiClient("k", around.sim.url))
     first = asyncio.ensure_future(asking.fetch(task_id))
     second = asyncio.ensure_future(asking.fetch(task_id))
     await asyncio.sleep(0)
@@ -206,7 +206,7 @@ async def test_a_sender_that_leaves_takes_the_answer_from_no_other(around: Aroun
 async def test_a_key_that_the_api_refuses_leaves_the_webhook_with_its_sender() -> None:
     """F7: what a person has to put right is no reason to drop a signed event."""
     async with Simulator(api_key="right") as sim:
-        asking = ResultFetcher(lambda: Calls("wrong", sim.url))
+        asking = ResultFetcher(lambda: ApiClient("wrong", sim.url))
         with pytest.raises(ApiUnavailable, match="WAVESPEED_API_KEY"):
             await asking.fetch("0" * 32)
         await asking.stop()
@@ -218,7 +218,7 @@ async def test_the_api_says_when_the_sender_is_to_come_again(
 ) -> None:
     """F27: within reason, because a sender gives up after a few tries."""
 
-    class Busy(Calls):
+    class Busy(ApiClient):
         async def result(self, task_id: str) -> Prediction:
             raise RateLimited(retry_after=asked)
 
@@ -232,7 +232,7 @@ async def test_the_api_says_when_the_sender_is_to_come_again(
 
 def test_each_event_loop_has_a_connection_of_its_own() -> None:
     """F41: on some platforms every request has an event loop, and dies with it."""
-    asking = ResultFetcher(lambda: Calls("k", "http://127.0.0.1:9"), timeout=0.05)
+    asking = ResultFetcher(lambda: ApiClient("k", "http://127.0.0.1:9"), timeout=0.05)
 
     for _ in range(2):
         with pytest.raises(ApiUnavailable):
@@ -244,7 +244,7 @@ def test_each_event_loop_has_a_connection_of_its_own() -> None:
 async def test_a_stop_ends_the_questions_under_way(around: Around) -> None:
     """F40: who still waits is told to come again; the next question connects anew."""
     task_id = await around.task()
-    asking = ResultFetcher(lambda: Calls("k", around.sim.url))
+    asking = ResultFetcher(lambda: ApiClient("k", around.sim.url))
     asked = asyncio.ensure_future(asking.fetch(task_id))
     await asyncio.sleep(0)
 

@@ -15,11 +15,11 @@ from receiver.event import Event
 from receiver.handlers.archive.disk import Folder
 from receiver.handlers.archive.names import EVENT_FIELDS, NameTemplate, OutputName, event_values
 from submitter.prediction import JSON
-from submitter.submit.files import UNKNOWN, Kind
+from submitter.submit.files import UNKNOWN, FileType
 
 NOW = 1_800_000_000.0
 SHA256 = "ab" * 32
-MP4 = Kind("mp4", "video/mp4")
+MP4 = FileType("mp4", "video/mp4")
 DEVICES = {
     "CON",
     "PRN",
@@ -29,7 +29,7 @@ DEVICES = {
 }
 
 
-def name(template: str, index: int = 0, kind: Kind = MP4, **about: Any) -> str:
+def name(template: str, index: int = 0, kind: FileType = MP4, **about: Any) -> str:
     """The name of one output of an event."""
     given = {"subject": "task-1", "model": "kwaivgi/kling-v2.1", "received_at": NOW, **about}
     event = Event("wavespeed:x:completed", "wavespeed", "prediction.completed", **given)

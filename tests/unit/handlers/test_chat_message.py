@@ -11,7 +11,7 @@ from receiver.handlers.archive.result import ArchivedFile, result_of
 from receiver.handlers.chat.message import advice, compose, day, lookup, meaning, span
 from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.text import link
-from submitter.errors import MEANINGS
+from submitter.errors import TASK_CODE_MEANINGS
 from tests.support.chat_events import (
     MODEL,
     NOW,
@@ -169,12 +169,12 @@ def test_only_ten_outputs_are_listed() -> None:
     assert message(event()).rest is None
 
 
-@pytest.mark.parametrize("code", MEANINGS)
+@pytest.mark.parametrize("code", TASK_CODE_MEANINGS)
 def test_each_code_is_said_in_plain_words_with_what_to_do(code: int) -> None:
     """With the vendor's own words beside it."""
     made = message(failed(code, "the vendor's words"))
     facts = dict(made.facts)
-    assert facts["Why"] == f"{MEANINGS[code]}, code {code}"
+    assert facts["Why"] == f"{TASK_CODE_MEANINGS[code]}, code {code}"
     assert facts["The API said"] == "the vendor's words"
     assert facts["What to do"].endswith(".")
     assert made.outputs == ()

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from submitter import errors
-from submitter.api.requests import Api, Filters, put
-from submitter.api.responses import Answer, Place
+from submitter.api.requests import ApiRequests, HistoryFilters, put_file
+from submitter.api.responses import ApiResponse, UploadTarget
 from submitter.api.urls import public_base, url_fault, webhook_url
 
 KLING = "kwaivgi/kling-v2.1-i2v-standard"
-API = Api("https://api.wavespeed.ai", "key-SECRET")
+API = ApiRequests("https://api.wavespeed.ai", "key-SECRET")
 
 
 def test_submit_request() -> None:
@@ -51,7 +51,7 @@ def test_reading_requests() -> None:
 
 def test_a_base_url_with_a_path() -> None:
     """A base URL may have a path, and may end with a slash."""
-    api = Api("http://127.0.0.1:9/mock/", "k")
+    api = ApiRequests("http://127.0.0.1:9/mock/", "k")
     assert api.webhook_secret().url == "http://127.0.0.1:9/mock/api/v3/webhook/secret"
 
 
@@ -120,7 +120,7 @@ def test_no_id_leaves_its_path(text: str) -> None:
 def test_keys_that_break_a_header(key: str) -> None:
     """F16: a key that no header can carry is refused without being repeated."""
     with pytest.raises(errors.BadSettings) as caught:
-        Api("https://api.wavespeed.ai", key)
+        ApiRequests("https://api.wavespeed.ai", key)
     assert caught.value.setting == "WAVESPEED_API_KEY"
     assert not key or key not in str(caught.value)
 
@@ -148,7 +148,7 @@ def test_urls_that_are_refused(url: str) -> None:
     """F16: plain HTTP off this machine, credentials and halves of URLs are refused."""
     assert url_fault(url)
     with pytest.raises(errors.BadSettings):
-        Api(url, "k")
+        ApiRequests(url, "k")
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,8 @@ def test_the_public_url_has_room_for_a_path() -> None:
 
 def test_who_asks() -> None:
     """Every request of the API tells who asks."""
-    api = Api("https://api.wavespeed.ai", "k", (("x-client-name", "wavehook"),))
-    for request in (api.balance(), api.submit(KLING, {}), api.history(1, 100, Filters())):
+    api = ApiRequests("https://api.wavespeed.ai", "k", (("x-client-name", "wavehook"),))
+    for request in (api.balance(), api.submit(KLING, {}), api.history(1, 100, HistoryFilters())):
         assert ("x-client-name", "wavehook") in request.headers
 
 
@@ -198,7 +198,7 @@ def test_inputs_that_are_no_json(value: object) -> None:
 def test_any_time_is_sent_or_refused(seconds: float) -> None:
     """No number makes a filter of the history raise anything but BadInput."""
     try:
-        request = API.history(1, 1, Filters(created_after=seconds))
+        request = API.history(1, 1, HistoryFilters(created_after=seconds))
     except errors.BadInput:
         assert not 0 <= seconds < 253_402_300_800
     else:
@@ -208,7 +208,9 @@ def test_any_time_is_sent_or_refused(seconds: float) -> None:
 
 def test_reprs_show_nothing() -> None:
     """F16: neither requests, answers nor the Api show key, token, input or body."""
-    place = Place("https://a/SECRET", (("a", "SECRET"),), "https://cdn/a")
+    place = UploadTarget("https://a/SECRET", (("a", "SECRET"),), "https://cdn/a")
     request = API.submit(KLING, {"prompt": "SECRET"}, "https://a/webhooks/SECRET")
-    answer = Answer(200, {"x": "SECRET"}, b"SECRET")
-    assert "SECRET" not in f"{API!r} {request!r} {answer!r} {place!r} {put(place, b'SECRET')!r}"
+    answer = ApiResponse(200, {"x": "SECRET"}, b"SECRET")
+    assert (
+        "SECRET" not in f"{API!r} {request!r} {answer!r} {place!r} {put_file(place, b'SECRET')!r}"
+    )

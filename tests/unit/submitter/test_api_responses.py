@@ -9,7 +9,7 @@ import pytest
 
 from submitter import errors
 from submitter.api import responses
-from submitter.api.responses import Answer
+from submitter.api.responses import ApiResponse
 from submitter.prediction import Prediction
 
 NOW = 1_772_356_368.0
@@ -17,16 +17,16 @@ KLING = "kwaivgi/kling-v2.1-i2v-standard"
 TASK = {"id": "t1", "status": "created", "model": KLING}
 
 
-def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
+def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> ApiResponse:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Answer(status, headers or {}, content)
+    return ApiResponse(status, headers or {}, content)
 
 
-def submitted(given: Answer) -> Prediction:
+def submitted(given: ApiResponse) -> Prediction:
     return responses.read_submission(given, model=KLING, sent_at=NOW - 1, now=NOW)
 
 
-def read(given: Answer) -> Prediction:
+def read(given: ApiResponse) -> Prediction:
     return responses.read_prediction(given, task_id="t1", now=NOW)
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from submitter.api.models import Model
 from submitter.catalogue import builtin_model, builtin_models, live
-from submitter.catalogue.live import Cache, Catalogue, Listing, bounded
-from submitter.catalogue.validation import MAX_SCHEMA
+from submitter.catalogue.live import Catalogue, CatalogueFile, CatalogueSnapshot, bounded
+from submitter.catalogue.validation import MAX_SCHEMA_CHARS
 from submitter.errors import ApiError, AuthFailed, RateLimited, SubmitterError, Unavailable
 from submitter.prediction import JSON
 
@@ -133,7 +133,7 @@ async def test_a_failure_is_not_repeated_for_a_minute(tmp_path: Path) -> None:
     catalogue = api.catalogue(tmp_path)
     assert [await catalogue.model(FLUX.id) for _ in range(3)] == [None] * 3
     assert api.asked == 1
-    api.now += live.PAUSE
+    api.now += live.FAILURE_PAUSE_S
     api.error = None
     assert await catalogue.model(FLUX.id) == FLUX
     assert catalogue.failure is None
@@ -168,7 +168,7 @@ async def test_a_slow_api_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Past the time limit the built-in models are all there is."""
-    monkeypatch.setattr(live, "PATIENCE", 0.01)
+    monkeypatch.setattr(live, "FETCH_TIMEOUT_S", 0.01)
 
     async def never() -> Sequence[Model]:
         await asyncio.Event().wait()
@@ -245,7 +245,7 @@ async def test_an_older_file_does_not_go_over_what_is_known(tmp_path: Path) -> N
     api = Api(FLUX)
     catalogue = api.catalogue(tmp_path)
     await catalogue.models()
-    Cache("", tmp_path).write(Listing({WAN.id: WAN}, api.now - 1))
+    CatalogueFile("", tmp_path).write(CatalogueSnapshot({WAN.id: WAN}, api.now - 1))
     api.now += HOUR
     api.error = Unavailable("HTTP 503")
     assert await catalogue.model(FLUX.id) == FLUX
@@ -262,7 +262,7 @@ async def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def file_of(folder: Path) -> Path:
-    Cache("", folder).write(Listing({FLUX.id: FLUX}, 5.0))
+    CatalogueFile("", folder).write(CatalogueSnapshot({FLUX.id: FLUX}, 5.0))
     [file] = folder.iterdir()
     return file
 
@@ -302,7 +302,9 @@ def test_a_file_with_odd_fields_is_read(tmp_path: Path) -> None:
     """What is of another type reads as absent."""
     odd = {"id": "acme/x", "name": 5, "type": None, "base_price": "free", "schema": []}
     file_of(tmp_path).write_text(json.dumps({**GOOD, "models": [odd]}))
-    assert Cache("", tmp_path).read() == Listing({"acme/x": Model("acme/x", "acme/x")}, 5.0)
+    assert CatalogueFile("", tmp_path).read() == CatalogueSnapshot(
+        {"acme/x": Model("acme/x", "acme/x")}, 5.0
+    )
 
 
 json_values = st.recursive(
@@ -326,14 +328,14 @@ def test_any_file_is_read_or_ignored(
     """F11: no content of the file makes reading it fail."""
     folder = tmp_path_factory.mktemp("cache")
     file_of(folder).write_text(json.dumps({**GOOD, "models": models, "as_of": as_of}))
-    found = Cache("", folder).read()
+    found = CatalogueFile("", folder).read()
     assert found is None or found.models
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     """A catalogue comes back as it went."""
-    listing = Listing(bounded([FLUX, WAN]), 12.5)
-    cache = Cache("https://api.example.com", tmp_path)
+    listing = CatalogueSnapshot(bounded([FLUX, WAN]), 12.5)
+    cache = CatalogueFile("https://api.example.com", tmp_path)
     cache.write(listing)
     assert cache.read() == listing
 
@@ -345,7 +347,7 @@ def test_a_catalogue_is_bounded() -> None:
         deep = {"a": deep}
     schemas: list[dict[str, JSON]] = [
         deep,
-        {"x": "y" * MAX_SCHEMA},
+        {"x": "y" * MAX_SCHEMA_CHARS},
         {"x": float("nan")},
         {"x": {1, 2}},  # type: ignore[dict-item]
     ]
@@ -363,14 +365,14 @@ def test_a_catalogue_is_bounded() -> None:
 def test_the_users_own_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without a folder given, the file lies where the user's caches do."""
     monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "w")
-    Cache("", None).write(Listing({FLUX.id: FLUX}, 5.0))
-    assert Cache("", None).read() is not None
+    CatalogueFile("", None).write(CatalogueSnapshot({FLUX.id: FLUX}, 5.0))
+    assert CatalogueFile("", None).read() is not None
 
 
 def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where nobody knows the user's folders, none called `~` is made in this one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: Path("~/.cache/w"))
-    Cache("", None).write(Listing({FLUX.id: FLUX}, 5.0))
-    assert Cache("", None).read() is None
+    CatalogueFile("", None).write(CatalogueSnapshot({FLUX.id: FLUX}, 5.0))
+    assert CatalogueFile("", None).read() is None
     assert list(tmp_path.iterdir()) == []

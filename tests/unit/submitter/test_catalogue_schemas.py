@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from submitter.catalogue import check
-from submitter.catalogue.validation import MAX_SCHEMA
+from submitter.catalogue.validation import MAX_SCHEMA_CHARS
 
 A: dict[str, Any] = {"a": "x"}
 
@@ -46,7 +46,7 @@ def doubling(count: int) -> dict[str, Any]:
         {"maxProperties": 0, "$ref": "other.json"},
         {"maxProperties": 0, "x": float("nan")},
         {"maxProperties": 0, "x": object()},
-        {"maxProperties": 0, "x": ["y" * MAX_SCHEMA]},
+        {"maxProperties": 0, "x": ["y" * MAX_SCHEMA_CHARS]},
         {"maxProperties": 0, "x": [[]] * 10_000},
         {"properties": {"a": {"$schema": "http://json-schema.org/draft-07/schema#"}}},
         {"not": {"pattern": "y"}},

@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 
 from submitter.errors import BadInput, BadSettings, ContextTooLarge
 from submitter.prediction import JSON
-from submitter.submit.context_token import MAX_CONTEXT, MAX_TOKEN, Seal, Sealed, load_or_create_key
+from submitter.submit.context_token import (
+    MAX_CONTEXT_BYTES,
+    MAX_TOKEN_CHARS,
+    Seal,
+    Sealed,
+    load_or_create_key,
+)
 
 NOW = 1_772_356_368.5
 DAY = 86400.0
@@ -79,7 +85,7 @@ def test_an_altered_token_is_refused(place: int, letter: str) -> None:
         TOKEN[:9] + "." + TOKEN[9:],
         TOKEN.replace("g", "\N{CYRILLIC SMALL LETTER A}", 1),
         "\ud800",
-        "A" * (MAX_TOKEN + 1),
+        "A" * (MAX_TOKEN_CHARS + 1),
         "A" * 10_000_000,
         Seal([FOREIGN]).seal({"user": 7}, model="a/b", now=NOW),
     ],
@@ -130,17 +136,17 @@ def test_a_retired_key_still_opens() -> None:
 
 def test_the_largest_context_fits() -> None:
     """The limit itself passes, with the longest model, within the length that is opened."""
-    context = "x" * (MAX_CONTEXT - 2)
+    context = "x" * (MAX_CONTEXT_BYTES - 2)
     token = SEAL.seal(context, model="m" * 256, now=NOW)
-    assert len(token) < MAX_TOKEN
+    assert len(token) < MAX_TOKEN_CHARS
     assert SEAL.open(token, NOW) == Sealed(context, "m" * 256)
 
 
 def test_a_context_too_large() -> None:
     """A context over the limit says its size and the limit, in bytes, and what to do."""
     with pytest.raises(ContextTooLarge, match="pass its id") as caught:
-        SEAL.seal("é" * MAX_CONTEXT, model=None, now=NOW)
-    assert (caught.value.size, caught.value.limit) == (2 * MAX_CONTEXT + 2, MAX_CONTEXT)
+        SEAL.seal("é" * MAX_CONTEXT_BYTES, model=None, now=NOW)
+    assert (caught.value.size, caught.value.limit) == (2 * MAX_CONTEXT_BYTES + 2, MAX_CONTEXT_BYTES)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from submitter.catalogue import builtin, check
 from submitter.simulator.media import mp4
 from submitter.submit import files
-from submitter.submit.files import Prepared, kind, pixels, prepare
+from submitter.submit.files import PreparedInput, file_type, pixels, prepare
 from tests.support.pictures import png
 
 KLING = builtin("kwaivgi/kling-v2.1-i2v-standard") or {}
@@ -31,7 +31,7 @@ def jpeg(width: int, height: int) -> bytes:
     return b"\xff\xd8" + app + frame + b"\xff\xd9"
 
 
-def faults(prepared: Prepared) -> dict[str, str]:
+def faults(prepared: PreparedInput) -> dict[str, str]:
     return {fault.path: fault.message for fault in prepared.faults}
 
 
@@ -189,7 +189,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
 
 def test_all_files_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """F8: memory has a limit, however many files an input names."""
-    monkeypatch.setattr(files, "MAX_TOGETHER", 25)
+    monkeypatch.setattr(files, "MAX_TOTAL_BYTES", 25)
     found = prepare({"images": [b"a" * 10, b"b" * 10, b"a" * 10, b"c" * 10]}, {})
     assert len(found.files) == 2
     assert list(faults(found)) == ["images[3]"]
@@ -296,7 +296,7 @@ def test_content_types(data: bytes, content_type: str) -> None:
     """A file of a live model is sent as what its content says."""
     [file] = prepare({"anything": data}, {}).files
     assert file.content_type == content_type
-    assert file.filename.endswith(kind(data).name)
+    assert file.filename.endswith(file_type(data).name)
 
 
 @given(

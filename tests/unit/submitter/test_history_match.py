@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from submitter.ledger.base import Entry, State
 from submitter.prediction import JSON, Prediction
-from submitter.reconcile.history_match import Likeness, Looked, likeness, match
+from submitter.reconcile.history_match import HistoryMatches, MatchQuality, match, match_quality
 
 NOW = 1_772_356_368.0
 MODEL = "vendor/model"
@@ -47,7 +47,7 @@ def bare(id: str) -> Prediction:
     return Prediction(id, "processing", created_at=datetime.fromtimestamp(NOW + 1, UTC))
 
 
-def ids(looked: Looked) -> dict[str, str]:
+def ids(looked: HistoryMatches) -> dict[str, str]:
     return {key: prediction.id for key, prediction in looked.found.items()}
 
 
@@ -93,35 +93,37 @@ def test_of_another_model() -> None:
 @pytest.mark.parametrize(
     ("sent", "shown", "expected"),
     [
-        ({}, {}, Likeness.SAME),
-        ({"a": 5}, {"a": 5.0, "default": True}, Likeness.SAME),
-        ({"a": 5}, {"a": "5"}, Likeness.SAME),
-        ({"a": 0.7}, {"a": 0.699999988079071}, Likeness.SAME),
-        ({"a": " two  words\n"}, {"a": "two words"}, Likeness.SAME),
-        ({"a": [1, {"b": "c"}]}, {"a": [1.0, {"b": "c", "d": 1}]}, Likeness.SAME),
-        ({"a": []}, {"a": []}, Likeness.SAME),
-        ({"a": None}, {"a": None}, Likeness.SAME),
-        ({"a": True}, {"a": True}, Likeness.SAME),
-        ({"a": 1}, None, Likeness.PERHAPS),
-        ({"a": ""}, {}, Likeness.PERHAPS),
-        ({"a": "x"}, {"a": None}, Likeness.PERHAPS),
-        ({"a": URL}, {"a": OTHER_URL}, Likeness.PERHAPS),
-        ({"a": URL, "b": 1}, {"a": OTHER_URL, "b": 1}, Likeness.PERHAPS),
-        ({"a": [URL]}, {"a": [OTHER_URL]}, Likeness.PERHAPS),
-        ({"a": [{"path": URL}]}, {"a": [{"path": OTHER_URL}]}, Likeness.PERHAPS),
-        ({"a": URL, "b": 1}, {"a": OTHER_URL, "b": 2}, Likeness.OTHER),
-        ({"a": "x"}, {"a": "y"}, Likeness.OTHER),
-        ({"a": 5}, {"a": 10}, Likeness.OTHER),
-        ({"a": "10**400"}, {"a": 5}, Likeness.OTHER),
-        ({"a": 10**400}, {"a": 5}, Likeness.OTHER),
-        ({"a": [1]}, {"a": [1, 2]}, Likeness.OTHER),
-        ({"a": {"b": 1}}, {"a": {"b": 2}}, Likeness.OTHER),
-        ({"a": {"b": 1}}, {"a": [1]}, Likeness.OTHER),
+        ({}, {}, MatchQuality.SAME),
+        ({"a": 5}, {"a": 5.0, "default": True}, MatchQuality.SAME),
+        ({"a": 5}, {"a": "5"}, MatchQuality.SAME),
+        ({"a": 0.7}, {"a": 0.699999988079071}, MatchQuality.SAME),
+        ({"a": " two  words\n"}, {"a": "two words"}, MatchQuality.SAME),
+        ({"a": [1, {"b": "c"}]}, {"a": [1.0, {"b": "c", "d": 1}]}, MatchQuality.SAME),
+        ({"a": []}, {"a": []}, MatchQuality.SAME),
+        ({"a": None}, {"a": None}, MatchQuality.SAME),
+        ({"a": True}, {"a": True}, MatchQuality.SAME),
+        ({"a": 1}, None, MatchQuality.PERHAPS),
+        ({"a": ""}, {}, MatchQuality.PERHAPS),
+        ({"a": "x"}, {"a": None}, MatchQuality.PERHAPS),
+        ({"a": URL}, {"a": OTHER_URL}, MatchQuality.PERHAPS),
+        ({"a": URL, "b": 1}, {"a": OTHER_URL, "b": 1}, MatchQuality.PERHAPS),
+        ({"a": [URL]}, {"a": [OTHER_URL]}, MatchQuality.PERHAPS),
+        ({"a": [{"path": URL}]}, {"a": [{"path": OTHER_URL}]}, MatchQuality.PERHAPS),
+        ({"a": URL, "b": 1}, {"a": OTHER_URL, "b": 2}, MatchQuality.OTHER),
+        ({"a": "x"}, {"a": "y"}, MatchQuality.OTHER),
+        ({"a": 5}, {"a": 10}, MatchQuality.OTHER),
+        ({"a": "10**400"}, {"a": 5}, MatchQuality.OTHER),
+        ({"a": 10**400}, {"a": 5}, MatchQuality.OTHER),
+        ({"a": [1]}, {"a": [1, 2]}, MatchQuality.OTHER),
+        ({"a": {"b": 1}}, {"a": {"b": 2}}, MatchQuality.OTHER),
+        ({"a": {"b": 1}}, {"a": [1]}, MatchQuality.OTHER),
     ],
 )
-def test_likeness(sent: dict[str, JSON], shown: dict[str, JSON] | None, expected: Likeness) -> None:
+def test_likeness(
+    sent: dict[str, JSON], shown: dict[str, JSON] | None, expected: MatchQuality
+) -> None:
     """Defaults, numbers, spaces and addresses that a server tidies up do not make another task."""
-    assert likeness(sent, shown) is expected
+    assert match_quality(sent, shown) is expected
 
 
 def test_identical_inputs() -> None:
@@ -251,7 +253,9 @@ def test_as_many_as_can_be(times: list[list[int]]) -> None:
         for number in range(6)
     ]
     possible = {
-        entry.key: [each.id for each in tasks if likeness(entry.input, each.input) is Likeness.SAME]
+        entry.key: [
+            each.id for each in tasks if match_quality(entry.input, each.input) is MatchQuality.SAME
+        ]
         for entry in doubtful
     }
     best = 0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from submitter.submit.json_check import MAX_DEPTH, MAX_VALUES, unfit
+from submitter.submit.json_check import MAX_DEPTH, MAX_VALUES, json_faults
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=3),
@@ -24,7 +24,7 @@ values = st.recursive(
 @given(values)
 def test_what_is_fit_can_be_encoded(value: object) -> None:
     """F11: whatever passes is encoded by a strict encoder, and comes back the same."""
-    faults, _ = unfit(value)
+    faults, _ = json_faults(value)
     if not faults:
         sent = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
         assert json.loads(sent) == value
@@ -49,14 +49,14 @@ def test_what_is_fit_can_be_encoded(value: object) -> None:
 )
 def test_each_fault_has_a_path(value: object, path: str, word: str) -> None:
     """F11: NaN, infinities, lone surrogates and other types are named where they stand."""
-    faults, _ = unfit(value)
+    faults, _ = json_faults(value)
     assert [fault.path for fault in faults] == [path]
     assert word in faults[0].message
 
 
 def test_all_faults_in_order() -> None:
     """Every fault is found, in the order of the input."""
-    faults, sound = unfit({"a": float("nan"), "b": [b"", 1, b""], "c": {"d": b""}})
+    faults, sound = json_faults({"a": float("nan"), "b": [b"", 1, b""], "c": {"d": b""}})
     assert [fault.path for fault in faults] == ["a", "b[0]", "b[2]", "c.d"]
     assert sound
 
@@ -66,7 +66,7 @@ def test_depth_is_bounded() -> None:
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
-    faults, sound = unfit(deep, "context")
+    faults, sound = json_faults(deep, "context")
     assert "deeper" in faults[0].message
     assert not sound
     while deep:
@@ -78,27 +78,27 @@ def test_the_allowed_depth_passes() -> None:
     deep: list[object] = []
     for _ in range(MAX_DEPTH):
         deep = [deep]
-    assert unfit(deep) == ([], True)
+    assert json_faults(deep) == ([], True)
 
 
 def test_what_holds_itself_ends() -> None:
     """A value that holds itself many times is refused without end of memory."""
     knot: list[object] = []
     knot.extend([knot, knot])
-    faults, sound = unfit(knot)
+    faults, sound = json_faults(knot)
     assert len(faults) == 1
     assert not sound
 
 
 def test_size_is_bounded() -> None:
     """A value with too many members is one fault."""
-    faults, sound = unfit([0] * (MAX_VALUES + 1))
+    faults, sound = json_faults([0] * (MAX_VALUES + 1))
     assert [fault.path for fault in faults] == ["input"]
     assert not sound
 
 
 def test_names_in_paths_are_bounded_and_printable() -> None:
     """F17: a name is cut and escaped before it is shown."""
-    faults, _ = unfit({"x" * 10_000: b"", "a\nb\x1b": b""})
+    faults, _ = json_faults({"x" * 10_000: b"", "a\nb\x1b": b""})
     assert len(faults[0].path) < 80
     assert faults[1].path == "'a\\nb\\x1b'"

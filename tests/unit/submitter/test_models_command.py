@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from submitter.api.models import Model
 from submitter.catalogue import builtin, builtin_models
-from submitter.catalogue.live import Cache, Listing
+from submitter.catalogue.live import CatalogueFile, CatalogueSnapshot
 from submitter.cli import models
 from submitter.cli.models import models_command
 from submitter.errors import BadSettings
@@ -213,7 +213,7 @@ def test_while_the_api_is_away(
     now = 1_800_000_000.0
     monkeypatch.setattr("time.time", lambda: now)
     models = {"acme/flux": Model("acme/flux", "Flux")}
-    Cache(URL, tmp_path).write(Listing(models, now - age))
+    CatalogueFile(URL, tmp_path).write(CatalogueSnapshot(models, now - age))
     done = run()
     assert done.exit_code == 0
     assert "acme/flux" in done.stdout

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from submitter.reconcile.schedule import ENOUGH, LOOKS, Schedule
+from submitter.reconcile.schedule import HISTORY_LOOK_DELAYS_S, MIN_DURATIONS, Schedule
 
 PLAIN = Schedule(300.0)
 MIDDLE = lambda: 0.5  # noqa: E731 - no jitter
@@ -15,14 +15,14 @@ MIDDLE = lambda: 0.5  # noqa: E731 - no jitter
 def test_a_model_without_history_is_overdue_by_the_setting() -> None:
     """Until enough tasks have ended, the setting says when a webhook is overdue."""
     assert PLAIN.expected([], webhook=True) == 300.0
-    assert PLAIN.expected([5.0] * (ENOUGH - 1), webhook=True) == 300.0
+    assert PLAIN.expected([5.0] * (MIN_DURATIONS - 1), webhook=True) == 300.0
 
 
 def test_a_model_with_history_is_overdue_by_its_own_times() -> None:
     """The slowest of a hundred tasks and a margin, however long the others took."""
     usual = [100.0] * 99
     assert PLAIN.expected([*usual, 400.0], webhook=True) == 400.0 * 1.25 + 10.0
-    assert PLAIN.expected([40.0] * ENOUGH, webhook=True) == 40.0 * 1.25 + 10.0
+    assert PLAIN.expected([40.0] * MIN_DURATIONS, webhook=True) == 40.0 * 1.25 + 10.0
 
 
 def test_without_a_webhook_it_is_asked_earlier() -> None:
@@ -30,7 +30,7 @@ def test_without_a_webhook_it_is_asked_earlier() -> None:
     durations = [float(number) for number in range(100)]
     assert PLAIN.expected([], webhook=False) == 5.0
     assert PLAIN.expected(durations, webhook=False) == 50.0
-    assert PLAIN.expected([0.1] * ENOUGH, webhook=False) == 5.0
+    assert PLAIN.expected([0.1] * MIN_DURATIONS, webhook=False) == 5.0
 
 
 @pytest.mark.parametrize(("webhook", "first", "most"), [(True, 30.0, 3600.0), (False, 5.0, 60.0)])
@@ -53,8 +53,11 @@ def test_questions_spread() -> None:
 
 def test_looks_into_the_history_end() -> None:
     """F32: a lost task is looked for several times, with growing distances, and then no more."""
-    assert tuple(PLAIN.look(looks) for looks in range(len(LOOKS))) == LOOKS
-    assert PLAIN.look(len(LOOKS)) is None
+    assert (
+        tuple(PLAIN.look(looks) for looks in range(len(HISTORY_LOOK_DELAYS_S)))
+        == HISTORY_LOOK_DELAYS_S
+    )
+    assert PLAIN.look(len(HISTORY_LOOK_DELAYS_S)) is None
 
 
 def test_pauses_grow_to_a_limit() -> None:
@@ -70,7 +73,7 @@ def test_all_is_in_proportion() -> None:
     assert quick.expected([], webhook=True) == 30.0
     assert quick.expected([], webhook=False) == 0.5
     assert quick.again(0, webhook=True, random=MIDDLE) == 3.0
-    assert quick.look(0) == LOOKS[0] / 10
+    assert quick.look(0) == HISTORY_LOOK_DELAYS_S[0] / 10
     assert quick.pause(0, MIDDLE) == 0.5
     assert quick.skew == PLAIN.skew / 10
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from submitter.api.transport import tls
+from submitter.api.transport import tls_context
 from submitter.prediction import Prediction
 from submitter.simulator.api import create_app
 from submitter.simulator.clock import SimClock, Timeline
@@ -31,7 +31,7 @@ def clock() -> Clock:
 async def world(clock: Clock) -> AsyncIterator[SimState]:
     timeline, plan = Timeline(), FaultInjector(Faults())
     pace = SimClock(timeline, clock)
-    async with httpx.AsyncClient(verify=tls()) as client:
+    async with httpx.AsyncClient(verify=tls_context()) as client:
         sender = WebhookSender(
             client,
             secret="whsec_k",

@@ -15,7 +15,7 @@ from submitter.ledger.memory import MemoryLedger
 from submitter.ledger.sqlite import SQLiteLedger
 from submitter.prediction import Prediction
 from submitter.reconcile.schedule import Schedule
-from submitter.submit.rate_limit import Flow
+from submitter.submit.rate_limit import SubmitLimiter
 from tests.support.clocks import Clock
 from tests.support.cuttable_transport import BOTH_LEDGERS, NOW, intent
 from tests.support.waiting import until
@@ -38,7 +38,7 @@ class Places:
         self.ledger = ledger
         self.clock = clock
         self.relieved = 0
-        self.flow = Flow(
+        self.flow = SubmitLimiter(
             ledger,
             limits or Limits(),
             schedule,

@@ -13,9 +13,9 @@ from submitter.errors import LedgerUnavailable, StillRunning
 from submitter.ledger.base import Entry, Ledger, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
-from submitter.reconcile.report import Report
+from submitter.reconcile.report import ReconcileReport
 from submitter.reconcile.schedule import Schedule
-from submitter.results.waiters import Waiting
+from submitter.results.waiters import WaiterRegistry
 from tests.support.cuttable_transport import BOTH_LEDGERS, NOW, intended, intent
 from tests.support.waiting import until
 
@@ -32,9 +32,9 @@ class Rounds:
 
     keys: list[Sequence[str] | None] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
-    report: Report = field(default_factory=Report)
+    report: ReconcileReport = field(default_factory=ReconcileReport)
 
-    async def round(self, *, keys: Sequence[str] | None = None) -> Report:
+    async def round(self, *, keys: Sequence[str] | None = None) -> ReconcileReport:
         self.keys.append(keys)
         if self.failures:
             raise self.failures.pop(0)
@@ -61,7 +61,7 @@ class Tale:
     """A ledger, and what happens in it."""
 
     ledger: Ledger
-    waiting: Waiting
+    waiting: WaiterRegistry
     rounds: Rounds
     feed: Told
 
@@ -89,7 +89,7 @@ class Tale:
 @pytest.fixture
 async def tale(ledger: Ledger) -> AsyncIterator[Tale]:
     rounds, feed = Rounds(), Told()
-    waiting = Waiting(ledger, rounds, QUICK, feed)  # type: ignore[arg-type]
+    waiting = WaiterRegistry(ledger, rounds, QUICK, feed)  # type: ignore[arg-type]
     yield Tale(ledger, waiting, rounds, feed)
     await waiting.stop()
 
@@ -187,7 +187,7 @@ async def test_two_who_wait_for_one(tale: Tale) -> None:
 async def test_two_thousand_waits(ledger: Ledger) -> None:
     """However many wait, each is looked up once and told once."""
     counted, keys = Counting(ledger), [f"k{number}" for number in range(2000)]
-    waiting = Waiting(counted, Rounds(), SLOW, None)  # type: ignore[arg-type]
+    waiting = WaiterRegistry(counted, Rounds(), SLOW, None)  # type: ignore[arg-type]
     tale = Tale(ledger, waiting, Rounds(), Told())
     async with asyncio.timeout(120):
         await asyncio.gather(*(ledger.intend(intent(key, NOW), Limits(), NOW) for key in keys))
@@ -226,7 +226,7 @@ class Counting:
 async def test_what_is_known_is_not_looked_up_again(ledger: Ledger) -> None:
     """A task that runs is not looked up at each change; its place in the order will tell."""
     counted = Counting(ledger)
-    waiting = Waiting(counted, Rounds(), SLOW, None)  # type: ignore[arg-type]
+    waiting = WaiterRegistry(counted, Rounds(), SLOW, None)  # type: ignore[arg-type]
     tale = Tale(ledger, waiting, Rounds(), Told())
     await tale.accepted(*[f"k{number}" for number in range(50)])
     waits = [waiting.ended(f"k{number}") for number in range(50)]
@@ -299,7 +299,7 @@ async def test_a_round_that_fails_ends_no_wait(
 
 async def test_questions_that_fail_are_logged(tale: Tale, caplog: pytest.LogCaptureFixture) -> None:
     """What a round could not learn is told while somebody waits for it."""
-    tale.rounds.report = Report(failed=2, error="the API key was refused")
+    tale.rounds.report = ReconcileReport(failed=2, error="the API key was refused")
     wait = tale.waiting.ended("a")
     await until(lambda: bool(caplog.text))
     wait.cancel()
@@ -333,7 +333,7 @@ async def test_a_ledger_that_is_away_for_a_while(from_the_start: bool) -> None:
     """F20: waits outlive it, and lose nothing of what happened meanwhile."""
     ledger = Away()
     await ledger.open()
-    waiting = Waiting(ledger, Rounds(), QUICK, None)  # type: ignore[arg-type]
+    waiting = WaiterRegistry(ledger, Rounds(), QUICK, None)  # type: ignore[arg-type]
     tale = Tale(ledger, waiting, Rounds(), Told())
     await tale.accepted("a", "b")
     ledger.away = from_the_start
