@@ -15,17 +15,17 @@ PLAN: dict[str, tuple[str, ...]] = {"keep": (), "tell": ()}
 CHAIN: dict[str, tuple[str, ...]] = {"keep": (), "tell": ("keep",)}
 
 
-def event(subject: str = "task-1", **changes: Any) -> Event:
-    """A completed prediction."""
+def event(subject: str = "task-1", status: str = "completed", /, **changes: Any) -> Event:
+    """An event about a prediction; the changes go to any of its fields."""
     return replace(
         Event(
-            id=f"wavespeed:{subject}:completed",
+            id=f"wavespeed:{subject}:{status}",
             source="wavespeed",
-            type="prediction.completed",
+            type=f"prediction.{status}",
             subject=subject,
             model="kwaivgi/kling-v2.1-i2v-standard",
             context={"user": "é", "jobs": [1, 2.5, None]},
-            body=b'{"id": "%s", "status": "completed"}' % subject.encode(),
+            body=b'{"id": "%s", "status": "%s"}' % (subject.encode(), status.encode()),
             webhook_id="msg-1",
             occurred_at=NOW - 2.5,
             received_at=NOW,

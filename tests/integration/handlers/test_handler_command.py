@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,24 +16,16 @@ import pytest
 from uvloop import new_event_loop
 
 from receiver.errors import GiveUp, Retry, SettingsError
-from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.command import MAX_OUTPUT_BYTES, CommandHandler, CommandSettings, create
 from submitter.prediction import JSON
 from tests.support import needed
+from tests.support.events import event
 
 BODY = b'{"id": "abc", "status": "completed", "input": {"prompt": "my secret cat"}}'
 
 
-def event(body: bytes = BODY) -> Event:
-    return Event(
-        id="wavespeed:abc $(touch x):completed",
-        source="wavespeed",
-        type="prediction.completed",
-        subject="abc",
-        body=body,
-        received_at=1_800_000_000.0,
-    )
+EVENT = event("abc", id="wavespeed:abc $(touch x):completed", body=BODY)
 
 
 def context(seconds: float = 20.0) -> Context:
@@ -74,10 +67,10 @@ async def written(path: Path) -> str:
 async def test_the_event_is_on_standard_input() -> None:
     """The program reads the envelope, and its JSON output is the result."""
     echo = python("import sys, json; print(json.dumps(json.load(sys.stdin)))")
-    result = await echo(event(), context())
+    result = await echo(EVENT, context())
     assert isinstance(result, dict)
     assert result["type"] == "prediction.completed"
-    assert result["data"]["id"] == event().id  # type: ignore[index,call-overload]
+    assert result["data"]["id"] == EVENT.id  # type: ignore[index,call-overload]
 
 
 async def test_arguments_and_environment_are_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +82,7 @@ async def test_arguments_and_environment_are_fixed(monkeypatch: pytest.MonkeyPat
         "$HOME; `id`",
         env=["GREETING", "NOT_SET_ANYWHERE"],
     )
-    result: Any = await show(event(), context())
+    result: Any = await show(EVENT, context())
     arguments, environment = result
     assert arguments == ["$HOME; `id`"]
     environment.pop("LC_CTYPE", None)  # Python's own, in a C locale
@@ -107,7 +100,7 @@ async def test_the_folder_is_the_settings(tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\npwd | sed 's/.*/\"&\"/'\n")
     program.chmod(0o755)
     run = create("run", {"run": ["./tool"], "cwd": str(tmp_path)})
-    assert await run(event(), context()) == os.path.realpath(tmp_path)
+    assert await run(EVENT, context()) == os.path.realpath(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +117,7 @@ async def test_the_folder_is_the_settings(tmp_path: Path) -> None:
 )
 async def test_the_output_is_the_result_if_it_is_json(code: str, result: JSON) -> None:
     """F35: bounded, strict JSON, or nothing; a longer output does not stop the program."""
-    assert await python(code)(event(), context()) == result
+    assert await python(code)(EVENT, context()) == result
 
 
 @pytest.mark.parametrize("number", [1, 2, 64, 99, 101, 127, 255])
@@ -132,7 +125,7 @@ async def test_any_other_exit_is_a_failure_by_policy(number: int) -> None:
     """F23: the text names the exit status, and nothing that the program printed."""
     code = f"import sys; sys.stderr.write('cat'); print('cat'); sys.exit({number})"
     with pytest.raises(Retry, match=f"^the program ended with {number}$") as retry:
-        await python(code)(event(), context())
+        await python(code)(EVENT, context())
     assert retry.value.after is None
 
 
@@ -143,7 +136,7 @@ async def test_exit_75_is_later(output: str, after: float | None) -> None:
     """F27: the program can say how much later."""
     code = f"import sys; sys.stdout.write({output!r}); sys.exit(75)"
     with pytest.raises(Retry) as retry:
-        await python(code)(event(), context())
+        await python(code)(EVENT, context())
     assert retry.value.after == after
 
 
@@ -151,38 +144,38 @@ async def test_exit_75_with_bytes_that_are_no_text_is_later() -> None:
     """F12: an output that is not UTF-8 says no time."""
     code = "import sys; sys.stdout.buffer.write(b'\\xff'); sys.exit(75)"
     with pytest.raises(Retry, match="later") as retry:
-        await python(code)(event(), context())
+        await python(code)(EVENT, context())
     assert retry.value.after is None
 
 
 async def test_exit_100_is_never_again() -> None:
     """F23: the program can give up."""
     with pytest.raises(GiveUp, match="100"):
-        await python("raise SystemExit(100)")(event(), context())
+        await python("raise SystemExit(100)")(EVENT, context())
 
 
 async def test_a_program_that_is_killed_is_a_failure_by_policy() -> None:
     """F23: the text names the signal."""
     with pytest.raises(Retry, match="signal 9"):
-        await python("import os; os.kill(os.getpid(), 9)")(event(), context())
+        await python("import os; os.kill(os.getpid(), 9)")(EVENT, context())
 
 
 async def test_a_program_need_not_read() -> None:
     """A program that closes its input early is no fault, however long the input is."""
     body = b'{"id": "a", "status": "completed", "x": "' + b"y" * 900_000 + b'"}'
     code = "import os; os.close(0); print(1)"
-    assert await python(code)(event(body), context()) == 1
+    assert await python(code)(replace(EVENT, body=body), context()) == 1
 
 
 async def test_what_it_prints_is_not_shown(capfd: pytest.CaptureFixture[str]) -> None:
     """F16: standard output and error may hold prompts, and go nowhere."""
-    await python("import sys; print('cat'); sys.stderr.write('cat')")(event(), context())
+    await python("import sys; print('cat'); sys.stderr.write('cat')")(EVENT, context())
     assert capfd.readouterr() == ("", "")
 
 
 async def test_standard_error_can_be_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
     """`stderr = "inherit"` is for those who know what their program prints."""
-    await python("import sys; sys.stderr.write('fine')", stderr="inherit")(event(), context())
+    await python("import sys; sys.stderr.write('fine')", stderr="inherit")(EVENT, context())
     assert capfd.readouterr().err == "fine"
 
 
@@ -199,14 +192,14 @@ def family(folder: Path, ignore: str = ":", grace: float = 0.1) -> CommandHandle
 async def test_the_time_limit_ends_the_program_and_its_children(tmp_path: Path) -> None:
     """F24: nothing that the program started outlives its deadline."""
     with pytest.raises(TimeoutError, match="did not end in time"):
-        await family(tmp_path)(event(), context(seconds=1.0))
+        await family(tmp_path)(EVENT, context(seconds=1.0))
     assert await gone(*map(int, (await written(tmp_path / "pids")).split()))
 
 
 @pytest.mark.parametrize("ignore", [":", IGNORE])
 async def test_a_shutdown_ends_the_program_and_its_children(tmp_path: Path, ignore: str) -> None:
     """F40: cancelling the run ends the whole group, also one that ignores SIGTERM."""
-    run = asyncio.create_task(family(tmp_path, ignore)(event(), context()))
+    run = asyncio.create_task(family(tmp_path, ignore)(EVENT, context()))
     pids = [int(pid) for pid in (await written(tmp_path / "pids")).split()]
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -216,7 +209,7 @@ async def test_a_shutdown_ends_the_program_and_its_children(tmp_path: Path, igno
 
 async def test_a_second_cancel_ends_them_at_once(tmp_path: Path) -> None:
     """F40: an impatient shutdown does not wait for the grace, and leaves nothing behind."""
-    run = asyncio.create_task(family(tmp_path, IGNORE, grace=30.0)(event(), context()))
+    run = asyncio.create_task(family(tmp_path, IGNORE, grace=30.0)(EVENT, context()))
     pids = [int(pid) for pid in (await written(tmp_path / "pids")).split()]
     run.cancel()
     await asyncio.sleep(0.05)
@@ -244,7 +237,7 @@ async def test_a_cancel_during_the_start_leaves_nothing() -> None:
     command = CommandHandler(
         "/bin/sh", CommandSettings(run=("sh", "-c", "sleep 60 & sleep 60")), grace=0.1
     )
-    run = asyncio.create_task(command(event(), context()))
+    run = asyncio.create_task(command(EVENT, context()))
     for _ in range(2):
         await asyncio.sleep(0)
     assert children() > before
@@ -257,7 +250,7 @@ async def test_a_cancel_during_the_start_leaves_nothing() -> None:
 async def test_a_cancel_during_a_start_that_fails_is_a_cancel() -> None:
     """F40: a missing program does not hide that the run was cancelled."""
     command = CommandHandler("/no/such/program", CommandSettings(run=("x",)))
-    run = asyncio.create_task(command(event(), context()))
+    run = asyncio.create_task(command(EVENT, context()))
     await asyncio.sleep(0)
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -275,7 +268,7 @@ async def test_a_program_may_end_well_when_asked(tmp_path: Path) -> None:
         "time.sleep(60)"
     )
     command = python(code, str(tmp_path / "done"), str(tmp_path / "ready"))
-    run = asyncio.create_task(command(event(), context()))
+    run = asyncio.create_task(command(EVENT, context()))
     await written(tmp_path / "ready")
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -286,7 +279,7 @@ async def test_a_program_may_end_well_when_asked(tmp_path: Path) -> None:
 async def test_a_deadline_that_has_passed_still_ends_the_program() -> None:
     """F24: a run that starts too late leaves nothing behind."""
     with pytest.raises(TimeoutError):
-        await python("import time; time.sleep(60)")(event(), context(seconds=-5.0))
+        await python("import time; time.sleep(60)")(EVENT, context(seconds=-5.0))
 
 
 async def test_a_child_left_behind_does_not_hold_the_run(tmp_path: Path) -> None:
@@ -298,7 +291,7 @@ async def test_a_child_left_behind_does_not_hold_the_run(tmp_path: Path) -> None
     )
     run = (sys.executable, "-SIc", code)
     pid = await CommandHandler(sys.executable, CommandSettings(run=run), grace=0.1)(
-        event(), context()
+        EVENT, context()
     )
     assert isinstance(pid, int)
     assert alive(pid)
@@ -312,11 +305,11 @@ async def test_no_descriptor_is_left(tmp_path: Path) -> None:
         return len(list(Path("/dev/fd").iterdir()))
 
     async def each() -> None:
-        await python("print(1)")(event(), context())
+        await python("print(1)")(EVENT, context())
         with pytest.raises(Retry):
-            await python("raise SystemExit(3)")(event(), context())
+            await python("raise SystemExit(3)")(EVENT, context())
         with pytest.raises(TimeoutError):
-            await python("import time; time.sleep(60)")(event(), context(seconds=0.05))
+            await python("import time; time.sleep(60)")(EVENT, context(seconds=0.05))
 
     await each()
     before = count()
@@ -330,9 +323,9 @@ def test_it_runs_on_uvloop(tmp_path: Path) -> None:
 
     async def main() -> JSON:
         with pytest.raises(TimeoutError):
-            await family(tmp_path)(event(), context(seconds=1.0))
+            await family(tmp_path)(EVENT, context(seconds=1.0))
         assert await gone(*map(int, (await written(tmp_path / "pids")).split()))
-        return await python("import sys, json; print(len(sys.stdin.read()))")(event(), context())
+        return await python("import sys, json; print(len(sys.stdin.read()))")(EVENT, context())
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         assert isinstance(runner.run(main()), int)
@@ -351,7 +344,7 @@ def test_a_program_that_reads_nothing(
         run = create("run", {"run": ["sh", "-c", program]})
         for body in [BODY, b'"%b"' % (b"x" * 1_000_000)] * 10:
             with pytest.raises(Retry, match="ended with 3"):
-                await run(event(body), context())
+                await run(replace(EVENT, body=body), context())
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(main())
@@ -385,7 +378,7 @@ async def test_a_program_that_went_away_is_a_failure_by_policy(tmp_path: Path) -
     run = create("run", {"run": [str(program)]})
     program.unlink()
     with pytest.raises(FileNotFoundError):
-        await run(event(), context())
+        await run(EVENT, context())
 
 
 def relative(folder: Path) -> dict[str, object]:

@@ -9,14 +9,15 @@ import hmac
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from receiver.errors import GiveUp, Retry, SettingsError
-from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.http import HttpHandler, HttpSettings, create, secret_bytes, sign
+from tests.support.events import event
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 OTHER = "whsec_" + base64.b64encode(b"o" * 32).decode()
@@ -24,16 +25,7 @@ NOW = 1_800_000_000.0
 BODY = b'{"id": "abc", "status": "completed", "outputs": []}'
 
 
-def event(id: str = "wavespeed:abc:completed", body: bytes = BODY) -> Event:
-    return Event(
-        id=id,
-        source="wavespeed",
-        type="prediction.completed",
-        subject="abc",
-        body=body,
-        context={"job": 7},
-        received_at=NOW,
-    )
+EVENT = event("abc", body=BODY, context={"job": 7}, received_at=NOW)
 
 
 def context(seconds: float = 5.0, event_id: str = "wavespeed:abc:completed") -> Context:
@@ -108,7 +100,7 @@ async def forward(to: Shop, **settings: Any) -> AsyncIterator[HttpHandler]:
 async def test_an_event_arrives_signed() -> None:
     """The request is what Standard Webhooks describes, verified here with its own arithmetic."""
     async with shop() as server, forward(server) as handler:
-        assert await handler(event(), context()) == {"status": 204}
+        assert await handler(EVENT, context()) == {"status": 204}
     (request,) = server.requests
     assert request.line == "POST /hooks/s3cret?token=t0ken HTTP/1.1"
     assert request.headers["webhook-id"] == "wavespeed:abc:completed"
@@ -138,7 +130,7 @@ def test_the_standards_own_example_is_signed_alike() -> None:
 async def test_two_secrets_give_two_signatures() -> None:
     """F39: while the receiver changes its secret, both pass."""
     async with shop() as server, forward(server, secret=[SECRET, OTHER]) as handler:
-        await handler(event(), context())
+        await handler(EVENT, context())
     parts = server.requests[0].headers["webhook-signature"].split(" ")
     assert len(set(parts)) == 2
     assert all(part.startswith("v1,") for part in parts)
@@ -149,8 +141,8 @@ async def test_a_retry_is_the_same_message() -> None:
     answers = status(500, body=b"oops"), status(200, body=b"fine")
     async with shop(*answers) as server, forward(server) as handler:
         with pytest.raises(Retry):
-            await handler(event(), context())
-        await handler(event(), context())
+            await handler(EVENT, context())
+        await handler(EVENT, context())
     one, two = server.requests
     for name in ("webhook-id", "idempotency-key"):
         assert one.headers[name] == two.headers[name]
@@ -162,7 +154,7 @@ async def test_a_retry_is_the_same_message() -> None:
 async def test_any_2xx_is_done(code: int) -> None:
     """The status is the result, for those who come `after`."""
     async with shop(status(code)) as server, forward(server) as handler:
-        assert await handler(event(), context()) == {"status": code}
+        assert await handler(EVENT, context()) == {"status": code}
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 410, 413, 415, 422, 451])
@@ -170,7 +162,7 @@ async def test_a_refusal_is_final(code: int) -> None:
     """F23: what the receiver refuses it will refuse again."""
     async with shop(status(code)) as server, forward(server) as handler:
         with pytest.raises(GiveUp, match=f"^HTTP {code}$"):
-            await handler(event(), context())
+            await handler(EVENT, context())
 
 
 @pytest.mark.parametrize("code", [302, 307, 408, 409, 425, 429, 500, 502, 503, 504])
@@ -179,7 +171,7 @@ async def test_a_passing_trouble_is_tried_again(code: int) -> None:
     answer = status(code, "location: http://127.0.0.1:1/")
     async with shop(answer) as server, forward(server) as handler:
         with pytest.raises(Retry, match=f"^HTTP {code}$") as retry:
-            await handler(event(), context())
+            await handler(EVENT, context())
     assert (retry.value.after, retry.value.pause) == (None, False)
 
 
@@ -192,7 +184,7 @@ async def test_retry_after_pauses_the_handler(code: int, value: str, after: floa
     """F27: seconds or a date; all events of the handler wait, not only this one."""
     async with shop(status(code, f"Retry-After: {value}")) as server, forward(server) as handler:
         with pytest.raises(Retry) as retry:
-            await handler(event(), context())
+            await handler(EVENT, context())
     assert (retry.value.after, retry.value.pause) == (after, True)
 
 
@@ -200,7 +192,7 @@ async def test_a_connection_that_breaks_is_tried_again() -> None:
     """F16: the error names the host, and nothing of the URL."""
     async with shop(b"") as server, forward(server) as handler:
         with pytest.raises(Retry, match=r"^127\.0\.0\.1: RemoteProtocolError$"):
-            await handler(event(), context())
+            await handler(EVENT, context())
 
 
 async def test_a_server_that_is_gone_is_tried_again() -> None:
@@ -209,14 +201,14 @@ async def test_a_server_that_is_gone_is_tried_again() -> None:
         pass
     async with forward(server) as handler:
         with pytest.raises(Retry, match="ConnectError"):
-            await handler(event(), context())
+            await handler(EVENT, context())
 
 
 async def test_the_deadline_is_the_dispatchers() -> None:
     """F24: an answer that does not come ends the run at its deadline."""
     async with shop(b"HTTP/1.1 2") as server, forward(server) as handler:
         with pytest.raises(Retry, match="ReadTimeout"):
-            await handler(event(), context(seconds=0.1))
+            await handler(EVENT, context(seconds=0.1))
 
 
 @pytest.mark.parametrize(
@@ -229,14 +221,14 @@ async def test_the_deadline_is_the_dispatchers() -> None:
 async def test_an_answers_body_changes_nothing(answer: bytes) -> None:
     """F35: a 2xx is done, whatever follows it."""
     async with shop(answer) as server, forward(server) as handler:
-        assert await handler(event(), context()) == {"status": 200}
+        assert await handler(EVENT, context()) == {"status": 200}
 
 
 async def test_an_inside_target_is_refused_for_good() -> None:
     """F34: a private target that `allow` does not name is never called."""
     async with shop() as server, forward(server, allow=[]) as handler:
         with pytest.raises(GiveUp, match=r"127\.0\.0\.1 is a loopback address") as refused:
-            await handler(event(), context())
+            await handler(EVENT, context())
     assert server.connections == 0
     assert "t0ken" not in str(refused.value)
 
@@ -245,8 +237,8 @@ async def test_ids_cannot_break_out_of_their_header() -> None:
     """F17: line ends, spaces and other scripts in an id are escaped; a long one is digested."""
     id = "wavespeed:a\r\nX-Evil: 1 é\u2028.b:completed"
     async with shop() as server, forward(server) as handler:
-        await handler(event(id), context(event_id=id))
-        await handler(event("x" * 5000), context(event_id="x" * 5000))
+        await handler(replace(EVENT, id=id), context(event_id=id))
+        await handler(replace(EVENT, id="x" * 5000), context(event_id="x" * 5000))
     first, second = server.requests
     assert "x-evil" not in first.names
     assert first.headers["webhook-id"].isascii()
@@ -259,7 +251,7 @@ async def test_headers_of_the_user_are_added() -> None:
     """Extra headers go out beside ours."""
     headers = {"Authorization": "Bearer abc", "X-Team": "video 1"}
     async with shop() as server, forward(server, headers=headers) as handler:
-        await handler(event(), context())
+        await handler(EVENT, context())
     sent = server.requests[0].headers
     assert (sent["authorization"], sent["x-team"]) == ("Bearer abc", "video 1")
 
@@ -324,6 +316,6 @@ async def test_a_closed_handler_opens_again() -> None:
     """F41: where the app stops and starts around every request, each event is sent."""
     async with shop(status(204), status(204)) as server, forward(server) as handler:
         for _ in range(2):
-            assert await handler(event(), context()) == {"status": 204}
+            assert await handler(EVENT, context()) == {"status": 204}
             await handler.close()
     assert len(server.requests) == 2

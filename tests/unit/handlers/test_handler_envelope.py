@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.event import PARKED, Event, Origin
+from receiver.event import PARKED, Origin
 from receiver.handlers.envelope import MAX_KEY_CHARS, ascii_key, encode_envelope, envelope, rfc3339
+from tests.support.events import event
 
 BODY = b'{"id": "abc", "status": "completed", "outputs": ["https://cdn.example/1.mp4"], "x": 1}'
 
 
-def event(body: bytes = BODY, type: str = "prediction.completed") -> Event:
-    return Event(
-        id="wavespeed:abc:completed",
-        source="wavespeed",
-        type=type,
-        subject="abc",
-        model="kwaivgi/kling",
-        context={"job": 7},
-        body=body,
-        origin=Origin.RECONCILE,
-        occurred_at=1_800_000_000.0,
-        received_at=1_800_000_001.25,
-    )
+EVENT = event(
+    "abc",
+    model="kwaivgi/kling",
+    context={"job": 7},
+    body=BODY,
+    origin=Origin.RECONCILE,
+    occurred_at=1_800_000_000.0,
+    received_at=1_800_000_001.25,
+)
 
 
 def test_the_shape_is_the_documented_one() -> None:
     """A prediction goes out whole, with what we know beside it."""
-    assert envelope(event()) == {
+    assert envelope(EVENT) == {
         "type": "prediction.completed",
         "timestamp": "2027-01-15T08:00:00Z",
         "data": {
@@ -50,14 +48,14 @@ def test_the_shape_is_the_documented_one() -> None:
 
 def test_json_that_is_no_prediction_goes_out_as_payload() -> None:
     """Another source's event keeps its JSON."""
-    data = envelope(event(b'{"zen": true}', "ping"))["data"]
+    data = envelope(replace(EVENT, body=b'{"zen": true}', type="ping"))["data"]
     assert isinstance(data, dict)
     assert (data["prediction"], data["payload"]) == (None, {"zen": True})
 
 
 def test_bytes_that_are_no_json_go_out_as_they_came() -> None:
     """F11: a handler that asked for parked events loses nothing of them."""
-    data = envelope(event(b"\xff{NaN", PARKED))["data"]
+    data = envelope(replace(EVENT, body=b"\xff{NaN", type=PARKED))["data"]
     assert isinstance(data, dict)
     assert base64.b64decode(str(data["body"])) == b"\xff{NaN"
 
@@ -65,7 +63,7 @@ def test_bytes_that_are_no_json_go_out_as_they_came() -> None:
 def test_a_line_holds_no_line_end_and_no_raw_control_character() -> None:
     """F17: what a body says cannot end the line that it stands on."""
     data = encode_envelope(
-        event(b'{"id": "a", "status": "x", "e": "\\r\\n\\u2028\\u0000\xc3\xa9"}')
+        replace(EVENT, body=b'{"id": "a", "status": "x", "e": "\\r\\n\\u2028\\u0000\xc3\xa9"}')
     )
     assert data.isascii()
     assert all(0x20 <= byte < 0x7F for byte in data)

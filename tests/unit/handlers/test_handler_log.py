@@ -6,14 +6,15 @@ import asyncio
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from receiver.errors import SettingsError
-from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.log import create
+from tests.support.events import event
 
 BODY = (
     b'{"id": "abc", "status": "completed", "model": "m", "input": {"prompt": "my secret cat"},'
@@ -21,17 +22,7 @@ BODY = (
 )
 
 
-def event(body: bytes = BODY) -> Event:
-    return Event(
-        id="wavespeed:abc:completed",
-        source="wavespeed",
-        type="prediction.completed",
-        subject="abc",
-        model="m",
-        context={"mail": "me@example.org"},
-        body=body,
-        received_at=1_800_000_000.0,
-    )
+EVENT = event("abc", model="m", context={"mail": "me@example.org"}, body=BODY)
 
 
 def context(attempt: int = 1) -> Context:
@@ -40,7 +31,7 @@ def context(attempt: int = 1) -> Context:
 
 async def test_a_line_on_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     """One JSON object a line, and nothing else."""
-    await create("log", {})(event(), context())
+    await create("log", {})(EVENT, context())
     text = capfd.readouterr().out
     assert text.count("\n") == 1
     assert json.loads(text) == {
@@ -59,7 +50,7 @@ async def test_a_line_on_standard_output(capfd: pytest.CaptureFixture[str]) -> N
 async def test_nothing_private_is_in_it(tmp_path: Path) -> None:
     """F16: no prompt, no context and, unless asked, no URL of a result."""
     log = create("log", {"to": str(tmp_path / "log")})
-    await log(event(), context())
+    await log(EVENT, context())
     text = (tmp_path / "log").read_text()
     assert not any(word in text for word in ("cat", "me@example.org", "cdn.example"))
 
@@ -67,7 +58,7 @@ async def test_nothing_private_is_in_it(tmp_path: Path) -> None:
 async def test_output_urls_where_asked(tmp_path: Path) -> None:
     """`outputs = true` adds the URLs and leaves the count as it is."""
     log = create("log", {"to": str(tmp_path / "log"), "outputs": True})
-    await log(event(), context())
+    await log(EVENT, context())
     record = json.loads((tmp_path / "log").read_text())
     assert record["outputs"] == 2
     assert record["output_urls"] == ["https://cdn.example/1.mp4", "https://cdn.example/2.mp4"]
@@ -76,7 +67,7 @@ async def test_output_urls_where_asked(tmp_path: Path) -> None:
 async def test_an_event_without_a_prediction_has_no_outputs(tmp_path: Path) -> None:
     """F11: what could not be read is logged all the same."""
     log = create("log", {"to": str(tmp_path / "log"), "outputs": True})
-    await log(event(b"\xff"), context())
+    await log(replace(EVENT, body=b"\xff"), context())
     record = json.loads((tmp_path / "log").read_text())
     assert (record["outputs"], record["output_urls"]) == (0, [])
 
@@ -85,7 +76,7 @@ async def test_lines_are_whole_when_many_write(tmp_path: Path) -> None:
     """Two handlers on one file, many events at once: every line is one object."""
     logs = [create(name, {"to": str(tmp_path / "log")}) for name in ("one", "two")]
     await asyncio.gather(
-        *(log(event(), context(attempt)) for attempt in range(1, 51) for log in logs)
+        *(log(EVENT, context(attempt)) for attempt in range(1, 51) for log in logs)
     )
     lines = (tmp_path / "log").read_text().splitlines()
     attempts = sorted(json.loads(line)["attempt"] for line in lines)
@@ -95,9 +86,9 @@ async def test_lines_are_whole_when_many_write(tmp_path: Path) -> None:
 async def test_a_rotated_file_is_made_anew(tmp_path: Path) -> None:
     """The file can be moved away while it is in use."""
     log = create("log", {"to": str(tmp_path / "log")})
-    await log(event(), context(1))
+    await log(EVENT, context(1))
     (tmp_path / "log").rename(tmp_path / "log.1")
-    await log(event(), context(2))
+    await log(EVENT, context(2))
     assert json.loads((tmp_path / "log.1").read_text())["attempt"] == 1
     assert json.loads((tmp_path / "log").read_text())["attempt"] == 2
 
@@ -113,7 +104,7 @@ async def test_a_line_that_the_system_takes_in_parts_is_whole(tmp_path: Path) ->
     urls = ",".join(f'"https://cdn.example/{n}"' for n in range(20_000))
     body = f'{{"id": "a", "status": "completed", "outputs": [{urls}]}}'.encode()
     log = create("log", {"to": str(tmp_path / "pipe"), "outputs": True})
-    await log(event(body), context())
+    await log(replace(EVENT, body=body), context())
     os.close(held)
     await asyncio.to_thread(reader.join)
     assert len(json.loads(found[0])["output_urls"]) == 20_000

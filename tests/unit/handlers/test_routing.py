@@ -6,12 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.event import PARKED, Event
+from receiver.event import PARKED
 from receiver.handlers.routing import MAX_CACHED_PLANS, Route, Router, match
-
-
-def event(type: str = "prediction.completed", model: str | None = "kwaivgi/kling") -> Event:
-    return Event(id="wavespeed:1:completed", source="wavespeed", type=type, model=model)
+from tests.support.events import event
 
 
 @pytest.mark.parametrize(
@@ -54,12 +51,12 @@ def test_sources_are_globs() -> None:
 @pytest.mark.parametrize("globs", [("*",), ("park*",), ("*", "prediction.*")])
 def test_a_parked_event_is_not_caught_by_a_glob(globs: tuple[str, ...]) -> None:
     """F11: what could not be read goes to no handler that did not name it."""
-    assert not Route("a", on=globs).wants(event(PARKED, None))
+    assert not Route("a", on=globs).wants(event(type=PARKED, model=None))
 
 
 def test_a_parked_event_goes_to_whoever_names_it() -> None:
     """F11: a handler that says `parked` gets it, also beside other globs."""
-    assert Route("a", on=("prediction.*", "parked")).wants(event(PARKED, None))
+    assert Route("a", on=("prediction.*", "parked")).wants(event(type=PARKED, model=None))
 
 
 def test_a_plan_waits_only_for_handlers_of_the_same_event() -> None:
@@ -85,7 +82,7 @@ def test_a_router_remembers_the_same_plan() -> None:
     ]
     router = Router(routes)
     kinds = [
-        event(type, model)
+        event(type=type, model=model)
         for type in ("prediction.completed", "prediction.failed", PARKED)
         for model in ("kwaivgi/kling", "other/one", None)
     ]
@@ -109,5 +106,5 @@ def test_a_router_remembers_no_more_than_its_memory() -> None:
 def test_any_glob_and_any_text_give_an_answer(type: str, model: str | None, glob: str) -> None:
     """F17: no pattern and no text makes matching fail, and `*` takes all but the parked."""
     route = Route("a", on=(glob,), models=(glob,))
-    assert route.wants(event(type, model)) in (True, False)
-    assert Route("b").wants(event(type, model)) is (type != PARKED)
+    assert route.wants(event(type=type, model=model)) in (True, False)
+    assert Route("b").wants(event(type=type, model=model)) is (type != PARKED)

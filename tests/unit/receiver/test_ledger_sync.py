@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
@@ -21,6 +20,7 @@ from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Entry, Intent, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
+from tests.support.events import event
 
 NOW = 1_800_000_000.0
 SOON = (0.01,) * 200
@@ -109,18 +109,6 @@ async def follower(
     await follower.stop()
 
 
-def event(task: str = "t1", status: str = "completed", source: str = "wavespeed") -> Event:
-    body = json.dumps({"id": task, "status": status, "outputs": ["https://cdn.example/1"]})
-    return Event(
-        id=f"{source}:{task}:{status}",
-        source=source,
-        type=f"prediction.{status}",
-        subject=task,
-        body=body.encode(),
-        received_at=NOW,
-    )
-
-
 def accepted(event: Event, key: str | None = None) -> Accepted:
     return Accepted(event, Receipt(event.id, duplicate=False), key)
 
@@ -159,8 +147,9 @@ async def test_the_key_in_the_token_finds_the_submission_before_its_answer(
 ) -> None:
     """F28, F32: also where the answer to the submit never came."""
     await intend(ledger, "k")
+    body = b'{"id": "t1", "status": "completed", "outputs": ["https://cdn.example/1"]}'
 
-    follower.stored(accepted(event(), "k"))
+    follower.stored(accepted(event("t1", body=body), "k"))
     entry = await finished(ledger, "k")
 
     assert (entry.task_id, entry.status, entry.delivered) == ("t1", "completed", True)
@@ -176,7 +165,7 @@ async def test_a_task_without_a_token_is_found_by_its_id(
     await intend(ledger, "k")
     await accept(ledger, "k", "t1")
 
-    follower.stored(accepted(event(status="failed")))
+    follower.stored(accepted(event("t1", "failed")))
 
     assert (await finished(ledger, "k")).status == "failed"
 
@@ -186,7 +175,7 @@ async def test_a_webhook_without_a_token_waits_for_the_answer_to_its_submit(
 ) -> None:
     """F28: it is tried again while a submission is on its way."""
     await intend(ledger, "k")
-    follower.stored(accepted(event()))
+    follower.stored(accepted(event("t1")))
     async with asyncio.timeout(20):
         while ledger.asked < 3:
             await asyncio.sleep(0.005)
@@ -211,7 +200,7 @@ async def test_looking_ends_after_the_last_wait(store: Inbox, ledger: Ledger) ->
     """A reconcile finds it in the inbox anyway."""
     await intend(ledger, "another")
     follower = LedgerSync(store, ledger, retry_delays=(0.001, 0.001))
-    follower.stored(accepted(event()))
+    follower.stored(accepted(event("t1")))
     async with asyncio.timeout(20):
         while ledger.asked < 3:
             await asyncio.sleep(0.005)
@@ -223,9 +212,9 @@ async def test_looking_ends_after_the_last_wait(store: Inbox, ledger: Ledger) ->
 @pytest.mark.parametrize(
     "other",
     [
-        event(status="processing"),
-        event(source="other"),
-        replace(event(), type="parked", subject=None),
+        event("t1", "processing"),
+        event("t1", source="other"),
+        replace(event("t1"), type="parked", subject=None),
     ],
     ids=["not terminal", "another source", "parked"],
 )
@@ -245,9 +234,9 @@ async def test_the_waiting_are_woken_at_once(store: Inbox) -> None:
     waiting = Waiting()
     follower = LedgerSync(store, None, waiting)
 
-    follower.stored(accepted(event()))
+    follower.stored(accepted(event("t1")))
 
-    assert waiting.woken == [event()]
+    assert waiting.woken == [event("t1")]
     await follower.stop()
 
 
@@ -268,7 +257,7 @@ async def test_a_contradiction_is_told_and_counted_once(
 ) -> None:
     """F31: both events are kept, the ledger keeps the first, and a person hears of it."""
     await intend(ledger, "k")
-    first, second = event(status="completed"), event(status="failed")
+    first, second = event("t1", "completed"), event("t1", "failed")
     for each in (first, second):
         await store.add(each, {})
         follower.stored(accepted(each, "k"))
@@ -289,7 +278,7 @@ async def test_a_ledger_that_is_away_is_told_later(
     """F20: a failure is told and counted, and nothing is lost over it."""
     await intend(ledger, "k")
     ledger.failure = LedgerUnavailable("locked")
-    follower.stored(accepted(event(), "k"))
+    follower.stored(accepted(event("t1"), "k"))
     failed = await until(told, "follower.failed", 2)
     ledger.failure = None
 
@@ -304,7 +293,7 @@ async def test_a_store_that_is_away_is_asked_later(
     """F20: as with the ledger."""
     await intend(ledger, "k")
     store.failure = StoreUnavailable("closed")
-    follower.stored(accepted(event(), "k"))
+    follower.stored(accepted(event("t1"), "k"))
     await until(told, "follower.failed")
     store.failure = None
 
@@ -318,7 +307,7 @@ async def test_a_fault_of_ours_ends_neither_the_others_nor_the_process(
     for key in ("k", "l"):
         await intend(ledger, key)
     ledger.failure = RuntimeError("a prompt")
-    follower.stored(accepted(event(), "k"))
+    follower.stored(accepted(event("t1"), "k"))
     (failed,) = await until(told, "follower.failed")
     ledger.failure = None
     follower.stored(accepted(event("t2"), "l"))
@@ -407,8 +396,8 @@ def test_a_request_with_an_event_loop_of_its_own_is_followed(told: list[Telemetr
 
     async def one(status: str, *, stop: bool) -> None:
         await store.open()
-        await store.add(event(status=status), {})
-        follower.stored(accepted(event(status=status)))
+        await store.add(event("t1", status), {})
+        follower.stored(accepted(event("t1", status)))
         if stop:
             await follower.stop()
 
@@ -438,7 +427,7 @@ async def test_a_reply_does_not_wait_for_a_task_that_is_not_known_yet(
 ) -> None:
     """F28, F41: it may take as long as a submit takes."""
     await intend(ledger, "k")
-    follower.stored(accepted(event()))
+    follower.stored(accepted(event("t1")))
 
     async with asyncio.timeout(20):
         await follower.flush(3600)
@@ -454,7 +443,7 @@ async def test_a_reply_waits_for_a_ledger_that_is_away_no_longer_than_it_may(
     """F20, F41: the sender has its answer; a later round tells the ledger."""
     await intend(ledger, "k")
     ledger.failure = LedgerUnavailable("away")
-    follower.stored(accepted(event(), "k"))
+    follower.stored(accepted(event("t1"), "k"))
 
     await follower.flush(0.01)
 

@@ -15,22 +15,12 @@ from receiver.results.long_poll import ResultWaiters
 from receiver.stores.base import Store
 from receiver.stores.memory import MemoryStore
 from receiver.stores.sqlite import SQLiteStore
+from tests.support.events import event
 from tests.support.waiting import until
 
 NOW = 1_800_000_000.0
 LONG = 3600.0
 """Seconds that no test waits."""
-
-
-def event(task: str = "t1", status: str = "completed", **changes: Any) -> Event:
-    made: dict[str, Any] = {
-        "id": f"wavespeed:{task}:{status}",
-        "source": "wavespeed",
-        "type": f"prediction.{status}",
-        "subject": task,
-        "received_at": NOW,
-    }
-    return Event(**(made | changes))
 
 
 class Counting(MemoryStore):
@@ -90,10 +80,10 @@ async def test_a_result_that_came_before_the_wait_is_found(
     store: Counting, results: ResultWaiters, status: str
 ) -> None:
     """F28: every status that ends a task is its result, and is given at once."""
-    await accept(store, results, event(status=status))
+    await accept(store, results, event("t1", status))
 
-    assert await results.result("t1", LONG) == event(status=status)
-    assert await results.result("t1", 0) == event(status=status)
+    assert await results.result("t1", LONG) == event("t1", status)
+    assert await results.result("t1", 0) == event("t1", status)
 
 
 async def test_who_waits_is_told_at_once(store: Counting, results: ResultWaiters) -> None:
@@ -113,27 +103,27 @@ async def test_what_is_stored_during_the_look_is_not_missed(
     store: Counting, results: ResultWaiters
 ) -> None:
     """F28: a wait registers before it looks."""
-    store.meanwhile = lambda: results.stored(event())
+    store.meanwhile = lambda: results.stored(event("t1"))
 
-    assert await results.result("t1", LONG) == event()
-    assert await results.result("t1", 0) == event()
+    assert await results.result("t1", LONG) == event("t1")
+    assert await results.result("t1", 0) == event("t1")
 
 
 async def test_the_first_of_a_contradiction_counts(store: Counting, results: ResultWaiters) -> None:
     """F31: a task that completed and then failed has completed, whenever one asks."""
-    await accept(store, results, event(status="failed", received_at=NOW + 1))
-    await accept(store, results, event(status="completed", received_at=NOW))
+    await accept(store, results, event("t1", "failed", received_at=NOW + 1))
+    await accept(store, results, event("t1", "completed", received_at=NOW))
 
-    assert await results.result("t1", LONG) == event(status="completed", received_at=NOW)
+    assert await results.result("t1", LONG) == event("t1", "completed", received_at=NOW)
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        event(status="processing"),
-        event(status="deleted"),
-        event(id="other:t1:completed", source="other"),
-        event(id="wavespeed:msg:0123", type="parked", subject=None),
+        event("t1", "processing"),
+        event("t1", "deleted"),
+        event("t1", id="other:t1:completed", source="other"),
+        event("t1", id="wavespeed:msg:0123", type="parked", subject=None),
     ],
     ids=["running", "deleted", "source", "parked"],
 )
@@ -147,9 +137,9 @@ async def test_what_ends_no_task_is_no_result(
     await accept(store, results, other)
 
     assert await results.result("t1", 0) is None
-    await accept(store, results, event())
-    assert await waiting == event()
-    assert await reading == (2, [event()])
+    await accept(store, results, event("t1"))
+    assert await waiting == event("t1")
+    assert await reading == (2, [event("t1")])
 
 
 async def test_a_wait_ends_with_nothing(results: ResultWaiters) -> None:
@@ -197,9 +187,9 @@ async def test_a_number_of_another_database_begins_at_the_first(
     store: Counting, results: ResultWaiters
 ) -> None:
     """A reader's number hides nothing, also where the file was replaced meanwhile."""
-    await accept(store, results, event())
+    await accept(store, results, event("t1"))
 
-    assert await results.after(500, LONG, 10) == (1, [event()])
+    assert await results.after(500, LONG, 10) == (1, [event("t1")])
 
 
 @pytest.fixture
@@ -222,11 +212,11 @@ async def test_what_another_process_stores_is_found(
     waiting, reading = result(results), news(results)
     await until(lambda: results._tasks and results._readers)
 
-    await theirs.add(event(), {})
+    await theirs.add(event("t1"), {})
 
     async with asyncio.timeout(60):
-        assert await waiting == event()
-        assert await reading == (1, [event()])
+        assert await waiting == event("t1")
+        assert await reading == (1, [event("t1")])
 
 
 async def test_one_look_for_all_who_wait(store: Counting) -> None:
@@ -253,8 +243,8 @@ async def test_nobody_looks_where_nobody_waits(store: Counting) -> None:
     lasts = store.lasts
     waiting = result(results)
     await until(lambda: store.lasts > lasts)
-    await store.add(event(), {})
-    assert await waiting == event()
+    await store.add(event("t1"), {})
+    assert await waiting == event("t1")
 
 
 async def test_a_caller_that_leaves_leaves_nothing_behind(
@@ -268,9 +258,9 @@ async def test_a_caller_that_leaves_leaves_nothing_behind(
     await asyncio.gather(leaving, reading, return_exceptions=True)
     assert not results._readers
 
-    await accept(store, results, event())
+    await accept(store, results, event("t1"))
 
-    assert await staying == event()
+    assert await staying == event("t1")
     assert not results._tasks
     assert results._polling is None
 
@@ -286,8 +276,8 @@ async def test_a_stop_ends_every_wait(store: Counting, results: ResultWaiters) -
     assert await reading == (0, [])
     assert await results.result("t1", LONG) is None
     assert await results.after(0, LONG, 10) == (0, [])
-    await store.add(event(), {})
-    assert await results.result("t1", LONG) == event()
+    await store.add(event("t1"), {})
+    assert await results.result("t1", LONG) == event("t1")
 
 
 async def test_after_a_stop_it_can_be_opened_again(store: Counting, results: ResultWaiters) -> None:
@@ -297,9 +287,9 @@ async def test_after_a_stop_it_can_be_opened_again(store: Counting, results: Res
     waiting = result(results)
     await until(lambda: store.finds)
 
-    await accept(store, results, event())
+    await accept(store, results, event("t1"))
 
-    assert await waiting == event()
+    assert await waiting == event("t1")
 
 
 def test_it_serves_one_event_loop_after_another() -> None:
@@ -344,5 +334,5 @@ async def test_a_store_that_fails_meanwhile_is_said_to_all(
     store.failure = None
     waiting = result(results)
     await until(lambda: results._tasks)
-    await store.add(event(), {})
-    assert await waiting == event()
+    await store.add(event("t1"), {})
+    assert await waiting == event("t1")
