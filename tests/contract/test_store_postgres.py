@@ -35,9 +35,9 @@ async def test_processes_on_one_schema_store_and_run_each_event_once(server: Ser
         await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "tests.contract.postgres_adder",
-            server.url,
-            server.schema,
+            "tests.contract.store_process",
+            "add",
+            f"{server.url}#{server.schema}",
             f"owner-{n}",
             str(EVENTS),
             cwd=Path(__file__).parents[2],

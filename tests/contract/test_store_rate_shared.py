@@ -28,14 +28,21 @@ EVENTS = 36
 RATE = 24.0
 
 
-async def race(store: Store, place: str, schema: str = "") -> list[float]:
+async def race(store: Store, place: str) -> list[float]:
     """Let processes claim all events at a rate; the times of the starts, in order."""
     for n in range(EVENTS):
         await store.add(event(f"task-{n}", received_at=time.time()), {"keep": ()})
     processes = [
         await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "tests.contract.rated", place, schema, f"owner-{n}", str(RATE)),
+            *(
+                "-m",
+                "tests.contract.store_process",
+                "claim_at_rate",
+                place,
+                f"owner-{n}",
+                str(RATE),
+            ),
             cwd=ROOT,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -72,7 +79,7 @@ async def test_processes_on_one_file_share_a_rate(tmp_path: Path) -> None:
 async def test_machines_on_one_schema_share_a_rate(server: Server) -> None:
     """F26: by the server's clock."""
     store = await server.opened()
-    starts = await race(store, server.url, server.schema)
+    starts = await race(store, f"{server.url}#{server.schema}")
     assert holds(starts)
     await store.close()
 

@@ -36,7 +36,8 @@ async def test_processes_on_one_file_store_and_run_each_event_once(tmp_path: Pat
         await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "tests.contract.adder",
+            "tests.contract.store_process",
+            "add",
             str(path),
             f"owner-{n}",
             str(EVENTS),

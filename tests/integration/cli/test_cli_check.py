@@ -12,19 +12,13 @@ from typing import Any, ClassVar
 
 import pytest
 import stamina
-from typer.testing import CliRunner
 
-from receiver.cli.application import application
 from tests.support import needed
+from tests.support.command import run
+
+pytestmark = pytest.mark.usefixtures("folder")
 
 SECRET = "whsec_fetched"
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -63,7 +57,7 @@ def url() -> Iterator[str]:
 
 def look(code: int, *words: str, **environ: str) -> dict[str, dict[str, Any]]:
     """The findings by what was looked at; of several, those that are wrong."""
-    result = CliRunner().invoke(application(), ["check", "--json", *words], env=environ)
+    result = run("check", "--json", *words, env=environ)
     assert result.exit_code == code, result.output
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert all(row["ok"] is (row["todo"] is None) for row in rows)
@@ -91,7 +85,7 @@ def test_all_is_well(folder: Path, url: str) -> None:
 
 def test_a_person_reads_lines(folder: Path) -> None:
     """Without --json: a mark, what, and what to do below it."""
-    result = CliRunner().invoke(application(), ["check"])
+    result = run("check")
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
     assert lines[0] == "ok     settings    environment and flags only"
@@ -128,7 +122,7 @@ def test_a_folder_that_cannot_be_written(folder: Path) -> None:
 
 def test_a_database_that_is_there(folder: Path) -> None:
     """What waits and what is dead is counted."""
-    CliRunner().invoke(application(), ["migrate"])
+    run("migrate")
     found = look(0, WAVEHOOK_WAVESPEED_SECRETS=SECRET)
     assert found["database"]["found"].endswith("ready; 0 dispatches waiting, 0 dead")
 
@@ -164,7 +158,7 @@ def test_an_api_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """F20: one cause is told once, with the way to start without the API."""
     monkeypatch.setenv("WAVESPEED_BASE_URL", "http://127.0.0.1:9")
     with stamina.set_testing(True, attempts=2):
-        result = CliRunner().invoke(application(), ["check"], env={"WAVESPEED_API_KEY": "k"})
+        result = run("check", env={"WAVESPEED_API_KEY": "k"})
     assert result.exit_code == 1
     assert result.stdout.count("WRONG") == 1
     assert "the API is not available (ConnectError)" in result.stdout
@@ -251,10 +245,10 @@ def test_handlers_that_cannot_be_made(folder: Path) -> None:
 def test_secret_prints_what_the_api_gives(url: str) -> None:
     """`wavehook secret`: the account's secret alone on standard output, or why not."""
     environ = {"WAVESPEED_API_KEY": "right", "WAVESPEED_BASE_URL": url}
-    result = CliRunner().invoke(application(), ["secret"], env=environ)
+    result = run("secret", env=environ)
     assert (result.exit_code, result.stdout) == (0, f"{SECRET}\n")
     environ["WAVESPEED_API_KEY"] = "wr0ng"
-    result = CliRunner().invoke(application(), ["secret"], env=environ)
+    result = run("secret", env=environ)
     assert result.exit_code == 1
     assert "Error: the API did not give the secret: the API key was refused" in result.stderr
     assert "wr0ng" not in result.output

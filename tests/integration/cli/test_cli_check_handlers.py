@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from receiver.cli.application import application
+from tests.support.command import run
 
 ENVIRON = {"WAVEHOOK_WAVESPEED_SECRETS": "whsec_x", "TOKEN": "t0ken/s3cret"}
 
@@ -83,7 +84,7 @@ def look(code: int, **sections: dict[str, Any]) -> dict[str, dict[str, Any]]:
         for name, keys in sections.items()
     )
     Path("wavehook.toml").write_text(text)
-    result = CliRunner().invoke(application(), ["check", "--json"], env=ENVIRON)
+    result = run("check", "--json", env=ENVIRON)
     assert result.exit_code == code, result.output
     assert "s3cret" not in result.output
     rows = [json.loads(line) for line in result.stdout.splitlines()]
@@ -149,7 +150,7 @@ def test_they_are_tried_at_the_same_time() -> None:
 
 def test_no_handlers_are_no_fault() -> None:
     """Then one line says so."""
-    result = CliRunner().invoke(application(), ["check"], env=ENVIRON)
+    result = run("check", env=ENVIRON)
     assert "ok     handlers    none: events are only stored\n" in result.stdout
 
 

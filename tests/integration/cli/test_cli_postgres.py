@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from receiver.cli import startup
-from receiver.cli.application import application
 from receiver.config import load
 from receiver.database import ledger_of, open_store, there
 from receiver.event import DispatchState, Event
@@ -27,8 +25,11 @@ from submitter.ledger.base import Intent, Ledger, Limits, State
 from submitter.prediction import Prediction
 from tests.docs import pages
 from tests.support import needed
+from tests.support.command import run
 from tests.support.own_postgres import PASSWORD, OwnPostgres, own_postgres
 from tests.support.postgres_schemas import connected
+
+pytestmark = pytest.mark.usefixtures("folder")
 
 T = TypeVar("T")
 ID = "wavespeed:t1:completed"
@@ -40,13 +41,6 @@ async def note(event, context):
     if context.attempt == 1:
         raise GiveUp("not yet")
 """
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -68,10 +62,6 @@ def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnPostgres]:
         monkeypatch.setenv("WAVEHOOK_DATABASE", server.url)
         yield server
         runner.run(context.__aexit__(None, None, None))
-
-
-def run(*words: str) -> Result:
-    return CliRunner().invoke(application(), list(words))
 
 
 def lines(*words: str) -> list[dict[str, Any]]:

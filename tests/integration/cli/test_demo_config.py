@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from receiver.cli.application import application
 from receiver.demo.story import DemoSummary, Scenario
+from tests.support.command import run
 
 FAST = Scenario(speed=200.0)
 
@@ -58,9 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def invoke(*words: str) -> Result:
     try:
-        return CliRunner().invoke(
-            application(), ["demo", "--config", "mine.toml", *words], obj=FAST
-        )
+        return run("demo", "--config", "mine.toml", *words, obj=FAST)
     finally:
         sys.modules.pop("demo_guest", None)
 
@@ -125,6 +123,6 @@ def test_a_file_here_is_not_read_unless_it_is_named(
     """The demo without --config is the same everywhere."""
     (folder / "mine.toml").rename(folder / "wavehook.toml")
     monkeypatch.setenv("WAVEHOOK_HANDLERS", "demo_guest")
-    result = CliRunner().invoke(application(), ["demo", "--json"], obj=FAST)
+    result = run("demo", "--json", obj=FAST)
     assert json.loads(result.stdout)["handlers"] == {}
     assert not (folder / "events.jsonl").exists()

@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
-from typer.testing import CliRunner
 
-from receiver.cli.application import application
 from receiver.demo.story import DemoSummary, Scenario
 from tests.support import needed
+from tests.support.command import run
 
 FAST = Scenario(speed=200.0)
 PUBLIC = "https://cdn.example/made"
@@ -119,9 +118,7 @@ async def _published(stream: str) -> list[dict[str, Any]]:
 
 def play(code: int, settings: str) -> DemoSummary:
     Path("demo.toml").write_text(settings)
-    result = CliRunner().invoke(
-        application(), ["demo", "--config", "demo.toml", "--json"], obj=FAST
-    )
+    result = run("demo", "--config", "demo.toml", "--json", obj=FAST)
     assert result.exit_code == code, result.output
     return DemoSummary(**json.loads(result.stdout))
 

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
-from typer.testing import CliRunner, Result
 
-from receiver.cli.application import application
+from tests.support.command import run
+
+pytestmark = pytest.mark.usefixtures("folder")
 
 SECRET = "whsec_h1dden"
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def run(*words: str, **options: Any) -> Result:
-    return CliRunner().invoke(application(), list(words), **options)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 from cryptography.fernet import Fernet
 from typer.main import get_command
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from receiver.cli import inbox
 from receiver.cli.application import application, submit_settings
@@ -23,21 +23,13 @@ from receiver.errors import SettingsError
 from receiver.event import Dead, DispatchState, Done, Event, Outcome, RetryAt
 from receiver.stores.base import Store
 from receiver.stores.sqlite import SQLiteStore
+from tests.support.command import run
+
+pytestmark = pytest.mark.usefixtures("folder")
 
 T = TypeVar("T")
 ID = "wavespeed:t1:completed"
 SECRET = "whsec_h1dden"
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def run(*words: str, **options: Any) -> Result:
-    return CliRunner().invoke(application(), list(words), **options)
 
 
 def objects(result: Result) -> list[dict[str, Any]]:

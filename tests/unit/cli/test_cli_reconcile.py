@@ -11,9 +11,7 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
-from typer.testing import CliRunner, Result
 
-from receiver.cli.application import application
 from receiver.event import Event, Origin
 from receiver.stores.base import Store
 from receiver.stores.sqlite import SQLiteStore
@@ -21,6 +19,7 @@ from submitter.ledger.base import Intent, Ledger, Limits, State
 from submitter.ledger.base import Result as Ended
 from submitter.ledger.sqlite import SQLiteLedger
 from submitter.prediction import Prediction
+from tests.support.command import run
 
 T = TypeVar("T")
 MODEL = "kwaivgi/kling-v2.1-i2v-standard"
@@ -69,10 +68,6 @@ def vendor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Vendor:
         httpx.AsyncHTTPTransport, "handle_async_request", lambda _, request: made.answer(request)
     )
     return made
-
-
-def run(*words: str) -> Result:
-    return CliRunner().invoke(application(), list(words))
 
 
 def line(*words: str) -> dict[str, Any]:
