@@ -26,8 +26,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -191,7 +190,9 @@ class NatsPublisher:
         self, label: str, stream: str | None, lost: Callable[[NatsPublisher], None]
     ) -> None:
         from nats.aio.client import Client
+        from nats.errors import Error
 
+        self._errors = (Error, OSError)
         self._label = label
         self._stream_header = {"Nats-Expected-Stream": stream} if stream else {}
         self._lost = lost
@@ -207,7 +208,7 @@ class NatsPublisher:
             Retry: there is no connection.
         """
         options: dict[str, Any] = {} if tls is None else {"tls": tls}
-        with self._errors_as_retry():
+        try:
             await self._client.connect(
                 list(urls),
                 name="wavehook",
@@ -224,6 +225,8 @@ class NatsPublisher:
                 **options,
             )
             await self._client.subscribe(f"{self._inbox}.*", cb=self._acknowledged)
+        except self._errors as error:
+            raise self._retry(error) from None
 
     async def create_stream(self, stream: str, subjects: str) -> None:
         """Create a stream if it does not exist; an existing one is not changed.
@@ -234,13 +237,15 @@ class NatsPublisher:
         from nats.js.errors import NotFoundError
 
         manager = self._client.jetstream()
-        with self._errors_as_retry(f"the stream {stream} cannot be created"):
+        try:
             try:
                 await manager.stream_info(stream)
             except NotFoundError:
                 await manager.add_stream(
                     name=stream, subjects=[subjects], duplicate_window=DUPLICATE_WINDOW_S
                 )
+        except self._errors as error:
+            raise self._retry(error, f"the stream {stream} cannot be created") from None
 
     async def stream_of(self, subject: str) -> str | None:
         """The stream that takes a subject, if there is one.
@@ -250,11 +255,12 @@ class NatsPublisher:
         """
         from nats.js.errors import NotFoundError
 
-        with self._errors_as_retry("JetStream does not answer"):
-            try:
-                return await self._client.jetstream().find_stream_name_by_subject(subject)
-            except NotFoundError:
-                return None
+        try:
+            return await self._client.jetstream().find_stream_name_by_subject(subject)
+        except NotFoundError:
+            return None
+        except self._errors as error:
+            raise self._retry(error, "JetStream does not answer") from None
 
     async def publish(self, subject: str, message: BrokerMessage, key: str) -> dict[str, JSON]:
         """Send a message, and wait until a stream has stored it.
@@ -281,11 +287,10 @@ class NatsPublisher:
         future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
         self._pending[number] = (subject, future)
         try:
-            with self._errors_as_retry():
-                await self._client.publish(
-                    subject, message.body, f"{self._inbox}.{number}", headers
-                )
+            await self._client.publish(subject, message.body, f"{self._inbox}.{number}", headers)
             return self._result(await future, subject)
+        except self._errors as error:
+            raise self._retry(error) from None
         finally:
             del self._pending[number]
 
@@ -335,22 +340,18 @@ class NatsPublisher:
             if of in (None, subject) and not future.done():
                 future.set_exception(error)
 
-    @contextmanager
-    def _errors_as_retry(self, problem: str = "") -> Iterator[None]:
-        """Raise `Retry` for an error of nats-py, whose own texts hold no address."""
+    def _retry(self, error: Exception, problem: str = "") -> Retry:
+        """The error of nats-py as `Retry`; its own texts hold no address."""
         from nats.errors import Error
         from nats.js.errors import APIError
 
-        try:
-            yield
-        except (Error, OSError) as error:
-            reason = safe_reason(error)
-            if isinstance(error, APIError) and error.description:
-                reason = error.description
-            elif isinstance(error, Error):
-                reason = str(error).removeprefix("nats: ")
-            text = f"{problem} ({reason})" if problem else reason
-            raise Retry(f"{self._label}: {text}") from None
+        reason = safe_reason(error)
+        if isinstance(error, APIError) and error.description:
+            reason = error.description
+        elif isinstance(error, Error):
+            reason = str(error).removeprefix("nats: ")
+        text = f"{problem} ({reason})" if problem else reason
+        return Retry(f"{self._label}: {text}")
 
 
 def create(name: str, settings: Mapping[str, Any]) -> NatsHandler:
