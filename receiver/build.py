@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute
 
 from receiver.api_client import ResultFetcher, make_api_client
 from receiver.config import Settings, read
-from receiver.database import ledger_of, open_store, seal_of
+from receiver.database import open_store, settings_ledger, settings_seal
 from receiver.dispatch.dispatcher import Dispatcher
 from receiver.errors import SettingsError
 from receiver.handlers.base import Installed
@@ -105,7 +105,7 @@ def build(
     sources = load_sources(settings, found, secrets=secrets)
     # A start that fails anyhow must not leave a new key file behind.
     makes_no_file = settings.seal_keys or settings.key_path is None
-    seal = _collect(found, lambda: seal_of(settings)) if makes_no_file or not found else None
+    seal = _collect(found, lambda: settings_seal(settings)) if makes_no_file or not found else None
     if found or store is None:
         raise SettingsError(found)
     for name, trusted in sources.items():
@@ -115,7 +115,7 @@ def build(
             )
     work = _work(settings, store, handlers, hooks)
     hooks = (*hooks, work.metrics)
-    ledger = ledger or ledger_of(settings)
+    ledger = ledger or settings_ledger(settings)
     connect = partial(make_api_client, settings)
     fetcher = ResultFetcher(connect, hooks=hooks) if settings.api_key else None
     results = ResultWaiters(store)
@@ -223,7 +223,7 @@ def drain_round(
         SettingsError: all faults of the settings.
     """
     work = worker(settings, faults=faults, listen=False, hooks=hooks)
-    ledger = ledger_of(settings)
+    ledger = settings_ledger(settings)
     intake = Intake({}, [handler.route for handler in work.handlers], work.store)
     gateway = InboxGateway(intake, work.store, hooks=(*hooks, work.metrics))
     lifecycle = Lifecycle(

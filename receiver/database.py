@@ -1,6 +1,6 @@
-"""The database that the settings name: its store, its ledger, and the keys that may lie beside it.
+"""Factories of the store, the ledger and the seal that the settings describe.
 
-Of the two kinds, only the one that is named is imported.
+Only the backend that is used is imported, SQLite or PostgreSQL.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from submitter.ledger.base import Ledger
 from submitter.storage.postgres_pool import URL_FORMAT
 from submitter.submit.context_token import Seal, load_or_create_key
 
-NO_KEYS = (
+_NO_SEAL_KEYS = (
     "WAVEHOOK_SEAL_KEYS: it is not set, and on PostgreSQL no key file is made; expected the same "
     "keys on all machines: `wavehook secret --seal-key` makes one"
 )
 
 
 def open_store(settings: Settings, *, listen: bool = False) -> Store:
-    """The store, not opened yet.
+    """The store of the settings; call its `open` before use.
 
     Args:
-        settings: with the database.
-        listen: this process waits for dispatches that others add: it runs a dispatcher.
+        settings: name the database.
+        listen: this process runs a dispatcher, which other processes' events must wake.
 
     Raises:
-        SettingsError: the database cannot be there, or its driver is not installed.
+        SettingsError: the database cannot be where it is named, or its driver is not installed.
     """
-    path = _lasting(settings)
+    path = _sqlite_file(settings)
     if path is None:
         from receiver.stores.postgres import PostgresStore
 
@@ -51,11 +51,11 @@ def open_store(settings: Settings, *, listen: bool = False) -> Store:
     return SQLiteStore(path)
 
 
-async def there(settings: Settings) -> bool:
-    """Whether there is an inbox; none is made.
+async def inbox_exists(settings: Settings) -> bool:
+    """True if the database has an inbox; creates nothing.
 
     Raises:
-        StoreUnavailable: the server cannot be reached, or does not let us in.
+        StoreUnavailable: the server cannot be reached, or refuses.
         SchemaMismatch: a newer version made it.
         SettingsError: the database's driver is not installed.
     """
@@ -70,38 +70,38 @@ async def there(settings: Settings) -> bool:
     return found.version > 0
 
 
-def ledger_of(settings: Settings) -> Ledger:
-    """The ledger, which is in the store's own database; not opened yet.
+def settings_ledger(settings: Settings) -> Ledger:
+    """The ledger of the settings, in the store's database; call its `open` before use.
 
     Raises:
-        SettingsError: the database would not last.
+        SettingsError: the database is a file on a disk that does not last.
     """
     return open_ledger(
-        _lasting(settings),
+        _sqlite_file(settings),
         settings.database,
         schema=settings.database_schema,
         pooler=settings.database_pooler,
     )
 
 
-def seal_of(settings: Settings) -> Seal:
-    """The seal of the settings' keys, or of the key file beside a SQLite file.
+def settings_seal(settings: Settings) -> Seal:
+    """The seal with the keys of the settings, or of the key file beside a SQLite file.
 
     Raises:
-        SettingsError: a key is none or is missing, or the file cannot be read or made.
+        SettingsError: a key is not valid or is missing, or the file cannot be read or created.
     """
     path = settings.key_path
     keys = tuple(key.get_secret_value() for key in settings.seal_keys)
     if path is None and not keys:
-        raise SettingsError([NO_KEYS])
+        raise SettingsError([_NO_SEAL_KEYS])
     try:
         return Seal(keys if path is None else keys or (load_or_create_key(path),))
     except BadSettings as error:
         raise SettingsError([str(error)]) from None
 
 
-def _lasting(settings: Settings) -> Path | None:
-    """The SQLite file, where its disk lasts; None on PostgreSQL."""
+def _sqlite_file(settings: Settings) -> Path | None:
+    """The SQLite file, which a platform with a passing disk refuses; None on PostgreSQL."""
     path, platform = settings.database_path, settings.platform
     if path is not None and platform is not None:
         fault = (

@@ -276,13 +276,13 @@ def _verifies(keys: int) -> str:
 
 
 def _seal(settings: Settings) -> CheckResult:
-    from receiver.database import seal_of
+    from receiver.database import settings_seal
 
     path = settings.key_path
     if not settings.seal_keys and path is not None and not path.exists():
         return CheckResult("seal keys", f"{path}: does not exist yet; the first start creates it")
     try:
-        seal_of(settings)
+        settings_seal(settings)
     except SettingsError as error:
         return CheckResult("seal keys", "; ".join(error.faults), "correct WAVEHOOK_SEAL_KEYS")
     count = len(settings.seal_keys)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from receiver.config import Settings
-from receiver.database import ledger_of, open_store, there
+from receiver.database import inbox_exists, open_store, settings_ledger
 from receiver.errors import SchemaMismatch, WavehookError
 from receiver.event import Event
 from receiver.stores.base import Store
@@ -28,7 +28,7 @@ async def store_session(settings: Settings) -> AsyncIterator[Store]:
     Raises:
         WavehookError: it does not exist; says where it was looked for.
     """
-    if not await there(settings):
+    if not await inbox_exists(settings):
         path = settings.database_path
         where = f"database at {path}" if path else f"inbox in {settings.database_label}"
         raise WavehookError(
@@ -51,7 +51,7 @@ async def ledger_session(settings: Settings) -> AsyncIterator[Ledger]:
         SchemaMismatch: another version created it.
         LedgerUnavailable: it cannot be opened.
     """
-    found = ledger_of(settings)
+    found = settings_ledger(settings)
     try:
         await found.open()
     except LedgerMismatch as error:

@@ -100,11 +100,13 @@ def migrate(*, flags: Flags) -> None:
     Exit codes: 0 up to date, 1 it cannot be done, 2 usage or settings.
     """
     given = flags.settings()
-    from receiver.database import ledger_of, open_store
+    from receiver.database import open_store, settings_ledger
     from receiver.web.lifecycle import Lifecycle
 
     async def work() -> None:
-        database = Lifecycle(open_store(given), None, 0, background=False, ledger=ledger_of(given))
+        database = Lifecycle(
+            open_store(given), None, 0, background=False, ledger=settings_ledger(given)
+        )
         if not await open_with_retries(database.open, open_timeout(given)):
             raise WavehookError("stopped by a signal")
         await database.stop()

@@ -17,7 +17,7 @@ import pytest
 
 from receiver.cli import startup
 from receiver.config import load
-from receiver.database import ledger_of, open_store, there
+from receiver.database import inbox_exists, open_store, settings_ledger
 from receiver.event import DispatchState, Event
 from receiver.stores.base import Store
 from receiver.stores.postgres import remove_schema
@@ -73,7 +73,7 @@ def lines(*words: str) -> list[dict[str, Any]]:
 def within(work: Callable[[Store, Ledger], Awaitable[T]]) -> T:
     async def session() -> T:
         settings = load(os.environ, cwd=Path.cwd())
-        store, ledger = open_store(settings), ledger_of(settings)
+        store, ledger = open_store(settings), settings_ledger(settings)
         await store.open()
         await ledger.open()
         try:
@@ -95,7 +95,7 @@ def test_nothing_is_made_by_looking(schema: str) -> None:
     assert found["database"]["ok"]
     assert found["database"]["found"].endswith("does not exist yet; the first start creates it")
     assert not found["seal keys"]["ok"]
-    assert not asyncio.run(there(load(os.environ, cwd=Path.cwd())))
+    assert not asyncio.run(inbox_exists(load(os.environ, cwd=Path.cwd())))
 
 
 def place() -> str:

@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 
 from receiver.cli.application import CommandGroup
 from receiver.cli.application import application as cli
-from receiver.database import open_store, there
+from receiver.database import inbox_exists, open_store
 from receiver.demo.command import _view, demo, demo_inbox
 from receiver.demo.story import DemoLog, DemoSummary, Scenario, file_inbox, run
 from receiver.demo.view import Lines, LiveTable, Statuses, View, summary_text
@@ -231,10 +231,10 @@ async def test_the_schema_of_a_demo_goes_with_it(monkeypatch: pytest.MonkeyPatch
     store = open_store(at.settings)
     await store.open()
     await store.close()
-    assert await there(at.settings)
+    assert await inbox_exists(at.settings)
     failure = ZeroDivisionError()
     assert not await context.__aexit__(ZeroDivisionError, failure, None)
-    assert not await there(at.settings)
+    assert not await inbox_exists(at.settings)
     assert not at.kept
 
 

@@ -17,7 +17,7 @@ import pytest
 from receiver import build
 from receiver.api_client import ResultFetcher
 from receiver.config import Secret, Settings
-from receiver.database import seal_of
+from receiver.database import settings_seal
 from receiver.errors import ApiUnavailable
 from receiver.event import Origin
 from receiver.intake import Intake
@@ -85,7 +85,7 @@ async def around(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 async def test_a_late_webhook_is_made_good_by_the_api(around: Around) -> None:
     """F7: its result is stored as fetched, with the token's context, and answered 202."""
     task_id = await around.task()
-    token = seal_of(around.parts.settings).seal({"job": 7}, model=MODEL, now=time.time())
+    token = settings_seal(around.parts.settings).seal({"job": 7}, model=MODEL, now=time.time())
 
     answer = await around.deliver(task_id, token=token)
 

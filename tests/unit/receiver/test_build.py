@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from receiver import build
 from receiver.config import Secret, Settings, read
-from receiver.database import ledger_of, open_store, seal_of
+from receiver.database import open_store, settings_ledger, settings_seal
 from receiver.errors import SettingsError, Unverified
 from receiver.event import Delivery
 from receiver.sources.header_hmac import HeaderHmac
@@ -218,12 +218,12 @@ def test_seal_keys_come_from_settings_or_one_file(tmp_path: Path) -> None:
     """Keys of the settings make no file; else two starts share the file beside the database."""
     key = Fernet.generate_key().decode()
     given = Settings(seal_keys=(Secret(key),), directory=tmp_path)
-    sealed = seal_of(given).seal(None, model=None, now=0.0)
+    sealed = settings_seal(given).seal(None, model=None, now=0.0)
     assert Seal([key]).open(sealed, 0.0) is not None
     assert list(tmp_path.iterdir()) == []
     kept = Settings(directory=tmp_path)
-    token = seal_of(kept).seal({"a": 1}, model=None, now=0.0)
-    opened = seal_of(kept).open(token, 0.0)
+    token = settings_seal(kept).seal({"a": 1}, model=None, now=0.0)
+    opened = settings_seal(kept).open(token, 0.0)
     assert opened is not None
     assert opened.context == {"a": 1}
 
@@ -249,7 +249,7 @@ def test_a_store_of_ones_own_takes_the_place_of_the_database(tmp_path: Path) -> 
 async def test_a_webhook_finishes_its_submission(tmp_path: Path) -> None:
     """F28: the ledger lies in the same file, and learns of every result by the token's key."""
     parts = made(tmp_path, WAVEHOOK_WAVESPEED_SECRETS=SECRET)
-    token = seal_of(parts.settings).seal(None, model=None, now=time.time(), submission="k")
+    token = settings_seal(parts.settings).seal(None, model=None, now=time.time(), submission="k")
     async with parts.app.router.lifespan_context(parts.app):
         intent = Intent("k", "m", {}, digest="d", until=time.time() + 60)
         await parts.ledger.intend(intent, Limits(), time.time())
@@ -265,7 +265,7 @@ async def test_a_webhook_finishes_its_submission(tmp_path: Path) -> None:
 async def test_a_token_of_another_task_is_seen_in_the_ledger(tmp_path: Path) -> None:
     """F33: swapped between two tasks of one model."""
     parts = made(tmp_path, WAVEHOOK_WAVESPEED_SECRETS=SECRET)
-    token = seal_of(parts.settings).seal(None, model=None, now=time.time(), submission="k")
+    token = settings_seal(parts.settings).seal(None, model=None, now=time.time(), submission="k")
     async with parts.app.router.lifespan_context(parts.app):
         now = time.time()
         await parts.ledger.intend(Intent("k", "m", {}, "d", now + 60), Limits(), now)
@@ -348,7 +348,7 @@ def test_postgres_takes_all_that_the_settings_say(tmp_path: Path) -> None:
     assert isinstance(store, PostgresStore)
     assert (store.schema, store._server_clock, store._channel) == ("hooks", True, None)
     assert settings.database_label == "PostgreSQL at 127.0.0.1:1/x, schema hooks"
-    assert "hush" not in repr(settings) + repr(store) + repr(ledger_of(settings))
+    assert "hush" not in repr(settings) + repr(store) + repr(settings_ledger(settings))
     assert build.worker(settings).handlers == ()
     with pytest.raises(SettingsError) as raised:
         build.build(settings)

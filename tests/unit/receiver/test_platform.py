@@ -9,7 +9,7 @@ import pytest
 from receiver import build
 from receiver.config import Settings, read
 from receiver.config.platform import platform_of
-from receiver.database import ledger_of
+from receiver.database import settings_ledger
 from receiver.errors import SettingsError
 from receiver.stores.memory import MemoryStore
 from submitter.ledger.memory import MemoryLedger
@@ -51,7 +51,7 @@ def test_sqlite_is_refused_where_its_disk_does_not_last(
     assert fault.startswith("WAVEHOOK_DATABASE = 'sqlite:///wavehook.db': ")
     assert name in fault
     assert "expected postgresql://" in fault
-    for other in (build.worker, ledger_of):
+    for other in (build.worker, settings_ledger):
         with pytest.raises(SettingsError, match=name):
             other(found)
     assert list(tmp_path.iterdir()) == []
