@@ -110,7 +110,7 @@ async def test_what_a_person_is_told(tmp_path: Path) -> None:
         (("--context", "{"), "line 1"),
         (("--context", "1"), "WAVEHOOK_PUBLIC_URL"),
         (("--model", "../x"), "model: "),
-        (("--out", "inputs.jsonl"), "is no results file of this batch"),
+        (("--out", "inputs.jsonl"), "is not a results file of this batch"),
     ],
 )
 def test_usage(

@@ -103,7 +103,7 @@ def test_another_file_is_not_overwritten(tmp_path: Path, content: bytes) -> None
     """A file that this batch did not make is refused before anything is sent."""
     out = tmp_path / "out.jsonl"
     out.write_bytes(content + b"\n")
-    with pytest.raises(BadInput, match="no results file of this batch"):
+    with pytest.raises(BadInput, match="not a results file of this batch"):
         read_earlier(out, PREFIX)
 
 
