@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
 from typing import Any, TypeVar
 
 from submitter.errors import BadSettings, LedgerMismatch, LedgerUnavailable
-from submitter.ledger import postgres_words as words
 from submitter.ledger import rows
-from submitter.ledger.base import Entry, Intent, IntentWritten, Ledger, LimitReached, Limits, Result
-from submitter.ledger.postgres_books import Books
-from submitter.ledger.postgres_rows import COLUMNS, text
-from submitter.prediction import Prediction
+from submitter.ledger.base import RATE_WINDOW_S, Entry, Limits, Result
+from submitter.ledger.rows import COLUMNS, MUTABLE_COLUMNS, SQLLedger
+from submitter.ledger.transitions import MAX_PURGE_STEP, Operation, Transaction
 from submitter.storage import migrations
 from submitter.storage.errors import (
     DriverMissing,
@@ -35,16 +34,18 @@ from submitter.storage.postgres_pool import (
 
 R = TypeVar("R")
 
-MAX_PURGE_STEP = 500
-"""Entries that one step of `purge` removes: the lock is held for a few milliseconds."""
-
 _PACKAGE = "submitter.ledger"
 
-Job = tuple[Callable[[Books], Awaitable[Any]], Sequence[str], Sequence[str]]
-"""A write: its work, the keys of its entries, the ids of its tasks."""
+_Row = Sequence[Any]
+"""The values of `COLUMNS`."""
+
+_NEW_SEQ = 2**62
+"""The order of arrival of entries that have none yet: after all others."""
+
+_KEY, _TASK_ID = COLUMNS.index("key"), COLUMNS.index("task_id")
 
 
-class PostgresLedger(Ledger):
+class PostgresLedger(SQLLedger):
     """Ledger on PostgreSQL.
 
     It has one connection that writes and one that reads; a third LISTENs while anyone waits. One
@@ -81,7 +82,7 @@ class PostgresLedger(Ledger):
         max_purge_step: int = MAX_PURGE_STEP,
     ) -> None:
         self._schema = schema
-        self._max_purge_step = max_purge_step
+        self.max_purge_step = max_purge_step
         self._sql = statements(
             schema, lock_timeout_s=lock_timeout_s, statement_timeout_s=statement_timeout_s
         )
@@ -113,7 +114,7 @@ class PostgresLedger(Ledger):
         async with self._opening:
             if not self._opened:
                 try:
-                    await self._prepare()
+                    await migrations.migrate_postgres(self._pool, _PACKAGE, self._schema)
                 except BaseException as error:
                     await self._pool.close()
                     if isinstance(error, StorageError):
@@ -132,125 +133,6 @@ class PostgresLedger(Ledger):
         self._check()
         return self._notifier.subscribe(wake)
 
-    async def intend(
-        self, intent: Intent, limits: Limits, now: float
-    ) -> IntentWritten | LimitReached:
-        return await self._write(
-            lambda books: words.intend(books, intent, limits, now), keys=[intent.key]
-        )
-
-    async def accept(
-        self,
-        key: str,
-        prediction: Prediction,
-        now: float,
-        *,
-        expected_at: float,
-        guessed: bool = False,
-    ) -> Entry:
-        return await self._write(
-            lambda books: words.accept(
-                books, key, prediction, now, expected_at=expected_at, guessed=guessed
-            ),
-            keys=[key],
-            tasks=[prediction.id],
-        )
-
-    async def import_task(
-        self, prediction: Prediction, now: float, *, expected_at: float, webhook: bool = False
-    ) -> Entry:
-        return await self._write(
-            lambda books: words.import_task(
-                books, prediction, now, expected_at=expected_at, webhook=webhook
-            ),
-            keys=[f"task:{prediction.id}"],
-            tasks=[prediction.id],
-        )
-
-    async def mark_unknown(self, key: str, reason: str, now: float, *, ask_at: float) -> None:  # noqa: ARG002 - the port's
-        await self._write(lambda books: words.mark_unknown(books, key, reason, ask_at), keys=[key])
-
-    async def reject(self, key: str, reason: str, now: float) -> bool:
-        return await self._write(lambda books: words.reject(books, key, reason, now), keys=[key])
-
-    async def finish(self, results: Sequence[Result], now: float) -> list[Entry]:
-        keys = [None if one.key is None else text(one.key) for one in results]
-        tasks = [text(one.prediction.id) for one in results]
-        delivered = [one.delivered for one in results]
-        ((any_news,),) = await self._read("to_finish", keys, tasks, delivered)
-        if not any_news:
-            return []
-        return await self._write(
-            lambda books: words.finish(books, results, now),
-            keys=[key for key in keys if key is not None],
-            tasks=tasks,
-        )
-
-    async def find(self, keys: Sequence[str]) -> dict[str, Entry]:
-        found = await self._entries("find", [text(key) for key in keys])
-        return {entry.key: entry for entry in found}
-
-    async def find_tasks(self, task_ids: Sequence[str]) -> dict[str, Entry]:
-        found = await self._entries("find_tasks", [text(task_id) for task_id in task_ids])
-        return {str(entry.task_id): entry for entry in found}
-
-    async def open_entries(self, *, limit: int = 1000) -> list[Entry]:
-        return await self._entries("open_entries", limit)
-
-    async def finished(self, after: int, *, limit: int = 1000) -> list[Entry]:
-        return await self._entries("finished", after, limit)
-
-    async def last_place(self) -> int:
-        ((_, found),) = await self._read("head")
-        return int(found)
-
-    async def due(
-        self, now: float, *, hold: float, limit: int = 100, keys: Sequence[str] | None = None
-    ) -> list[Entry]:
-        only = None if keys is None else [text(key) for key in keys]
-        if only is None:
-            found = await self._read("due", now, 1)
-        else:
-            found = await self._read("due_of", now, 1, only)
-        if not found:
-            return []
-        return await self._write(lambda books: words.due(books, now, hold, limit, only))
-
-    async def postpone(self, key: str, ask_at: float) -> None:
-        await self._write(lambda books: words.postpone(books, key, ask_at), keys=[key])
-
-    async def undelivered(self, before: float, *, limit: int = 100) -> list[Entry]:
-        return await self._entries("undelivered", before, limit)
-
-    async def pause(self, until: float) -> None:
-        await self._write(lambda books: words.pause(books, until))
-
-    async def durations(self, model: str, *, limit: int = 200) -> list[float]:
-        return [seconds for (seconds,) in await self._read("durations", text(model), limit)]
-
-    async def overdue(self, now: float) -> int:
-        ((count,),) = await self._read("overdue", now)
-        return int(count)
-
-    async def uploaded(self, digest: str, *, after: float) -> str | None:
-        found = await self._read("uploaded", text(digest), after)
-        return found[0][0] if found else None
-
-    async def upload(self, digest: str, url: str, now: float) -> None:
-        await self._write(lambda books: words.upload(books, digest, url, now))
-
-    async def purge(self, before: float) -> int:
-        count, more = 0, True
-        while more:
-            step, more = await self._write(
-                lambda books: words.purge(books, before, self._max_purge_step)
-            )
-            count += step
-        return count
-
-    async def _prepare(self) -> None:
-        await migrations.migrate_postgres(self._pool, _PACKAGE, self._schema)
-
     async def _changes(self) -> int:
         ((found, _),) = await self._pool.fetch(self._sql["head"])
         return int(found)
@@ -259,43 +141,186 @@ class PostgresLedger(Ledger):
         if not self._opened:
             raise LedgerUnavailable("the ledger is not open")
 
-    async def _write(
-        self,
-        work: Callable[[Books], Awaitable[R]],
-        *,
-        keys: Sequence[str] = (),
-        tasks: Sequence[str] = (),
-    ) -> R:
+    async def _transact(self, operation: Operation[R]) -> R:
         self._check()
         answer: R
         try:
-            answer, changes = await self._writer.submit(self._transact, (work, keys, tasks))
+            answer, changes = await self._writer.submit(self._run_operations, operation)
         except StorageError as error:
             raise _ledger_error(error) from None
         self._subscribers.announce(changes)
         return answer
 
-    async def _transact(
-        self, connection: PostgresConnection, jobs: list[Job]
+    async def _run_operations(
+        self, connection: PostgresConnection, operations: list[Operation[Any]]
     ) -> list[tuple[Any, int]]:
-        books = Books(connection, self._sql)
-        await books.load(
-            list(chain.from_iterable(keys for _, keys, _ in jobs)),
-            list(chain.from_iterable(tasks for _, _, tasks in jobs)),
+        transaction = _PostgresTransaction(connection, self._sql)
+        await transaction.load(
+            list(chain.from_iterable(operation.keys for operation in operations)),
+            list(chain.from_iterable(operation.tasks for operation in operations)),
         )
-        answers = [await work(books) for work, _, _ in jobs]
-        await books.save(self._channel)
-        return [(answer, books.changes) for answer in answers]
+        answers = [await operation.run(transaction) for operation in operations]
+        await transaction.save(self._channel)
+        return [(answer, transaction.changes) for answer in answers]
 
-    async def _read(self, name: str, *values: object) -> Sequence[Any]:
+    async def _select(self, convert: Callable[[Any], R], name: str, **values: Any) -> list[R]:
         self._check()
         try:
-            return await self._pool.fetch(self._sql[name], *values)
+            found = await self._pool.fetch(self._sql[name], *map(_encoded, values.values()))
         except StorageError as error:
             raise _ledger_error(error) from None
+        return [convert(row) for row in found]
 
-    async def _entries(self, name: str, *values: object) -> list[Entry]:
-        return [rows.read(found) for found in await self._read(name, *values)]
+    async def _worth_finishing(self, results: Sequence[Result]) -> bool:
+        (worth,) = await self._select(
+            lambda row: bool(row[0]),
+            "to_finish",
+            keys=[result.key for result in results],
+            tasks=[result.prediction.id for result in results],
+            delivered=[result.delivered for result in results],
+        )
+        return worth
+
+
+class _PostgresTransaction(Transaction):
+    """The entries that a group of jobs is about: loaded once, changed in memory, written once.
+
+    It holds the lock of all writers, so that limits hold and places come in order of commits.
+
+    Attributes:
+        changes: the counter of changes that subscribers are told of.
+    """
+
+    def __init__(self, connection: PostgresConnection, sql: Mapping[str, str]) -> None:
+        self._connection = connection
+        self._sql = sql
+        self._rows: dict[str, _Row] = {}
+        self._keys_by_task: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._unsaved: dict[str, bool] = {}
+        self._head: tuple[int, int, float] = (0, 0, 0.0)
+        self.changes, self._place, self._paused_until = self._head
+
+    async def load(self, keys: Sequence[str], task_ids: Sequence[str]) -> None:
+        """Take the lock, and find the entries."""
+        head = await self._connection.fetchrow(self._sql["lock_head"])
+        self.changes, self._place, self._paused_until = self._head = (head[0], head[1], head[2])
+        if keys or task_ids:
+            await self._load("load", keys, task_ids)
+
+    async def save(self, channel: str) -> None:
+        """Write everything that is not written, and notify other processes."""
+        await self._flush()
+        head = (self.changes, self._place, self._paused_until)
+        if head != self._head:
+            payload = str(self.changes) if self.changes != self._head[0] else None
+            await self._connection.fetch(self._sql["save_head"], *head, channel, payload)
+
+    async def find(self, key: str) -> Entry | None:
+        found = self._rows.get(_text(key))
+        return rows.read(found) if found else None
+
+    async def holders(self, task_id: str) -> list[Entry]:
+        held = [self._rows[key] for key in self._keys_by_task[_text(task_id)]]
+        return [rows.read(row) for row in sorted(held, key=lambda row: int(row[0]))]
+
+    async def due(self, now: float, limit: int, keys: Sequence[str] | None) -> list[Entry]:
+        if keys is None:
+            return await self._load("due", now, limit)
+        return await self._load("due_of", now, limit, keys)
+
+    async def usage(self, limits: Limits, now: float) -> tuple[int, float | None]:
+        ((count, sent_at),) = await self._fetch(
+            "room",
+            limits.in_flight or 0,
+            max(limits.rate or 1, 1) - 1,
+            now - RATE_WINDOW_S,
+            now + RATE_WINDOW_S,
+        )
+        return count, sent_at
+
+    async def insert(self, entry: Entry) -> None:
+        self._put(entry, None, whole=True)
+        self.changes += 1
+
+    async def update(
+        self, entry: Entry, *, rejected_at: float | None = None, notify: bool = True
+    ) -> None:
+        self._put(entry, rejected_at, whole=False)
+        self.changes += notify
+
+    async def next_place(self) -> int:
+        self._place += 1
+        return self._place
+
+    async def paused_until(self) -> float:
+        return self._paused_until
+
+    async def pause(self, until: float) -> None:
+        self._paused_until = until
+
+    async def upload(self, digest: str, url: str, now: float) -> None:
+        await self._fetch("upload", digest, url, now)
+
+    async def purge(self, before: float, limit: int) -> tuple[int, bool]:
+        entries = await self._fetch("purge_entries", before, limit)
+        uploads = await self._fetch("purge_uploads", before, limit)
+        for (key,) in entries:
+            self._forget(key)
+        return len(entries), limit in (len(entries), len(uploads))
+
+    async def _load(self, name: str, *values: object) -> list[Entry]:
+        found = await self._fetch(name, *values)
+        for row in found:
+            self._keep(row)
+        return [rows.read(row) for row in found]
+
+    async def _fetch(self, name: str, *values: object) -> Sequence[Any]:
+        """Rows of a statement, which sees everything that was changed so far."""
+        await self._flush()
+        return await self._connection.fetch(self._sql[name], *map(_encoded, values))
+
+    def _put(self, entry: Entry, rejected_at: float | None, *, whole: bool) -> None:
+        before = self._rows.get(_text(entry.key))
+        values = rows.inserted(entry) | rows.updated(entry, rejected_at)
+        values["seq"] = before[0] if before else _NEW_SEQ + self.changes
+        after = [_encoded(values[name]) for name in COLUMNS]
+        self._keep(after)
+        self._unsaved[after[_KEY]] = whole or self._unsaved.get(after[_KEY], False)
+
+    def _keep(self, row: _Row) -> None:
+        self._forget(row[_KEY])
+        self._rows[row[_KEY]] = row
+        if row[_TASK_ID] is not None:
+            self._keys_by_task[row[_TASK_ID]][row[_KEY]] = None
+
+    def _forget(self, key: str) -> None:
+        if key in self._rows:
+            self._keys_by_task[self._rows.pop(key)[_TASK_ID]].pop(key, None)
+
+    async def _flush(self) -> None:
+        unsaved, self._unsaved = self._unsaved, {}
+        for name, columns, whole in (
+            ("write", COLUMNS[1:], True),
+            ("change", MUTABLE_COLUMNS, False),
+        ):
+            changed = [self._rows[key] for key, is_whole in unsaved.items() if is_whole is whole]
+            if changed:
+                places = [COLUMNS.index(column) for column in columns]
+                arrays = [[row[place] for row in changed] for place in places]
+                await self._connection.execute(self._sql[name], *arrays)
+
+
+def _text(value: str) -> str:
+    """A text that PostgreSQL can store: NUL becomes `?` too."""
+    return rows.text(value).replace("\0", "?")
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, Sequence):
+        return [_encoded(each) for each in value]
+    return value
 
 
 def channel(schema: str) -> str:

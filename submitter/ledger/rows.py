@@ -1,41 +1,58 @@
-"""Entries to rows of the SQL ledgers, and back; the columns are in the order of the schema."""
+"""What the SQL ledgers share: rows to entries and back, and the port's reading methods."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from submitter.ledger.base import Entry, State
+from submitter.ledger.transitions import TransactionalLedger
 from submitter.prediction import Prediction
+
+R = TypeVar("R")
+
+COLUMNS = (
+    "seq", "key", "model", "input", "digest", "until", "state", "tries", "sent_at", "context",
+    "webhook", "cost", "task_id", "guessed", "accepted_at", "expected_at", "ask_at", "asks",
+    "reason", "status", "ended_at", "place", "prediction", "delivered",
+)  # fmt: skip
+"""Of the table `ledger_entry`, in its order."""
+
+MUTABLE_COLUMNS = (
+    "key", "state", "task_id", "guessed", "accepted_at", "expected_at", "ask_at", "asks",
+    "reason", "status", "ended_at", "place", "prediction", "delivered",
+)  # fmt: skip
+"""The key, and what changes after the intent."""
 
 
 def text(value: str) -> str:
-    """What a database can hold: half a character, which UTF-8 has not, becomes `?`."""
+    """A text that a database can store: a lone surrogate becomes `?`."""
     return value.encode("utf-8", "replace").decode()
 
 
-def texts(values: Sequence[str]) -> str:
-    """A list of texts as one parameter."""
-    return _json([text(value) for value in values])
+def json_text(value: Any) -> str:
+    """A value as JSON, without spaces."""
+    return json.dumps(value, separators=(",", ":"))
 
 
-def written(entry: Entry, ended_at: float | None) -> dict[str, Any]:
+def inserted(entry: Entry) -> dict[str, Any]:
     """All columns after `seq`."""
-    return changed(entry, ended_at) | {
+    return updated(entry, None) | {
         "model": text(entry.model),
-        "input": _json(entry.input),
+        "input": json_text(entry.input),
         "digest": text(entry.digest),
         "until": entry.until,
         "tries": entry.tries,
         "sent_at": entry.sent_at,
-        "context": _json(entry.context),
+        "context": json_text(entry.context),
         "webhook": entry.webhook,
         "cost": entry.cost,
     }
 
 
-def changed(entry: Entry, ended_at: float | None) -> dict[str, Any]:
+def updated(entry: Entry, rejected_at: float | None) -> dict[str, Any]:
     """The key, and the columns that change after the intent."""
     return {
         "key": text(entry.key),
@@ -48,15 +65,15 @@ def changed(entry: Entry, ended_at: float | None) -> dict[str, Any]:
         "asks": entry.asks,
         "reason": _optional(entry.reason),
         "status": _optional(entry.status),
-        "ended_at": ended_at,
+        "ended_at": rejected_at if entry.finished_at is None else entry.finished_at,
         "place": entry.place,
-        "prediction": _json(entry.prediction.raw) if entry.prediction else None,
+        "prediction": json_text(entry.prediction.raw) if entry.prediction else None,
         "delivered": entry.delivered,
     }
 
 
 def read(row: Sequence[Any]) -> Entry:
-    """An entry from all columns."""
+    """An entry from the values of `COLUMNS`."""
     (
         _, key, model, input, digest, until, state, tries, sent_at, context, webhook, cost,
         task_id, guessed, accepted_at, expected_at, ask_at, asks, reason, status, ended_at,
@@ -85,7 +102,7 @@ def read(row: Sequence[Any]) -> Entry:
         status=status,
         finished_at=ended_at if finished else None,
         place=place,
-        # One that was made by hand has no raw object.
+        # A prediction that a test or a caller built itself has no raw object.
         prediction=Prediction.parse(json.loads(prediction)) or Prediction(task_id, status)
         if finished
         else None,
@@ -97,10 +114,49 @@ def _optional(value: str | None) -> str | None:
     return None if value is None else text(value)
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
+class SQLLedger(TransactionalLedger):
+    """The reading methods of the port, over the named statements of a database.
 
+    Statements have the same names in both databases, and parameters in the same order.
+    """
 
-def results(found: Sequence[tuple[str | None, str, bool]]) -> str:
-    """Results as (key, task id, delivered), as one parameter."""
-    return _json([(_optional(key), text(task_id), delivered) for key, task_id, delivered in found])
+    @abstractmethod
+    async def _select(self, convert: Callable[[Any], R], name: str, **values: Any) -> list[R]:
+        """All rows of a named statement, converted; texts and lists of texts are encoded here."""
+
+    async def find(self, keys: Sequence[str]) -> dict[str, Entry]:
+        found = await self._select(read, "find", keys=keys)
+        return {entry.key: entry for entry in found}
+
+    async def find_tasks(self, task_ids: Sequence[str]) -> dict[str, Entry]:
+        found = await self._select(read, "find_tasks", task_ids=task_ids)
+        return {str(entry.task_id): entry for entry in found}
+
+    async def open_entries(self, *, limit: int = 1000) -> list[Entry]:
+        return await self._select(read, "open_entries", limit=limit)
+
+    async def finished(self, after: int, *, limit: int = 1000) -> list[Entry]:
+        return await self._select(read, "finished", after=after, limit=limit)
+
+    async def last_place(self) -> int:
+        (place,) = await self._select(lambda row: int(row[1]), "head")
+        return place
+
+    async def undelivered(self, before: float, *, limit: int = 100) -> list[Entry]:
+        return await self._select(read, "undelivered", before=before, limit=limit)
+
+    async def durations(self, model: str, *, limit: int = 200) -> list[float]:
+        return await self._select(lambda row: float(row[0]), "durations", model=model, limit=limit)
+
+    async def overdue(self, now: float) -> int:
+        (count,) = await self._select(lambda row: int(row[0]), "overdue", now=now)
+        return count
+
+    async def uploaded(self, digest: str, *, after: float) -> str | None:
+        urls = await self._select(lambda row: str(row[0]), "uploaded", digest=digest, after=after)
+        return urls[0] if urls else None
+
+    async def _any_due(self, now: float, keys: Sequence[str] | None) -> bool:
+        if keys is None:
+            return bool(await self._select(bool, "due", now=now, limit=1))
+        return bool(await self._select(bool, "due_of", now=now, limit=1, keys=keys))

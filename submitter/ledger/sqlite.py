@@ -1,82 +1,84 @@
-"""The ledger on one SQLite file, by default the receiver's own: for one machine, any processes.
+"""Ledger on one SQLite file, by default the receiver's own: for one machine, any processes.
 
-Writes go through one thread (`writer`), reads through another connection, so that neither waits
-for the other (WAL). `synchronous=FULL`: what a method has returned from survives a power cut.
+The engine is `submitter.storage.sqlite_writer`. The tables' names begin with `ledger_`, so that the
+receiver's inbox may be in the same file; either of the two may create it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from submitter.errors import LedgerUnavailable
+from submitter.errors import LedgerMismatch, LedgerUnavailable
 from submitter.ledger import rows
-from submitter.ledger import sqlite_books as books
-from submitter.ledger.base import Entry, Intent, IntentWritten, Ledger, LimitReached, Limits, Result
-from submitter.ledger.reader import Reader
-from submitter.ledger.schema import connect, prepare
-from submitter.ledger.writer import Writer
-from submitter.prediction import Prediction
+from submitter.ledger.base import RATE_WINDOW_S, Entry, Limits, Result
+from submitter.ledger.rows import SQLLedger
+from submitter.ledger.transitions import MAX_PURGE_STEP, Operation, Transaction, run_now
+from submitter.storage import migrations
+from submitter.storage.errors import StorageError, StorageMismatch
 from submitter.storage.notify import ChangePoller, shared
+from submitter.storage.sqlite_writer import BUSY_TIMEOUT_S, MAX_GROUP_SIZE, SQLiteDatabase
 
 R = TypeVar("R")
 
-PURGE_STEP = 500
-"""Entries of one step of `purge`: a few milliseconds of the writer's time."""
+MAX_REST_S = 0.01
+"""Pause of the writer between two transactions, so that the receiver gets to its inbox."""
+
+_PACKAGE = "submitter.ledger"
+
+SQL = migrations.statements(_PACKAGE, "sqlite")
 
 
-class SQLiteLedger(Ledger):
-    """See `Ledger` for the promises.
+class SQLiteLedger(SQLLedger):
+    """Ledger on one SQLite file.
 
     Args:
-        path: of the database file; made where there is none, its folder is not.
-        poll: seconds between two looks for changes of other processes, while anybody waits.
+        path: of the file; created if it is missing, its folder is not.
+        poll: seconds between two looks for changes of other processes, while anyone waits.
+        busy_timeout_s: wait for another process's write.
+        max_group_size: writes of one transaction.
+        max_purge_step: entries that one transaction of `purge` removes.
     """
 
-    def __init__(self, path: str | Path, *, poll: float = 0.05) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        poll: float = 0.05,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+        max_group_size: int = MAX_GROUP_SIZE,
+        max_purge_step: int = MAX_PURGE_STEP,
+    ) -> None:
         self.path = Path(path)
+        self.max_purge_step = max_purge_step
         self._poll = poll
-        file = self.path.resolve()
-        self._poller = shared(file, lambda: ChangePoller(partial(connect, file), books.SQL["head"]))
-        self._writer: Writer | None = None
-        self._reader: Reader | None = None
-        self._opening = asyncio.Lock()
+        self._database = SQLiteDatabase(
+            self.path,
+            _PACKAGE,
+            busy_timeout_s=busy_timeout_s,
+            max_group_size=max_group_size,
+            max_rest_s=MAX_REST_S,
+        )
+        file = SQLiteDatabase(self.path.resolve(), _PACKAGE)
+        self._poller = shared(file.path, lambda: ChangePoller(file.connect, SQL["head"]))
         self._subscriptions: set[Callable[[], None]] = set()
 
     async def open(self) -> None:
-        """See `Ledger.open`."""
-        async with self._opening:
-            if self._writer is not None:
-                return
-            try:
-                await asyncio.to_thread(prepare, self.path)
-            except sqlite3.Error as error:
-                raise LedgerUnavailable(f"cannot open the ledger {self.path}: {error}") from None
-            self._reader = Reader(self.path)
-            self._writer = Writer(
-                partial(connect, self.path), books.changes_so_far, self._poller.announce
-            )
+        try:
+            await self._database.open()
+        except StorageError as error:
+            raise _ledger_error(error, "cannot open the ledger") from None
 
     async def close(self) -> None:
-        """See `Ledger.close`."""
-        async with self._opening:
-            while self._subscriptions:
-                self._subscriptions.pop()()
-            writer, self._writer = self._writer, None
-            reader, self._reader = self._reader, None
-            if writer and reader:
-                try:
-                    await writer.close()
-                finally:
-                    await reader.close()
+        while self._subscriptions:
+            self._subscriptions.pop()()
+        await self._database.close()
 
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """See `Ledger.subscribe`."""
-        self._open_writer()
+        if not self._database.is_open:
+            raise LedgerUnavailable("the ledger is not open")
         unsubscribe = self._poller.subscribe(wake, self._poll)
         self._subscriptions.add(unsubscribe)
 
@@ -86,143 +88,125 @@ class SQLiteLedger(Ledger):
 
         return end
 
-    async def intend(
-        self, intent: Intent, limits: Limits, now: float
-    ) -> IntentWritten | LimitReached:
-        """See `Ledger.intend`."""
-        return await self._write(lambda to: books.intend(to, intent, limits, now))
+    async def _transact(self, operation: Operation[R]) -> R:
+        answer: R
+        try:
+            answer, changes = await self._database.write(_run_operations, operation)
+        except StorageError as error:
+            raise _ledger_error(error, "the ledger cannot be written now:") from None
+        self._poller.announce(changes)
+        return answer
 
-    async def accept(
-        self,
-        key: str,
-        prediction: Prediction,
-        now: float,
-        *,
-        expected_at: float,
-        guessed: bool = False,
-    ) -> Entry:
-        """See `Ledger.accept`."""
-        return await self._write(
-            lambda to: books.accept(
-                to, key, prediction, now, expected_at=expected_at, guessed=guessed
+    async def _select(self, convert: Callable[[Any], R], name: str, **values: Any) -> list[R]:
+        parameters = {key: _encoded(value) for key, value in values.items()}
+        try:
+            return await self._database.read(
+                lambda connection: [
+                    convert(row) for row in connection.execute(SQL[name], parameters).fetchall()
+                ]
             )
-        )
+        except StorageError as error:
+            raise _ledger_error(error, "the ledger cannot be read now:") from None
 
-    async def import_task(
-        self, prediction: Prediction, now: float, *, expected_at: float, webhook: bool = False
-    ) -> Entry:
-        """See `Ledger.adopt`."""
-        return await self._write(
-            lambda to: books.import_task(
-                to, prediction, now, expected_at=expected_at, webhook=webhook
-            )
-        )
+    async def _worth_finishing(self, results: Sequence[Result]) -> bool:
+        found = [
+            [one.key and rows.text(one.key), rows.text(one.prediction.id), one.delivered]
+            for one in results
+        ]
+        (worth,) = await self._select(lambda row: bool(row[0]), "to_finish", results=found)
+        return worth
 
-    async def mark_unknown(self, key: str, reason: str, now: float, *, ask_at: float) -> None:  # noqa: ARG002 - the port's
-        """See `Ledger.doubt`."""
-        await self._write(lambda to: books.mark_unknown(to, key, reason, ask_at))
 
-    async def reject(self, key: str, reason: str, now: float) -> bool:
-        """See `Ledger.reject`."""
-        return await self._write(lambda to: books.reject(to, key, reason, now))
+class _SQLiteTransaction(Transaction):
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
 
-    async def finish(self, results: Sequence[Result], now: float) -> list[Entry]:
-        """See `Ledger.finish`; it writes only where a result is of an entry, and is news."""
-        found = [(one.key, one.prediction.id, one.delivered) for one in results]
-        ((any_news,),) = await self._read("to_finish", {"results": rows.results(found)})
-        if not any_news:
-            return []
-        return await self._write(lambda to: books.finish(to, results, now))
+    def head(self) -> tuple[int, int, float]:
+        """The counter of changes, the last place, and the end of the pause."""
+        changes, place, paused_until = self._connection.execute(SQL["head"]).fetchone()
+        return changes, place, paused_until
 
-    async def find(self, keys: Sequence[str]) -> dict[str, Entry]:
-        """See `Ledger.find`."""
-        found = await self._entries("find", {"keys": rows.texts(keys)})
-        return {entry.key: entry for entry in found}
+    async def find(self, key: str) -> Entry | None:
+        found = self._select("find", keys=[key])
+        return found[0] if found else None
 
-    async def find_tasks(self, task_ids: Sequence[str]) -> dict[str, Entry]:
-        """See `Ledger.find_tasks`; one that is no guess goes first."""
-        found = await self._entries("find_tasks", {"task_ids": rows.texts(task_ids)})
-        return {str(entry.task_id): entry for entry in found}
+    async def holders(self, task_id: str) -> list[Entry]:
+        return self._select("holders", task_id=task_id)
 
-    async def open_entries(self, *, limit: int = 1000) -> list[Entry]:
-        """See `Ledger.open_entries`."""
-        return await self._entries("open_entries", {"limit": limit})
+    async def due(self, now: float, limit: int, keys: Sequence[str] | None) -> list[Entry]:
+        if keys is None:
+            return self._select("due", now=now, limit=limit)
+        return self._select("due_of", now=now, limit=limit, keys=keys)
 
-    async def finished(self, after: int, *, limit: int = 1000) -> list[Entry]:
-        """See `Ledger.finished`."""
-        return await self._entries("finished", {"after": after, "limit": limit})
+    async def usage(self, limits: Limits, now: float) -> tuple[int, float | None]:
+        count, sent_at = 0, None
+        if limits.in_flight is not None:
+            values = {"limit": limits.in_flight}
+            (count,) = self._connection.execute(SQL["count_open"], values).fetchone()
+        if limits.rate is not None:
+            window = {"now": now, "window": RATE_WINDOW_S, "nth": limits.rate}
+            found = self._connection.execute(SQL["sent"], window).fetchone()
+            sent_at = found[0] if found else None
+        return count, sent_at
 
-    async def last_place(self) -> int:
-        """See `Ledger.last_place`."""
-        place: int = (await self._read("head", {}))[0][1]
-        return place
+    async def insert(self, entry: Entry) -> None:
+        self._connection.execute(SQL["write"], rows.inserted(entry))
+        self._connection.execute(SQL["changed"])
 
-    async def due(
-        self, now: float, *, hold: float, limit: int = 100, keys: Sequence[str] | None = None
-    ) -> list[Entry]:
-        """See `Ledger.due`; it writes only where something is due."""
-        only = None if keys is None else rows.texts(keys)
-        name = "due" if keys is None else "due_of"
-        if not await self._read(name, {"now": now, "limit": 1, "keys": only}):
-            return []
-        return await self._write(lambda to: books.due(to, now, hold, limit, only))
+    async def update(
+        self, entry: Entry, *, rejected_at: float | None = None, notify: bool = True
+    ) -> None:
+        self._connection.execute(SQL["change"], rows.updated(entry, rejected_at))
+        if notify:
+            self._connection.execute(SQL["changed"])
 
-    async def postpone(self, key: str, ask_at: float) -> None:
-        """See `Ledger.postpone`."""
-        await self._execute("postpone", {"key": rows.text(key), "ask_at": ask_at})
+    async def next_place(self) -> int:
+        self._connection.execute(SQL["take_place"])
+        return self.head()[1]
 
-    async def undelivered(self, before: float, *, limit: int = 100) -> list[Entry]:
-        """See `Ledger.undelivered`."""
-        return await self._entries("undelivered", {"before": before, "limit": limit})
+    async def paused_until(self) -> float:
+        return self.head()[2]
 
     async def pause(self, until: float) -> None:
-        """See `Ledger.pause`."""
-        await self._write(lambda to: books.pause(to, until))
-
-    async def durations(self, model: str, *, limit: int = 200) -> list[float]:
-        """See `Ledger.durations`; the latest first."""
-        found = await self._read("durations", {"model": rows.text(model), "limit": limit})
-        return [seconds for (seconds,) in found]
-
-    async def overdue(self, now: float) -> int:
-        """See `Ledger.overdue`."""
-        count: int = (await self._read("overdue", {"now": now}))[0][0]
-        return count
-
-    async def uploaded(self, digest: str, *, after: float) -> str | None:
-        """See `Ledger.uploaded`."""
-        found = await self._read("uploaded", {"digest": digest, "after": after})
-        return found[0][0] if found else None
+        self._connection.execute(SQL["pause"], {"until": until})
 
     async def upload(self, digest: str, url: str, now: float) -> None:
-        """See `Ledger.upload`."""
-        await self._execute("upload", {"digest": digest, "url": url, "now": now})
+        self._connection.execute(
+            SQL["upload"], {"digest": rows.text(digest), "url": rows.text(url), "now": now}
+        )
 
-    async def purge(self, before: float) -> int:
-        """See `Ledger.purge`."""
-        count, more = 0, True
-        while more:
-            step, more = await self._write(lambda to: books.purge(to, before, PURGE_STEP))
-            count += step
-        return count
+    async def purge(self, before: float, limit: int) -> tuple[int, bool]:
+        values = {"before": before, "limit": limit}
+        entries = self._connection.execute(SQL["purge_entries"], values).rowcount
+        uploads = self._connection.execute(SQL["purge_uploads"], values).rowcount
+        return entries, limit in (entries, uploads)
 
-    def _open_writer(self) -> Writer:
-        if self._writer is None:
-            raise LedgerUnavailable("the ledger is not open")
-        return self._writer
+    def _select(self, name: str, **values: Any) -> list[Entry]:
+        parameters = {key: _encoded(value) for key, value in values.items()}
+        return [rows.read(row) for row in self._connection.execute(SQL[name], parameters)]
 
-    async def _write(self, work: Callable[[sqlite3.Connection], R]) -> R:
-        return await self._open_writer().submit(work)
 
-    async def _execute(self, name: str, values: Mapping[str, Any]) -> None:
-        await self._write(lambda to: to.execute(books.SQL[name], values))
+def _run_operations(
+    connection: sqlite3.Connection, operations: list[Operation[Any]]
+) -> list[tuple[Any, int]]:
+    """The operations of one group; each answer comes with the counter of changes."""
+    transaction = _SQLiteTransaction(connection)
+    answers = [run_now(operation.run(transaction)) for operation in operations]
+    changes, _, _ = transaction.head()
+    return [(answer, changes) for answer in answers]
 
-    async def _read(self, name: str, values: Mapping[str, Any]) -> list[Any]:
-        if self._reader is None:
-            raise LedgerUnavailable("the ledger is not open")
-        return await self._reader.fetch(lambda row: row, books.SQL[name], values)
 
-    async def _entries(self, name: str, values: Mapping[str, Any]) -> list[Entry]:
-        if self._reader is None:
-            raise LedgerUnavailable("the ledger is not open")
-        return await self._reader.fetch(rows.read, books.SQL[name], values)
+def _encoded(value: Any) -> Any:
+    """A value as SQLite takes it: a list is one JSON parameter."""
+    if isinstance(value, str):
+        return rows.text(value)
+    if isinstance(value, Sequence):
+        return rows.json_text([_encoded(each) if isinstance(each, str) else each for each in value])
+    return value
+
+
+def _ledger_error(error: StorageError, failure: str) -> LedgerUnavailable:
+    """The ledger's error for one of the database engine."""
+    if isinstance(error, StorageMismatch):
+        return LedgerMismatch(str(error), error.found, error.expected)
+    return LedgerUnavailable(f"{failure} {error}")

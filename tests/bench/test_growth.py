@@ -67,7 +67,7 @@ async def filled(path: Path, count: int) -> SQLiteStore:
     store = SQLiteStore(path)
     await store.open()
     await add(store, 0, count)
-    connection = store._connect()
+    connection = store._database.connect()
     connection.execute("UPDATE dispatch SET state = 'done', settled_at = 2.0")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()

@@ -15,7 +15,7 @@ from submitter.errors import LedgerUnavailable
 from submitter.ledger import postgres
 from submitter.ledger.base import LimitReached, Limits
 from submitter.ledger.postgres import PostgresLedger
-from submitter.ledger.postgres_rows import CHANGING, COLUMNS
+from submitter.ledger.rows import COLUMNS, MUTABLE_COLUMNS
 from submitter.storage import migrations
 from tests.contract.test_ledger_notify import FAR, Ear
 from tests.contract.test_ledger_processes import PROCESSES, start, told
@@ -281,7 +281,7 @@ PLANS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "uploaded": ("ledger_upload_pkey", ("d1", 0.0)),
     "purge_entries": ("ledger_entry_ended", (NOW, 10)),
     "purge_uploads": ("ledger_upload_pkey", (NOW, 10)),
-    "change": ("ledger_entry_key", tuple([None] for _ in CHANGING)),
+    "change": ("ledger_entry_key", tuple([None] for _ in MUTABLE_COLUMNS)),
 }
 
 
@@ -317,4 +317,4 @@ def test_the_columns_are_those_of_the_schema() -> None:
     names = [line.split()[0] for line in table.splitlines() if line.startswith("  ")]
 
     assert [name for name in names if name != "CHECK"] == list(COLUMNS)
-    assert set(CHANGING) < set(COLUMNS)
+    assert set(MUTABLE_COLUMNS) < set(COLUMNS)

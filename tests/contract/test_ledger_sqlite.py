@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from submitter.errors import LedgerUnavailable
-from submitter.ledger import schema, sqlite, writer
 from submitter.ledger.base import Entry, State
-from submitter.ledger.sqlite import SQLiteLedger
+from submitter.ledger.sqlite import SQL, SQLiteLedger
 from tests.support.submissions import (
     MODEL,
     NOW,
@@ -37,12 +36,6 @@ async def ledger(tmp_path: Path) -> AsyncIterator[SQLiteLedger]:
     await ledger.open()
     yield ledger
     await ledger.close()
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who finds the file locked waits a moment only."""
-    monkeypatch.setattr(schema, "BUSY", 0.05)
 
 
 def locked(path: Path) -> sqlite3.Connection:
@@ -91,11 +84,10 @@ async def test_opened_by_many_at_once(tmp_path: Path) -> None:
         await ledger.close()
 
 
-async def test_a_cancelled_caller_breaks_nobody(
-    ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_cancelled_caller_breaks_nobody(tmp_path: Path) -> None:
     """What was asked is done all the same; who asked beside it gets an answer."""
-    monkeypatch.setattr(writer, "GROUP", 3)
+    ledger = SQLiteLedger(tmp_path / "ledger.db", max_group_size=3)
+    await ledger.open()
     asked = [asyncio.ensure_future(intended(ledger, f"k{n}")) for n in range(10)]
     await asyncio.sleep(0)
     for each in asked[::2]:
@@ -104,6 +96,7 @@ async def test_a_cancelled_caller_breaks_nobody(
 
     assert [isinstance(answer, Entry) for answer in answers] == [False, True] * 5
     assert len(await ledger.open_entries()) == 10
+    await ledger.close()
 
 
 async def test_a_bad_neighbour_fails_alone(ledger: SQLiteLedger) -> None:
@@ -140,9 +133,10 @@ async def test_reads_do_not_wait_for_a_writer(ledger: SQLiteLedger) -> None:
     assert len(await finishing) == 1
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_a_lock_that_is_not_given_back(ledger: SQLiteLedger) -> None:
+async def test_a_lock_that_is_not_given_back(tmp_path: Path) -> None:
     """F20: those who asked are told; when it is over, all goes on by itself."""
+    ledger = SQLiteLedger(tmp_path / "ledger.db", busy_timeout_s=0.05)
+    await ledger.open()
     with closing(locked(ledger.path)) as other:
         answers = await asyncio.gather(
             intended(ledger, "k1"), intended(ledger, "k2"), return_exceptions=True
@@ -153,15 +147,17 @@ async def test_a_lock_that_is_not_given_back(ledger: SQLiteLedger) -> None:
 
     assert await ledger.find(["k1", "k2"]) == {}
     await intended(ledger, "k1")
+    await ledger.close()
 
 
 async def test_a_full_disk(ledger: SQLiteLedger) -> None:
     """F20: nothing is half written, and there is room again when there is room."""
 
-    def limit(connection: sqlite3.Connection, pages: int) -> None:
-        connection.execute(f"PRAGMA max_page_count = {pages}")
+    def limit(connection: sqlite3.Connection, pages: list[int]) -> list[None]:
+        connection.execute(f"PRAGMA max_page_count = {pages[0]}")
+        return [None]
 
-    await ledger._write(lambda connection: limit(connection, 1))
+    await ledger._database.write(limit, 1)
     with pytest.raises(LedgerUnavailable, match="full"):
         await intended(ledger, input={"prompt": "x" * 1_000_000})
 
@@ -266,19 +262,15 @@ async def test_a_path_that_cannot_be_a_database(tmp_path: Path, content: bytes |
 
 
 @pytest.mark.parametrize("begin", ["BEGIN EXCLUSIVE", "BEGIN"])
-async def test_a_new_file_that_another_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: str
-) -> None:
+async def test_a_new_file_that_another_holds(tmp_path: Path, begin: str) -> None:
     """F22, F43: an open waits for the other's lock, and says so where it is not given back."""
     path = tmp_path / "ledger.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute(begin)
         other.execute("SELECT * FROM sqlite_schema").fetchall()
-        monkeypatch.setattr(schema, "BUSY", 0.05)
         with pytest.raises(LedgerUnavailable, match="locked"):
-            await SQLiteLedger(path).open()
+            await SQLiteLedger(path, busy_timeout_s=0.05).open()
 
-        monkeypatch.setattr(schema, "BUSY", 10.0)
         ledger = SQLiteLedger(path)
         opening = asyncio.ensure_future(ledger.open())
         await asyncio.wait([opening], timeout=0.05)
@@ -306,11 +298,9 @@ async def test_an_older_sqlite_has_no_strict_tables(
     assert not [sql for (sql,) in tables if "STRICT" in sql]
 
 
-async def test_a_purge_goes_in_small_steps(
-    ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_purge_goes_in_small_steps(ledger: SQLiteLedger) -> None:
     """F42: others write between them."""
-    monkeypatch.setattr(sqlite, "PURGE_STEP", 3)
+    ledger.max_purge_step = 3
     for n in range(7):
         await intended(ledger, f"k{n}")
         await ledger.reject(f"k{n}", "no", NOW - 1)
@@ -354,8 +344,6 @@ QUERIES = {
     "to_finish": "ledger_entry_key (key=?)",
     "due": "ledger_entry_due (ask_at<?)",
     "due_of": "ledger_entry_key (key=?)",
-    "hold": "ledger_entry_key (key=?)",
-    "postpone": "ledger_entry_key (key=?)",
     "undelivered": "ledger_entry_undelivered (ended_at<?)",
     "durations": "ledger_entry_completed (model=?)",
     "overdue": "ledger_entry_expected (expected_at>? AND expected_at<?)",
@@ -383,7 +371,7 @@ async def test_no_cost_grows_with_what_is_stored(ledger: SQLiteLedger) -> None:
         "reason": None, "status": None, "ended_at": None, "place": 0, "prediction": None,
         "delivered": 0,
     }  # fmt: skip
-    with closing(schema.connect(ledger.path)) as connection:
+    with closing(ledger._database.connect()) as connection:
         connection.execute("BEGIN")
         fill(connection)
         connection.execute("COMMIT")
@@ -391,7 +379,7 @@ async def test_no_cost_grows_with_what_is_stored(ledger: SQLiteLedger) -> None:
             if analyzed:
                 connection.execute("ANALYZE")
             for name, index in QUERIES.items():
-                sql = schema.statements()[name]
+                sql = SQL[name]
                 plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
                 steps = [step for *_, step in plan]
                 assert any(index in step for step in steps), (name, steps)

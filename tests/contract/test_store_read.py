@@ -9,7 +9,6 @@ import pytest
 from receiver.event import Done, Event
 from receiver.stores.base import Store
 from receiver.stores.sqlite import SQL, SQLiteStore
-from submitter.storage import migrations
 from tests.support.events import DAY, NOW, PLAN, claim_one, event
 
 
@@ -140,7 +139,7 @@ async def test_what_waits_reads_an_index(
     store = SQLiteStore(tmp_path / "inbox.db")
     await store.open()
     await store.add(Event("s:a:1", "s", "t"), PLAN)
-    connection = store._connect()
+    connection = store._database.connect()
     plan = connection.execute(f"EXPLAIN QUERY PLAN {SQL[name]}", values).fetchall()
     connection.close()
     await store.close()
@@ -153,11 +152,13 @@ async def test_what_waits_reads_an_index(
 
 async def test_a_purge_does_not_count_the_events_to_find_the_newest(tmp_path: Path) -> None:
     """Promise 9 costs `purge` one look at the end of the table, not one for each event."""
-    connection = SQLiteStore(tmp_path / "inbox.db")._connect()
-    migrations.migrate_sqlite(connection, "receiver.stores", "inbox.db")
+    store = SQLiteStore(tmp_path / "inbox.db")
+    await store.open()
+    connection = store._database.connect()
     values = {"after": 0, "before": NOW, "forget": NOW, "limit": 9}
     plan = connection.execute(f"EXPLAIN QUERY PLAN {SQL['old']}", values).fetchall()
     connection.close()
+    await store.close()
 
     steps = [step for *_, step in plan]
     assert "SCALAR SUBQUERY 1" in steps

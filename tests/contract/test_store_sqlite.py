@@ -12,7 +12,6 @@ import pytest
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import DispatchState, Done, Event
-from receiver.stores import sqlite
 from receiver.stores.base import Plan
 from receiver.stores.sqlite import SQLiteStore
 from tests.support.events import CHAIN, LEASE, NOW, PLAN, claim, claim_one, event, only
@@ -170,18 +169,14 @@ async def test_a_path_that_cannot_be_a_database(tmp_path: Path, content: bytes |
         await opened(path)
 
 
-async def test_a_new_file_that_another_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_new_file_that_another_holds(tmp_path: Path) -> None:
     """F22, F43: an open waits for the other's lock, and says so where it is not given back."""
-    monkeypatch.setattr(sqlite, "BUSY", 0.05)
     path = tmp_path / "inbox.db"
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(StoreUnavailable, match="locked"):
-        await opened(path)
+        await SQLiteStore(path, busy_timeout_s=0.05).open()
 
-    monkeypatch.setattr(sqlite, "BUSY", 10.0)
     opening = asyncio.ensure_future(opened(path))
     done, _ = await asyncio.wait([opening], timeout=0.05)
     assert not done

@@ -27,7 +27,7 @@ class Doomed(SQLiteStore):
     """A store that does not live past its point."""
 
     def __init__(self, path: Path, point: str) -> None:
-        super().__init__(path)
+        super().__init__(path, on_connect=self._trace_statements)
         self._point = point
         self._written = False
 
@@ -55,11 +55,9 @@ class Doomed(SQLiteStore):
             die()
         return await super().settle(dispatch, owner, outcome, now)
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = super()._connect()
+    def _trace_statements(self, connection: sqlite3.Connection) -> None:
         if self._point in {"before-commit", "in-migration"}:
             connection.set_trace_callback(self._trace)
-        return connection
 
     def _trace(self, statement: str) -> None:
         self._written |= "INSERT INTO event " in statement

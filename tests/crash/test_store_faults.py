@@ -12,7 +12,6 @@ import pytest
 
 from receiver.errors import StoreUnavailable
 from receiver.event import Done, Event
-from receiver.stores import sqlite
 from receiver.stores.sqlite import SQLiteStore
 from tests.crash.conftest import Start
 from tests.crash.receiving import (
@@ -35,13 +34,11 @@ class Faulty(SQLiteStore):
     """A store whose connections are made to fail, in SQLite's own words."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
+        super().__init__(path, busy_timeout_s=0.05, on_connect=self._fail)
         self.fault = NO_FAULT
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = super()._connect()
+    def _fail(self, connection: sqlite3.Connection) -> None:
         connection.execute(self.fault)
-        return connection
 
 
 @pytest.fixture
@@ -96,9 +93,8 @@ async def test_a_read_only_file(store: Faulty) -> None:
     assert not (await store.add(event(2), PLAN)).duplicate
 
 
-async def test_a_lock_that_stays(store: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lock_that_stays(store: Faulty) -> None:
     """F20: a writer that never ends is waited for, then told of; nothing of ours is half done."""
-    monkeypatch.setattr(sqlite, "BUSY", 0.05)
     await store.add(event(1), PLAN)
     (lease,) = await store.claim("a", {"keep": 1}, 30, 0)
     await store.close()

@@ -34,7 +34,7 @@ SELECT sent_at FROM ledger_entry
  ORDER BY sent_at DESC LIMIT 1 OFFSET :nth - 1;
 
 -- name: write
--- An intent, or a task that was adopted; over a REJECTED entry all is new.
+-- An intent, or a task that was imported; over a REJECTED entry all is new.
 INSERT INTO ledger_entry (
   key, model, input, digest, until, state, tries, sent_at, context, webhook, cost, task_id, guessed,
   accepted_at, expected_at, ask_at, asks, reason, status, ended_at, place, prediction, delivered)
@@ -87,14 +87,6 @@ SELECT * FROM ledger_entry
  WHERE key IN (SELECT value FROM json_each(:keys))
    AND +state IN ('intended', 'unknown', 'accepted') AND +ask_at <= :now
  ORDER BY ask_at, seq LIMIT :limit;
-
--- name: hold
-UPDATE ledger_entry SET ask_at = :until
- WHERE key IN (SELECT value FROM json_each(:keys));
-
--- name: postpone
-UPDATE ledger_entry SET ask_at = :ask_at, asks = asks + 1
- WHERE key = :key AND +state IN ('intended', 'unknown', 'accepted');
 
 -- name: undelivered
 SELECT * FROM ledger_entry
