@@ -1,4 +1,8 @@
-"""What the author of a handler tests it with; it needs no test framework of its own.
+"""Test kit for authors of handlers; it works with any test framework.
+
+`run_handler` runs a handler as the dispatcher does, without waiting between attempts; `event` and
+`context` make its arguments; `hostile_events` are verified events with unexpected content;
+`HandlerContract` tests what every handler must keep; `deliveries` makes signed webhooks.
 
 from receiver.testing import event, run_handler
 

@@ -1,21 +1,25 @@
-"""What every handler has to keep, as tests that a package of handlers runs over its own.
+"""The handler contract: tests that every handler must pass, for a package of handlers to inherit.
 
     class TestPublish(HandlerContract):
         factory = staticmethod(create)
         settings = {"url": "https://127.0.0.1:9", "token": "t0ken-of-the-tests"}
         secrets = ("token",)
 
-Any runner that finds methods named `test_…` runs them, such as pytest; no plug-in is needed. What
-the handler stands on need not be there: that a run fails is no fault, but how it fails may be one.
+Any test runner that collects methods named `test_…`, such as pytest, runs them without a plug-in.
+The handler's services need not be reachable: a failing run passes, unless it fails in a wrong way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, TypeVar
+
+from structlog.testing import capture_logs
 
 from receiver.dispatch.attempt import MAX_RESULT_BYTES, Exited, TimedOut, compact_json, run
 from receiver.errors import SettingsError
@@ -24,10 +28,9 @@ from receiver.handlers.base import Context, Factory, Handler, Installed, mask
 from receiver.handlers.loading import make
 from receiver.handlers.retry import describe
 from receiver.handlers.routing import Route
+from receiver.telemetry.log import VERBOSE_LOGGERS
 from receiver.testing.events import context, event
 from receiver.testing.hostile import NOWHERE, hostile_events
-from receiver.testing.listening import logged
-from receiver.testing.looping import on_a_loop
 
 T = TypeVar("T")
 
@@ -45,23 +48,25 @@ FAULTS = (
     TimedOut,
     Exited,
 )
-"""What no run may end with: it would be tried again and again, and nobody would know why."""
+"""Errors that a run must not end with: each shows a bug, and would be retried in vain."""
 
 WRONG = [[{"no": ["such", "type"]}]]
-"""What no setting takes."""
+"""A value that no setting accepts."""
 
 PRIVATE = {"prompt": "prompt-0b7e", "context": "context-4f1d"}
-"""What is in every event, and in no error or line of a log."""
+"""Texts that every event contains, and no error or log line may contain."""
 
 
 class HandlerContract:
-    """Inherit it, and say what is to be tested.
+    """Base class for the tests of one handler; a subclass sets the attributes.
+
+    A failing test raises `AssertionError` with all faults that it found.
 
     Attributes:
-        factory: `create(name, settings)`; as a class attribute, in `staticmethod`.
-        settings: with which it makes a handler; the more of them, the more is tried.
-        secrets: the names of those that must never be shown.
-        patience: seconds for a run, a close or a check.
+        factory: the handler's factory `create(name, settings)`, wrapped in `staticmethod`.
+        settings: valid settings for the factory; every key given is tested.
+        secrets: names of the settings whose values must never be shown.
+        patience: seconds for one run, `close()` or `check()`.
     """
 
     factory: Factory
@@ -70,22 +75,22 @@ class HandlerContract:
     patience = 10.0
 
     def test_an_unknown_setting_is_a_fault(self) -> None:
-        """It is a mistyped one, and is told with the handler's name."""
+        """A mistyped setting is refused, and the error names the handler and the setting."""
         self._has_fault("no_such_setting", 1)
 
     def test_a_setting_of_the_wrong_type_is_a_fault(self) -> None:
-        """Each is checked at the start, and not at the first event."""
+        """Settings are checked at the start, not at the first event."""
         for key in self.settings:
             self._has_fault(key, WRONG)
 
     def test_a_missing_setting_is_a_fault_or_has_a_default(self) -> None:
-        """Without one the factory makes a handler, or says what is missing."""
+        """Without a setting, the factory makes a handler or names what is missing."""
         for key in self.settings:
             faults = _faults(self.factory, self._without(key))
             _none(f"without {key}: {fault}" for fault in faults if "cannot be made" in fault)
 
     def test_secrets_are_never_shown(self) -> None:
-        """Neither in a fault of theirs or of another setting, nor by the handler's own text."""
+        """No secret is in the error of any setting, nor in the handler's `repr`."""
         for key in self.secrets:
             for wrong in ("s3cret \0", ["s3cret"], {"name": "s3cret"}, [[{"name": "s3cret"}]]):
                 faults = _faults(self.factory, {**self.settings, key: wrong})
@@ -94,10 +99,10 @@ class HandlerContract:
         for key in self.settings:
             shown += _faults(self.factory, self._without(key))
             shown += _faults(self.factory, {**self.settings, key: WRONG})
-        _none(f"a secret is shown: {text}" for text in shown if self._tells(text))
+        _none(f"a secret is shown: {text}" for text in shown if self._shows_secret(text))
 
     def test_a_strange_event_ends_well_or_with_a_reason(self) -> None:
-        """Whatever a verified event holds, the run ends as the port allows."""
+        """A run ends as the port of handlers allows, for any verified event."""
         events = hostile_events()
         outcomes = self._outcomes(*events.values())
         _none(
@@ -107,29 +112,29 @@ class HandlerContract:
         )
 
     def test_what_it_returns_is_kept(self) -> None:
-        """A result is small JSON, or it is lost to the handlers that come after."""
+        """The result is small JSON; another is not stored for the handlers that run `after`."""
         outcomes = self._outcomes(_event(), _event("failed"))
         _none(fault for each in outcomes if (fault := _unkept(each)))
 
     def test_nothing_private_is_in_errors_and_logs(self) -> None:
-        """No secret, prompt or context of an event, at any level of the log."""
-        with logged() as lines:
+        """No secret, prompt or context is in an error or in the log, at any level."""
+        with _logged() as lines:
             outcomes = self._outcomes(_event(), _event("failed"))
-        told = [f"{each} {each!r}" for each in outcomes if isinstance(each, Exception)]
+        errors = [f"{each} {each!r}" for each in outcomes if isinstance(each, Exception)]
         _none(
             f"private: {line}"
-            for line in lines + told
-            if self._tells(line) or any(text in line for text in PRIVATE.values())
+            for line in lines + errors
+            if self._shows_secret(line) or any(text in line for text in PRIVATE.values())
         )
 
     def test_a_second_run_ends_as_the_first(self) -> None:
-        """Delivery is at least once: a run that was cut off comes again, under the same key."""
+        """Delivery is at least once: an interrupted run is repeated with the same key."""
         same = _event()
         first, second = self._outcomes(same, same)
         _none([_differ(first, second)] if _kind(first) != _kind(second) else [])
 
     def test_many_runs_at_once_end_as_one(self) -> None:
-        """The dispatcher runs as many as `concurrency` says."""
+        """The dispatcher runs up to `concurrency` events at the same time."""
         (alone,) = self._outcomes(_event())
 
         async def at_once(handler: Handler) -> list[object]:
@@ -140,27 +145,29 @@ class HandlerContract:
         _none(_differ(alone, each) for each in together if _kind(each) != _kind(alone))
 
     def test_it_can_be_cancelled_at_any_time(self) -> None:
-        """At its time limit, and when the process stops (F24, F40)."""
+        """A run can be cancelled: by its timeout, and when the process stops."""
 
         async def cancel(handler: Handler) -> list[str]:
             late = []
             for turns in (0, 1, 2, 3, 5, 10, 20, 50):
                 made = _event(id=f"task-{turns}")
-                # Not as the dispatcher runs it, which leaves behind what goes on.
+                # Not through the dispatcher, which would abandon a task that ignores it.
                 task = asyncio.ensure_future(handler(made, context(made)))
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 task.cancel()
                 _, going = await asyncio.wait({task}, timeout=self.patience)
-                late += [f"cancelled after {turns} turns it goes on" for _ in going]
+                late += [
+                    f"cancelled after {turns} turns of the event loop, it goes on" for _ in going
+                ]
                 if task.done() and not task.cancelled():
-                    task.exception()  # how it ended is for the other tests
+                    task.exception()  # marks it as retrieved: other tests check how runs end
             return late
 
         _none(self._with_handler(cancel))
 
     def test_it_closes_twice_and_works_again_on_another_loop(self) -> None:
-        """A serverless platform starts and stops the app around every request (F41)."""
+        """A serverless platform starts and stops the app around every request."""
         handler = self._made()
 
         async def live() -> object:
@@ -171,27 +178,27 @@ class HandlerContract:
             left = asyncio.all_tasks() - before
             if left:
                 await asyncio.wait(left, timeout=1.0)
-            _none(f"after close() it goes on: {task}" for task in left if not task.done())
+            _none(f"after close() a task goes on: {task}" for task in left if not task.done())
             return outcome
 
-        first, second = on_a_loop(live()), on_a_loop(live())
+        first, second = _on_new_loop(live()), _on_new_loop(live())
         _none([_differ(first, second)] if _kind(first) != _kind(second) else [])
 
     def test_its_check_says_something(self) -> None:
-        """`wavehook check` shows it: one sentence, or what is wrong, without a secret."""
+        """`check()` returns or raises one sentence for `wavehook check`, without a secret."""
 
         async def check(handler: Handler) -> str:
             try:
                 async with asyncio.timeout(self.patience):
                     found = await getattr(handler, "check", _nothing_to_try)()
-            except Exception as error:  # noqa: BLE001 - what it is, is what is looked at
+            except Exception as error:  # noqa: BLE001 - any error is inspected
                 _none([f"check: {describe(error)}"] if isinstance(error, FAULTS) else [])
                 return describe(error)
             return str(found)
 
         said = self._with_handler(check)
-        _none([] if said.strip() else ["check: it says nothing"])
-        _none([f"a secret is shown: {said}"] if self._tells(said) else [])
+        _none([] if said.strip() else ["check: the sentence is empty"])
+        _none([f"a secret is shown: {said}"] if self._shows_secret(said) else [])
 
     def _made(self) -> Handler:
         return _made(self.factory, self.settings)
@@ -199,17 +206,19 @@ class HandlerContract:
     def _without(self, key: str) -> dict[str, Any]:
         return {name: value for name, value in self.settings.items() if name != key}
 
-    def _tells(self, text: str) -> bool:
+    def _shows_secret(self, text: str) -> bool:
         hidden = [each for key in self.secrets for each in _texts(self.settings[key])]
         return mask(text, hidden) != text
 
     def _has_fault(self, key: str, value: object) -> None:
         faults = _faults(self.factory, {**self.settings, key: value})
         if not any(fault.startswith(f"handlers.{NAME}.{key}") for fault in faults):
-            raise AssertionError(f"{key} = {value!r} is taken, or told without its name: {faults}")
+            raise AssertionError(
+                f"{key} = {value!r} is accepted, or its error does not name it: {faults}"
+            )
 
     def _outcomes(self, *events: Event) -> list[object]:
-        """What runs came to, one after the other: a value or an exception."""
+        """The outcome of each event, in turn: a return value or an exception."""
 
         async def in_turn(handler: Handler) -> list[object]:
             return [await self._run(handler, each) for each in events]
@@ -225,10 +234,10 @@ class HandlerContract:
             finally:
                 await self._close(handler)
 
-        return on_a_loop(live())
+        return _on_new_loop(live())
 
     async def _run(self, handler: Handler, event: Event) -> object:
-        """As the dispatcher runs it; but what it returned comes back as it is."""
+        """Run as the dispatcher does, but return the unchanged result, or the error."""
         returned: list[object] = []
 
         async def keep(event: Event, context: Context) -> None:
@@ -256,7 +265,7 @@ def _event(status: str = "completed", **fields: Any) -> Event:
 
 
 async def _nothing_to_close() -> None:
-    """As a handler without `close`."""
+    """Stands in for a missing `close`."""
 
 
 async def _nothing_to_try() -> str:
@@ -276,22 +285,21 @@ def _faults(factory: Factory, settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _fault(outcome: object) -> str | None:
-    """Why a run must not have ended so."""
+    """The fault of an outcome, if it has one."""
     if isinstance(outcome, Exception):
         return describe(outcome) if isinstance(outcome, FAULTS) else None
     return _unkept(outcome)
 
 
 def _unkept(outcome: object) -> str | None:
-    """Why what a run returned is lost."""
+    """The fault of a result that is not stored."""
     try:
         if isinstance(outcome, Exception) or len(compact_json(outcome)) <= MAX_RESULT_BYTES:
             return None
     except (TypeError, ValueError, RecursionError):
         pass
-    return (
-        f"{type(outcome).__name__} is no JSON of at most {MAX_RESULT_BYTES} bytes: it is not kept"
-    )
+    name = type(outcome).__name__
+    return f"{name} is not JSON of at most {MAX_RESULT_BYTES} bytes, so it is not stored"
 
 
 def _kind(outcome: object) -> type | None:
@@ -299,12 +307,12 @@ def _kind(outcome: object) -> type | None:
 
 
 def _differ(first: object, second: object) -> str:
-    told = [describe(each) if isinstance(each, Exception) else "done" for each in (first, second)]
-    return f"one run came to {told[0]!r}, another to {told[1]!r}"
+    ends = [describe(each) if isinstance(each, Exception) else "done" for each in (first, second)]
+    return f"one run ended with {ends[0]!r}, another with {ends[1]!r}"
 
 
 def _texts(value: object) -> Iterator[str]:
-    """The texts in a setting, however deep."""
+    """All texts in a setting, at any depth."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -315,7 +323,55 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _none(faults: Iterable[str]) -> None:
-    """Fail with all faults, where there are any."""
+    """Raise AssertionError with all faults, if there are any."""
     found = list(faults)
     if found:
         raise AssertionError("\n".join(found))
+
+
+class _LogLines(logging.Handler):
+    """Keeps the lines of the standard library's loggers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # The receiver's own log leaves the same lines out.
+        verbose = record.name.partition(".")[0] in VERBOSE_LOGGERS
+        if not verbose or record.levelno >= logging.WARNING:
+            self.lines.append(self.format(record))
+
+
+@contextmanager
+def _logged() -> Iterator[list[str]]:
+    """Capture the lines of logging at every level; those of structlog are added at the end."""
+    root, handler = logging.getLogger(), _LogLines()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        with capture_logs() as entries:
+            yield handler.lines
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+    handler.lines += [str(dict(entry)) for entry in entries]
+
+
+def _on_new_loop(work: Coroutine[Any, Any, T]) -> T:
+    """As `asyncio.run`, but a task that ignores its cancellation is abandoned after a second."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        asyncio.set_event_loop(None)
+        loop.close()

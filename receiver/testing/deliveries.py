@@ -1,7 +1,7 @@
-"""Deliveries as each kind of source gets them, signed after its sender's recipe.
+"""Signed deliveries of each kind of source.
 
-The functions are named as `use` in `[sources.NAME]` is. Their code is their own: it shares no line
-with the receiver's checks. What they make can be given to a source's `verify`, or posted:
+Each function has the name of the `use` in `[sources.NAME]`. They share no code with the receiver's
+own checks. Their deliveries can be given to a source's `verify`, or posted:
 
     made = deliveries.wavespeed(event().body, secret)
     httpx.post(url, headers=list(made.headers), content=made.body)
@@ -26,7 +26,7 @@ def wavespeed(
     at: float | None = None,
     token: str | None = None,
 ) -> Delivery:
-    """One of WaveSpeedAI: `v3` and hex, keyed with the text after `whsec_` as it stands.
+    """Make a delivery of WaveSpeedAI: `v3` and hex, keyed with the text after `whsec_`.
 
     https://wavespeed.ai/docs/how-to-use-webhooks
 
@@ -35,8 +35,8 @@ def wavespeed(
         secret: `whsec_…`.
         source: the source's name.
         message: the webhook's id.
-        at: Unix seconds, signed, and of the arrival; now, unless given.
-        token: the last segment of the path, where there is one.
+        at: Unix seconds of signature and arrival; by default now.
+        token: the last segment of the path; None without one.
     """
     now = time.time() if at is None else at
     digest = _hmac(secret.removeprefix("whsec_").encode(), _content(message, now, body)).hex()
@@ -52,7 +52,7 @@ def standard(
     at: float | None = None,
     token: str | None = None,
 ) -> Delivery:
-    """One after Standard Webhooks: `v1` with a shared secret, `v1a` with a private key.
+    """Make a delivery of Standard Webhooks: `v1` with a shared secret, `v1a` with a private key.
 
     https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 
@@ -62,8 +62,8 @@ def standard(
             or without its public half after it.
         source: the source's name.
         message: the webhook's id.
-        at: Unix seconds, signed, and of the arrival; now, unless given.
-        token: the last segment of the path, where there is one.
+        at: Unix seconds of signature and arrival; by default now.
+        token: the last segment of the path; None without one.
     """
     now = time.time() if at is None else at
     kind, _, text = secret.partition("_")
@@ -89,17 +89,17 @@ def header_hmac(
     at: float | None = None,
     token: str | None = None,
 ) -> Delivery:
-    """One with an HMAC of its body in a header, as GitHub and many others send it.
+    """Make a delivery with an HMAC of its body in a header, as GitHub and many others send it.
 
     Args:
         body: the raw body.
         secret: any text.
         source: the source's name.
-        header: that holds the signature.
-        prefix: what stands before the signature.
+        header: the header with the signature.
+        prefix: text before the signature.
         encoding: `hex` or `base64`.
-        at: Unix seconds, of the arrival; now, unless given.
-        token: the last segment of the path, where there is one.
+        at: Unix seconds of the arrival; by default now.
+        token: the last segment of the path; None without one.
     """
     digest = _hmac(secret.encode(), body)
     signature = digest.hex() if encoding == "hex" else base64.b64encode(digest).decode()

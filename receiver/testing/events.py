@@ -1,4 +1,4 @@
-"""Events and contexts with sensible defaults, made as the receiver makes them."""
+"""Events and contexts with default values, made as the receiver makes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODEL = "kwaivgi/kling-v2.1-i2v-standard"
 VIDEO = "https://cdn.example/video.mp4"
 
 Earlier = Mapping[str, "JSON | Exception"]
-"""What the handlers named in `after` came to, by name: a result, or the error that one died of."""
+"""Outcomes of the handlers named in `after`: the result, or the error of a dead one, by name."""
 
 
 def event(
@@ -30,23 +30,24 @@ def event(
     at: float | None = None,
     **fields: JSON,
 ) -> Event:
-    """The event that a verified webhook becomes.
+    """Make the event of a verified webhook.
 
     Args:
-        status: of the prediction.
-        outputs: URLs; unless given, one video where the status is `completed`, else none.
-        context: what the submitter sealed into the webhook's URL.
-        body: what was sent instead of a prediction.
+        status: the prediction's status, such as `completed` or `failed`.
+        outputs: URLs; by default one video if the status is `completed`, else none.
+        context: the context that the submitter sealed into the webhook's URL.
+        body: a raw body in place of a prediction; the arguments about the prediction have no
+            effect then.
         source: the name of the source.
-        at: Unix seconds, when it happened and came in; now, unless given.
-        fields: of the prediction, as the API names them: `id`, `model`, `error`, `code`,
-            `input`, …; they go before the usual ones.
+        at: Unix seconds of the event and of its arrival; by default now.
+        fields: fields of the prediction, as the API names them: `id`, `model`, `error`, `code`,
+            `input`, …; they replace the defaults.
     """
     now = time.time() if at is None else at
     if body is None:
         body = json.dumps(_prediction(status, outputs) | fields).encode()
     delivery = Delivery(source, (), body, received_at=now)
-    # As the sources do: WaveSpeedAI sends nothing but predictions, others send anything.
+    # As the sources do: WaveSpeedAI sends predictions only, others send anything.
     kind = PARKED if source == WAVESPEED else "message"
     return replace(read_event(delivery, "msg-1", now, kind), context=context)
 
@@ -59,17 +60,17 @@ def context(
     timeout: float = 30.0,
     earlier: Earlier | None = None,
 ) -> Context:
-    """The context of one run, for a handler that is called without a dispatcher.
+    """Make the context of one run, to call a handler without a dispatcher.
 
     Args:
         event: the run's event.
         handler: the handler's name.
-        attempt: from 1.
+        attempt: number of the attempt, from 1.
         timeout: seconds from now until the deadline.
-        earlier: what the handlers named in `after` came to.
+        earlier: outcomes of the handlers named in `after`, by name.
     """
     key = Dispatch(event.id, handler).key
-    done = {name: _settled(event, name, came) for name, came in (earlier or {}).items()}
+    done = {name: _settled(event, name, outcome) for name, outcome in (earlier or {}).items()}
     return Context(key, handler, attempt, time.time() + timeout, done)
 
 
@@ -90,8 +91,8 @@ def _prediction(status: str, outputs: Sequence[str] | None) -> dict[str, JSON]:
     }
 
 
-def _settled(event: Event, name: str, came: JSON | Exception) -> Dispatch:
+def _settled(event: Event, name: str, outcome: JSON | Exception) -> Dispatch:
     done = Dispatch(event.id, name, DispatchState.DONE, 1, 1, settled_at=event.received_at)
-    if isinstance(came, Exception):
-        return replace(done, state=DispatchState.DEAD, error=describe(came))
-    return replace(done, result=came)
+    if isinstance(outcome, Exception):
+        return replace(done, state=DispatchState.DEAD, error=describe(outcome))
+    return replace(done, result=outcome)

@@ -1,4 +1,4 @@
-"""Verified events that are not what a handler hopes for; each of them can come."""
+"""Verified events with unexpected content; each of them can occur."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from receiver.testing.events import event
 from submitter.prediction import JSON
 
 NOWHERE = "https://127.0.0.1:9/video.mp4"
-"""An output that nobody serves, and that is refused at once wherever it is asked for."""
+"""URL of an output that does not exist; connections to it are refused at once."""
 
 _TEXTS = {
     "scripts": "\u202eright to left, e\u0301, \U0001f469\u200d\U0001f680, \ufeff, \uffff",
@@ -42,9 +42,9 @@ _NO_URLS = (
 
 
 def hostile_events() -> dict[str, Event]:
-    """Events by what is strange about them: each verified, none of them nice.
+    """Make verified events with unexpected content, by a description of it.
 
-    Their outputs lead nowhere, so that a handler that fetches them fails at once.
+    Their outputs do not exist, so that a handler that fetches them fails at once.
     """
     numbers = count(1)
 

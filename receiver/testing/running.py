@@ -1,4 +1,4 @@
-"""One event, one handler, the real dispatcher, and time that does not have to pass."""
+"""`run_handler`: one event through the real dispatcher, without waiting between attempts."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Function = Callable[[Event, Context], Coroutine[Any, Any, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a handler came to with one event.
+    """Outcome of `run_handler`.
 
     Attributes:
-        state: `done` or `dead`; None where its `@on` does not want the event.
+        state: `done` or `dead`; None if the handler's `@on` does not match the event.
         attempts: in order, each with `number`, `started_at`, `outcome` and `error`.
-        waited: seconds before the second attempt and each one after it, as the retry policy or
-            the handler's own `Retry` had it.
-        result: what it returned, where that is JSON that is kept.
-        error: of the last attempt.
+        waited: seconds before the second and each later attempt, from the retry policy or the
+            handler's own `Retry`.
+        result: the return value, if it is JSON and small enough to be stored.
+        error: text of the last attempt's error.
     """
 
     state: DispatchState | None
@@ -53,27 +53,35 @@ async def run_handler(
 ) -> Run:
     """Run a handler until it is done or dead, without waiting between its attempts.
 
-    The handler runs in real time, and is closed at the end; from one attempt to the next the
-    dispatcher's clock jumps.
+    Each attempt runs in real time; between attempts the dispatcher's clock jumps to the next one.
+    The handler is closed at the end. Errors of the handler do not raise here: they are in the
+    returned `Run`.
 
     Args:
-        handler: an async callable, a function decorated by `@on`, whose own rules hold, or an
+        handler: an async callable, a function decorated by `@on` (with its own rules), or an
             installed handler.
-        event: a completed prediction, unless given.
-        earlier: what handlers that this one comes `after` came to, by name: the result of one
-            that is done, or the error of one that died.
-        retry: instead of the handler's own policy.
-        timeout: seconds, of real time, for one attempt; instead of the handler's own.
-        random: gives a number from 0 to 1 for the jitter; unless given, every wait is the longest.
+        event: by default a completed prediction.
+        earlier: outcomes of handlers that this one runs `after`, by name: the result of a done
+            one, or the error of a dead one.
+        retry: a policy in place of the handler's own.
+        timeout: seconds of real time for one attempt, in place of the handler's own.
+        random: returns a number from 0 to 1 for the jitter; by default 1, the longest wait.
+
+    Returns:
+        State, attempts, waits and result.
+
+    Raises:
+        SettingsError: the rules of an `@on` are faulty.
+        pydantic.ValidationError: the handler's own `rules` are faulty.
     """
     event = event or an_event()
-    # A handler that looks at the real clock finds its deadline ahead of it.
+    # From the real time on: a handler may compare its deadline with the real clock.
     now = max(time.time(), event.received_at)
-    came = earlier or {}
-    installed = _installed(handler, came, timeout)
-    policy = _Noting.of(retry or installed.retry)
+    outcomes = earlier or {}
+    installed = _installed(handler, outcomes, timeout)
+    policy = _RecordingBackoff.of(retry or installed.retry)
     installed = replace(installed, retry=policy)
-    handlers = [installed, *(_stand_in(name, each) for name, each in came.items())]
+    handlers = [installed, *(_stand_in(name, each) for name, each in outcomes.items())]
     store = MemoryStore()
     await store.open()
     await store.add(event, match(event, [each.route for each in handlers]))
@@ -101,30 +109,30 @@ def _installed(handler: Function | Installed, earlier: Earlier, timeout: float |
         handler,
         route=replace(handler.route, after=after),
         timeout=handler.timeout if timeout is None else timeout,
-        rate=None,  # one event is never too many
+        rate=None,  # a single event never exceeds a rate
     )
 
 
-def _stand_in(name: str, came: JSON | Exception) -> Installed:
-    """An earlier handler that has done its part."""
+def _stand_in(name: str, outcome: JSON | Exception) -> Installed:
+    """A handler in `after` that ends with a given outcome."""
 
-    async def settle(event: Event, context: Context) -> JSON:  # noqa: ARG001 - a handler's own
-        if isinstance(came, Exception):
-            raise came
-        return came
+    async def settle(event: Event, context: Context) -> JSON:  # noqa: ARG001 - the port of handlers
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     return Installed(Route(name, on=("*", PARKED)), settle, retry=Backoff(attempts=1))
 
 
 @dataclass(frozen=True, slots=True)
-class _Noting(Backoff):
-    """A retry policy, with what it decided."""
+class _RecordingBackoff(Backoff):
+    """A retry policy that records its waits."""
 
     policy: Backoff = field(default_factory=Backoff)
     waits: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, policy: Backoff) -> _Noting:
+    def of(cls, policy: Backoff) -> _RecordingBackoff:
         return cls(policy.attempts, policy.base, policy.cap, policy)
 
     def next(
@@ -132,7 +140,7 @@ class _Noting(Backoff):
     ) -> RetryAt | Dead:
         decided = self.policy.next(tries, error, now, random)
         if isinstance(decided, RetryAt):
-            # To the microsecond; below it a sum of Unix seconds is noise.
+            # Rounded to microseconds: floats of Unix seconds are not more exact.
             self.waits.append(round(decided.at - now, 6))
         return decided
 
