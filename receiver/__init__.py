@@ -1,6 +1,6 @@
-"""Wavehook's receiver: verified, stored once, handled until it is done.
+"""Wavehook's receiver: webhooks are verified, stored once, and handled until they are done.
 
-What the author of a handler needs is here; importing the package itself does no work.
+The public names for authors of handlers are here; importing the package does no work.
 
     from receiver import Context, Event, GiveUp, Retry, on
 
@@ -51,7 +51,7 @@ else:
     }
 
     def __getattr__(name: str) -> object:
-        """Import a public name when it is first asked for."""
+        """Import a public name on its first use."""
         home = _HOMES.get(name)
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What Lambda calls: `handler.receive` with each request, `handler.drain` on the schedule."""
+"""Lambda functions: `handler.receive` for each request, `handler.drain` for the schedule."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,5 +12,5 @@ receive = Mangum(app, lifespan="off")
 
 
 def drain(event: object, context: Any) -> Mapping[str, int]:  # noqa: ARG001 - Lambda's signature
-    """Do what is due, and end before the function's own time limit does it."""
+    """Run what is due, and return before the function's timeout."""
     return scheduled.drain(context.get_remaining_time_in_millis() / 1000 - 5)

@@ -1,4 +1,4 @@
-"""What the Functions host loads: every request goes to the receiver, a timer does what is due."""
+"""Azure function app: requests go to the receiver, and a timer runs what is due."""
 
 import azure.functions as func
 
@@ -10,5 +10,5 @@ app = func.AsgiFunctionApp(receiver, http_auth_level=func.AuthLevel.ANONYMOUS)
 
 @app.timer_trigger(arg_name="timer", schedule="0 * * * * *")
 def every_minute(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the host passes it
-    """Do what is due."""
+    """Run what is due."""
     drain()

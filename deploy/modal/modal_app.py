@@ -1,4 +1,4 @@
-"""A web endpoint and a schedule, in an image with the wheel that lies in `dist`."""
+"""Modal app: a web endpoint and a schedule, in an image with the wheel from `dist`."""
 
 import modal
 

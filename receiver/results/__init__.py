@@ -1,4 +1,4 @@
-"""Results of tasks: long polls, the ledger kept in step with the inbox, and reconciling.
+"""Results of tasks: long polls, sync of the ledger with the inbox, and reconciling.
 
 Begin with `long_poll`.
 """

@@ -1,1 +1,1 @@
-"""Sources: how senders sign, one file a dialect."""
+"""Sources: the signature schemes of senders, one file each. Begin with `base`."""

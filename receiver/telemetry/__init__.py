@@ -1,7 +1,7 @@
 """Telemetry: one frozen event for everything the receiver reports, passed to hooks.
 
-The log and the metrics are two such hooks. A body, a prompt, a token or a secret cannot leak: there
-is no field for it.
+The log and the metrics are two such hooks. A body, a prompt, a token or a secret cannot leak,
+because an event has no field for it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What Vercel's Python runtime looks for: an ASGI app named `app`."""
+"""Entry point of Vercel's Python runtime: an ASGI app named `app`."""
 
 from receiver.web.asgi import app
 
