@@ -13,7 +13,7 @@ from receiver.errors import SettingsError
 from receiver.event import Event
 from receiver.handlers.base import Context, Handler, Installed
 from receiver.handlers.retry import Backoff
-from receiver.handlers.settings import NAME, NAME_EXPECTED, Rules, explain
+from receiver.handlers.settings import NAME, NAME_EXPECTED, DispatchRules, explain
 
 Function = TypeVar("Function", bound=Callable[[Event, Context], Coroutine[Any, Any, Any]])
 
@@ -60,7 +60,7 @@ def on(
             [] if NAME.fullmatch(chosen) else [f"@on.name: {chosen!r}, expected {NAME_EXPECTED}"]
         )
         try:
-            rules = Rules.model_validate(
+            rules = DispatchRules.model_validate(
                 {
                     "on": types or ("*",),
                     "models": models,

@@ -17,7 +17,14 @@ from receiver.errors import SettingsError
 from receiver.handlers.base import Factory, Handler, Installed, mask
 from receiver.handlers.decorator import marked
 from receiver.handlers.retry import describe
-from receiver.handlers.settings import NAME, NAME_EXPECTED, Hidden, Rules, explain, resolve
+from receiver.handlers.settings import (
+    NAME,
+    NAME_EXPECTED,
+    DispatchRules,
+    HiddenText,
+    explain,
+    resolve,
+)
 from submitter.suggest import suggest
 
 GROUP = "wavehook.handlers"
@@ -72,8 +79,8 @@ def load_section(name: str, settings: Mapping[str, Any]) -> Installed:
             # Otherwise the missing value would be a second fault for the same cause.
             del values[key]
             unread.append(f"{prefix}.{key}")
-    ruled = {key: values.pop(key) for key in Rules.model_fields if key in values}
-    rules = _rules(prefix, ruled, faults)
+    given = {key: values.pop(key) for key in DispatchRules.model_fields if key in values}
+    rules = _rules(prefix, given, faults)
     handler: Handler | None = None
     try:
         use = values.pop("use", None)
@@ -89,17 +96,17 @@ def load_section(name: str, settings: Mapping[str, Any]) -> Installed:
         raise SettingsError(faults)
     own = getattr(handler, "rules", {})
     if own and not faults:
-        rules = _rules(prefix, {**own, **ruled}, faults)
+        rules = _rules(prefix, {**own, **given}, faults)
     _raise_if(faults)
     return replace(rules.install(name, handler), hidden=_hidden(values))
 
 
-def _rules(prefix: str, ruled: Mapping[str, Any], faults: list[str]) -> Rules:
+def _rules(prefix: str, given: Mapping[str, Any], faults: list[str]) -> DispatchRules:
     try:
-        return Rules.model_validate(ruled)
+        return DispatchRules.model_validate(given)
     except ValidationError as error:
-        faults += [explain(prefix, fault, Rules) for fault in error.errors()]
-        return Rules()
+        faults += [explain(prefix, fault, DispatchRules) for fault in error.errors()]
+        return DispatchRules()
 
 
 def make(name: str, use: str, load: Callable[[], Factory], settings: Mapping[str, Any]) -> Handler:
@@ -126,7 +133,7 @@ def make(name: str, use: str, load: Callable[[], Factory], settings: Mapping[str
         raise
     except ValidationError as error:
         # The model is not known here, nor which of its fields are secret: no value is shown.
-        faults = [explain(prefix, {**fault, "input": Hidden()}) for fault in error.errors()]
+        faults = [explain(prefix, {**fault, "input": HiddenText()}) for fault in error.errors()]
         raise SettingsError(faults) from None
     except Exception as error:  # noqa: BLE001 - any factory, which may raise anything
         text = mask(describe(error), _hidden(settings))
@@ -176,7 +183,7 @@ def _unimportable(entry: EntryPoint, error: ImportError) -> str:
 
 def _hidden(value: Any) -> tuple[str, ...]:
     """The values from the environment and from files, at any depth."""
-    if isinstance(value, Hidden):
+    if isinstance(value, HiddenText):
         return (str(value),)
     items = value.values() if isinstance(value, Mapping) else value
     if not isinstance(value, Mapping | list):

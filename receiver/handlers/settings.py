@@ -50,7 +50,7 @@ def _some(texts: tuple[str, ...]) -> tuple[str, ...]:
 Seconds = Annotated[float, BeforeValidator(seconds)]
 """A duration in a settings model."""
 
-Limit = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+PositiveSeconds = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
 """A duration that is not zero."""
 
 PerSecond = Annotated[float, BeforeValidator(per_second)]
@@ -104,7 +104,7 @@ class RetryRules(BaseModel):
     cap: Seconds = Backoff().cap
 
 
-class Rules(BaseModel):
+class DispatchRules(BaseModel):
     """The keys of a handler's section for the dispatcher; the rest are the handler's own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -113,7 +113,7 @@ class Rules(BaseModel):
     models: SomeTexts = ("*",)
     sources: SomeTexts = ("*",)
     after: Texts = ()
-    timeout: Limit = 30.0
+    timeout: PositiveSeconds = 30.0
     concurrency: int = Field(default=16, ge=1)
     rate: PerSecond | None = None
     retry: RetryRules = RetryRules()
@@ -134,10 +134,10 @@ class Rules(BaseModel):
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_SHOWN = 80
+_MAX_SHOWN_CHARS = 80
 
 
-class Hidden(str):
+class HiddenText(str):
     """Text from the environment or a file, whose repr does not show it."""
 
     __slots__ = ()
@@ -159,8 +159,8 @@ def resolve(value: Any, key: str, faults: list[str]) -> Any:
             found = fetch(value, os.environ, Path())
         except ValueError as error:
             faults.append(f"{key}: {value!r}, {error}")
-            return Hidden()
-        return value if found is None else Hidden(found)
+            return HiddenText()
+        return value if found is None else HiddenText(found)
     if isinstance(value, Mapping):
         return {name: resolve(item, f"{key}.{name}", faults) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -216,7 +216,7 @@ def explain(prefix: str, fault: ErrorDetails, model: type[BaseModel] | None = No
 
 
 def _known_keys(place: tuple[int | str, ...], model: type[BaseModel] | None) -> str:
-    known = {*Rules.model_fields, "use"} if len(place) == 1 else set[str]()
+    known = {*DispatchRules.model_fields, "use"} if len(place) == 1 else set[str]()
     for part in place[:-1]:
         inner = model.model_fields[str(part)].annotation if model else None
         model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
@@ -272,4 +272,4 @@ def _expected(fault: ErrorDetails, described: str | None) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}…"

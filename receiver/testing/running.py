@@ -13,7 +13,7 @@ from receiver.handlers.base import Context, Handler, Installed
 from receiver.handlers.decorator import marked
 from receiver.handlers.retry import Backoff
 from receiver.handlers.routing import Route, match
-from receiver.handlers.settings import Rules
+from receiver.handlers.settings import DispatchRules
 from receiver.stores.memory import MemoryStore
 from receiver.testing.events import Earlier
 from receiver.testing.events import event as an_event
@@ -102,7 +102,7 @@ async def run_handler(
 def _installed(handler: Function | Installed, earlier: Earlier, timeout: float | None) -> Installed:
     if not isinstance(handler, Installed):
         own = {"on": ("*", PARKED), **getattr(handler, "rules", {})}
-        made = Rules.model_validate(own).install("handler", cast("Handler", handler))
+        made = DispatchRules.model_validate(own).install("handler", cast("Handler", handler))
         handler = marked(handler) or made
     after = tuple(dict.fromkeys((*handler.route.after, *earlier)))
     return replace(

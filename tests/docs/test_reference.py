@@ -30,7 +30,7 @@ from receiver.handlers.chat.message import Failure, Output
 from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.template import _SAMPLES, _values
 from receiver.handlers.envelope import envelope
-from receiver.handlers.settings import Rules
+from receiver.handlers.settings import DispatchRules
 from receiver.sources.base import TIME_WINDOW_S
 from receiver.stores.base import KEY_DAYS, Stats
 from receiver.stores.postgres import POOL_SIZE
@@ -182,9 +182,9 @@ def words(default: object) -> str:
 def test_rules_of_handlers_are_all_there_with_their_defaults() -> None:
     """Each key that every handler has, and its default."""
     rows = {pages.plain(key): default for key, _, default in pages.table("key | meaning")}
-    fields = Rules.model_fields
+    fields = DispatchRules.model_fields
     assert list(rows) == list(fields)
-    retry = Rules().retry
+    retry = DispatchRules().retry
     attempts, base, cap = re.findall(r"`(\w+)`", rows.pop("retry"))
     assert (int(attempts), seconds(base), seconds(cap)) == (retry.attempts, retry.base, retry.cap)
     for key, default in rows.items():
@@ -243,7 +243,7 @@ def test_settings_of_archive_are_all_there_with_their_defaults() -> None:
             assert read(default) == usual
         else:
             assert default == (words(usual) if usual else "-")
-    rules = Rules.model_validate(handler.Archive.rules)
+    rules = DispatchRules.model_validate(handler.Archive.rules)
     line = pages.the_line("Unless the section says")
     on, timeout, concurrency, retry = re.findall(r"is `([^`]+)`", line)
     attempts, base, cap = re.findall(r"= \"?(\w+)", retry)

@@ -49,7 +49,7 @@ from receiver.handlers.archive.storage import PRIVATE_FOLDER, ArchiveStorage, Na
 from receiver.handlers.base import Context
 from receiver.handlers.envelope import rfc3339
 from receiver.handlers.retry import describe
-from receiver.handlers.settings import AllowedTargets, Bytes, Limit, SomeTexts, read
+from receiver.handlers.settings import AllowedTargets, Bytes, PositiveSeconds, SomeTexts, read
 from receiver.outbound.client import check_url, client
 from submitter.prediction import JSON, Status
 from submitter.reconcile.schedule import API_RETENTION_S
@@ -119,7 +119,7 @@ class ArchiveSettings(BaseModel):
     manifest: Annotated[str, AfterValidator(_manifest)] = "{date}/{task}/manifest.json"
     types: SomeTexts = ("image/*", "video/*", "audio/*", "model/*")
     max_size: Annotated[Bytes, Field(gt=0)] = 500 * 10**6
-    expires: Limit = API_RETENTION_S
+    expires: PositiveSeconds = API_RETENTION_S
     public_url: Annotated[str, AfterValidator(_public_url)] | None = None
     allow: AllowedTargets = ()
     options: dict[str, Option] = Field(default_factory=dict, repr=False)
