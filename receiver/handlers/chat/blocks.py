@@ -1,7 +1,7 @@
-"""A message as Slack's blocks; extra `slack`.
+"""Message in Slack's blocks; extra `slack`.
 
-What is somebody else's stands in rich text and in plain text, where Slack reads no markup at all:
-no mention, no link, no emoji. Limits: https://docs.slack.dev/reference/block-kit/blocks
+Untrusted text is in rich text and plain text elements, in which Slack reads no markup: no mention,
+no link, no emoji. Limits: https://docs.slack.dev/reference/block-kit/blocks
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from receiver.handlers.chat.text import Span, cut, fullwidth, join
 
 _Text, _Link = RichTextElementParts.Text, RichTextElementParts.Link
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-_HEADER, _SECTION, _ALT = 150, 3000, 2000
+_MAX_HEADER, _MAX_SECTION, _MAX_ALT = 150, 3000, 2000
 
 
 def payload(message: Message, template_spans: list[Span] | None, *, images: bool) -> dict[str, Any]:
-    """What Slack is sent, without the place.
+    """Request body for Slack, without the channel.
 
     Args:
-        message: what it says.
-        template_spans: its text by the operator's template, in Slack's mrkdwn; None: ours.
-        images: whether pictures are shown, which Slack fetches itself.
+        message: the message.
+        template_spans: text of the operator's template, in mrkdwn; None for the standard text.
+        images: show pictures, which Slack downloads itself.
     """
     return {
         "text": summary(message),
@@ -48,16 +48,16 @@ def payload(message: Message, template_spans: list[Span] | None, *, images: bool
 
 
 def summary(message: Message) -> str:
-    """What a notification shows; markup is read in it, and escaped."""
-    said = f"{message.headline}: {message.model}" if message.model else message.headline
-    return escape(cut(said, _HEADER))
+    """Text of the notification, escaped."""
+    text = f"{message.headline}: {message.model}" if message.model else message.headline
+    return escape(cut(text, _MAX_HEADER))
 
 
 def escape(text: str) -> str:
     """Make text inert in mrkdwn.
 
     https://docs.slack.dev/messaging/formatting-message-text#escaping
-    It knows no escape for its own marks, so that these become the wide letters that look alike.
+    Slack has no escape for its own marks, so they become fullwidth characters.
     """
     return "".join(
         _ENTITIES.get(each) or (fullwidth(each) if each in "*_~`" else each) for each in text
@@ -65,8 +65,8 @@ def escape(text: str) -> str:
 
 
 def _blocks(message: Message, template_spans: list[Span] | None, *, images: bool) -> list[Block]:
-    blocks: list[Block] = [HeaderBlock(text=_plain(message.headline, _HEADER))]
-    text = join(template_spans, escape, _SECTION) if template_spans else ""
+    blocks: list[Block] = [HeaderBlock(text=_plain(message.headline, _MAX_HEADER))]
+    text = join(template_spans, escape, _MAX_SECTION) if template_spans else ""
     if text:
         blocks.append(SectionBlock(text=MarkdownTextObject(text=text, verbatim=True)))
     else:
@@ -75,7 +75,7 @@ def _blocks(message: Message, template_spans: list[Span] | None, *, images: bool
         blocks.append(_lines([[_Text(text=note)] for note in message.notes]))
     if images:
         blocks += [
-            ImageBlock(image_url=each.url, alt_text=cut(message.prompt or each.label, _ALT))
+            ImageBlock(image_url=each.url, alt_text=cut(message.prompt or each.label, _MAX_ALT))
             for each in message.outputs
             if each.kind == "image" and each.url
         ]

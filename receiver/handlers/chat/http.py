@@ -1,8 +1,8 @@
-"""Requests to a chat service, at the pace that it asks for.
+"""HTTP client for chat services, which keeps to their rate limits.
 
-A service counts the messages to one place. Requests to one place go out one after the other, and
-where the service says that the next has to wait, the next waits: in the run, as long as its time
-allows, so that a burst uses up no attempts (F26); and else by a pause of the whole handler (F27).
+A service counts messages by channel or webhook: the rate key. Requests with one rate key are sent
+one after the other. If the service asks to wait, the next request waits: within the run, as long as
+its timeout allows, so that a burst uses up no attempts; otherwise by a pause of the whole handler.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from submitter.prediction import JSON
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]
 
-_AGAIN = frozenset({408, 409, 425, 429})
-_MAX_ANSWER = 4 * 1024 * 1024
-_PASSING = 0.5
-"""Seconds that a request takes at least; a run whose time ends sooner begins none."""
+_RETRIED_STATUSES = frozenset({408, 409, 425, 429})
+_MAX_RESPONSE_BYTES = 4 * 1024 * 1024
+_MIN_REQUEST_S = 0.5
+"""Seconds that a request needs; with less time left, a run sends none."""
 
-_PATIENCE = 60.0
-"""Seconds that a run waits for its service at most; beyond, the handler is paused."""
+_MAX_WAIT_S = 60.0
+"""Longest wait within a run, in seconds; for a longer one the handler is paused."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceResponse:
-    """What a service said.
+    """Response of a chat service.
 
     Attributes:
         host: of the service.
         status: the HTTP status.
-        headers: case does not matter in their names.
-        text: the body's start, where it is text.
-        body: the body, where it is a JSON object; else empty.
+        headers: names are case-insensitive.
+        text: the first 500 bytes of the body.
+        body: the body if it is a JSON object; otherwise empty.
     """
 
     host: str
@@ -55,21 +55,21 @@ class ServiceResponse:
 
     @property
     def ok(self) -> bool:
-        """The HTTP status is one of success."""
+        """True for a 2xx status."""
         return 200 <= self.status < 300
 
     def header(self, name: str, now: float) -> float | None:
-        """Seconds that a header says to wait."""
+        """Seconds to wait, by a header."""
         value = self.headers.get(name, "")
         return retry_after(value, now) if name == "retry-after" else bounded_seconds(value)
 
 
 Waits = Callable[[ServiceResponse, float], float | None]
-"""Seconds until the service takes another request for this place; None where it did not say."""
+"""Seconds until the next request with this rate key is allowed; None if the service did not say."""
 
 
 def bounded_seconds(value: JSON) -> float | None:
-    """Seconds, from a number or its text; bounded."""
+    """Seconds from a number or its text, up to the longest accepted wait."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -79,43 +79,43 @@ def bounded_seconds(value: JSON) -> float | None:
     return min(number, MAX_RETRY_AFTER_S) if number >= 0 else None
 
 
-def retry_after_header(answer: ServiceResponse, now: float) -> float | None:
-    """As the header Retry-After says."""
-    return answer.header("retry-after", now) if answer.status in (429, 503) else None
+def retry_after_header(response: ServiceResponse, now: float) -> float | None:
+    """Seconds by the header Retry-After of a 429 or 503."""
+    return response.header("retry-after", now) if response.status in (429, 503) else None
 
 
-def error_for(answer: ServiceResponse, why: str) -> Exception:
-    """The error for an answer that is no success.
+def error_for(response: ServiceResponse, why: str) -> Exception:
+    """Error for a response that is not a success.
 
     Args:
-        answer: of the service.
-        why: for an answer that will be the same next time: what is wrong and what to do.
+        response: of the service.
+        why: for a permanent error: the reason and what to do.
     """
-    text = f"{answer.host}: HTTP {answer.status}"
-    if 400 <= answer.status < 500 and answer.status not in _AGAIN:
+    text = f"{response.host}: HTTP {response.status}"
+    if 400 <= response.status < 500 and response.status not in _RETRIED_STATUSES:
         return GiveUp(f"{text}: {why}")
     return Retry(text)
 
 
 async def check_webhooks(urls: Sequence[str], allow: Sequence[str]) -> str:
-    """Connect to where webhooks are; whether they take messages cannot be asked.
+    """Connect to the hosts of webhooks. A webhook itself can be tested by a message only.
 
     Raises:
-        Refused: one of them leads inside.
-        httpx.HTTPError: nothing answers.
+        Refused: one of them is a private target.
+        httpx.HTTPError: a host does not respond.
     """
     found = {await check_reachable(url, allow): None for url in urls}
-    return "; ".join((*found, "whether messages are taken, only a message shows"))
+    return "; ".join((*found, "a webhook itself can be tested by a message only"))
 
 
 class ChatClient:
-    """Sends requests, over connections that are kept.
+    """HTTP client of one chat handler, with one queue for each rate key.
 
     Args:
         allow: private targets that may be called.
-        waits: how this service says that the next request has to wait.
+        waits: reads how long the service asks to wait.
         clock: Unix seconds.
-        sleep: waits so many seconds.
+        sleep: sleeps for seconds.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class ChatClient:
         self._clock = clock
         self._sleep = sleep
         self._client: httpx.AsyncClient | None = None
-        self._places: dict[str, _RateGate] = {}
+        self._gates: dict[str, _RateGate] = {}
 
     async def send(
         self,
@@ -144,37 +144,37 @@ class ChatClient:
         form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> ServiceResponse:
-        """Send a request, again where the service asks to wait and there is time for that.
+        """Send a request, and repeat it if the service asks to wait and there is time.
 
         Args:
             method: of HTTP.
-            url: where to.
+            url: the URL.
             deadline: Unix seconds.
-            rate_key: what the service counts by.
+            rate_key: key by which the service counts requests.
             body: JSON.
-            form: fields of a form, instead.
-            headers: besides those of the body.
+            form: form fields, instead of JSON.
+            headers: in addition to the body's.
 
         Raises:
-            Retry: no answer, or one that asks to wait for longer than there is time.
-            GiveUp: the URL must not be called.
+            Retry: no response, or the service asks to wait longer than there is time.
+            GiveUp: the URL is not allowed.
         """
         content: bytes | None = None
-        told = dict(headers or {})
+        sent_headers = dict(headers or {})
         if body is not None:
             content = json.dumps(body, ensure_ascii=False).encode()
-            told["content-type"] = "application/json; charset=utf-8"
-        turn = self._places.setdefault(rate_key, _RateGate())
+            sent_headers["content-type"] = "application/json; charset=utf-8"
+        gate = self._gates.setdefault(rate_key, _RateGate())
         while True:
-            async with self._turn(httpx.URL(url).host, turn, deadline):
-                answer = await self._exchange(
-                    turn, method, url, deadline, content=content, data=form, headers=told
+            async with self._turn(httpx.URL(url).host, gate, deadline):
+                response = await self._exchange(
+                    gate, method, url, deadline, content=content, data=form, headers=sent_headers
                 )
-            wait = self._waits(answer, self._clock())
-            if answer.status not in (429, 503) or wait is None:
-                return answer
-            if wait > self._patience(deadline):
-                raise _later(answer.host, wait)
+            wait = self._waits(response, self._clock())
+            if response.status not in (429, 503) or wait is None:
+                return response
+            if wait > self._max_wait(deadline):
+                raise _later(response.host, wait)
 
     async def stream(
         self,
@@ -186,47 +186,49 @@ class ChatClient:
         content: AsyncIterable[bytes],
         headers: Mapping[str, str],
     ) -> ServiceResponse:
-        """Send a body that cannot be sent twice; others to the same place need not wait for it.
+        """Send a body that can be read once only. Other requests do not wait for its end.
 
         Args:
             method: of HTTP.
-            url: where to.
+            url: the URL.
             deadline: Unix seconds.
-            rate_key: what the service counts by; None where it does not count this.
+            rate_key: key by which the service counts requests; None if it does not count this one.
             content: the body.
-            headers: with its length.
+            headers: with the body's length.
 
         Raises:
-            Retry: no answer, or one that asks to wait.
-            GiveUp: the URL must not be called.
+            Retry: no response, or the service asks to wait.
+            GiveUp: the URL is not allowed.
         """
         host = httpx.URL(url).host
-        turn = (
-            self._places.setdefault(rate_key, _RateGate()) if rate_key is not None else _RateGate()
+        gate = (
+            self._gates.setdefault(rate_key, _RateGate()) if rate_key is not None else _RateGate()
         )
-        async with self._turn(host, turn, deadline):
+        async with self._turn(host, gate, deadline):
             pass
-        answer = await self._exchange(turn, method, url, deadline, content=content, headers=headers)
-        wait = self._waits(answer, self._clock())
-        if answer.status in (429, 503) and wait is not None:
+        response = await self._exchange(
+            gate, method, url, deadline, content=content, headers=headers
+        )
+        wait = self._waits(response, self._clock())
+        if response.status in (429, 503) and wait is not None:
             raise _later(host, wait)
-        return answer
+        return response
 
     async def close(self) -> None:
-        """Let the connections go; the next request makes new ones."""
-        # Their locks may belong to a loop that has ended (F41).
-        self._places.clear()
+        """Close the connections; the next request opens new ones."""
+        # The locks may belong to an event loop that has ended.
+        self._gates.clear()
         if self._client is not None:
             closing, self._client = self._client, None
             await closing.aclose()
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is None:
-            self._client = client(self._allow, max_body=_MAX_ANSWER)
+            self._client = client(self._allow, max_body=_MAX_RESPONSE_BYTES)
         return self._client
 
     async def _exchange(
-        self, turn: _RateGate, method: str, url: str, deadline: float, **request: Any
+        self, gate: _RateGate, method: str, url: str, deadline: float, **request: Any
     ) -> ServiceResponse:
         host = httpx.URL(url).host
         timeout = max(deadline - self._clock(), 0.001)
@@ -235,43 +237,43 @@ class ChatClient:
         except Refused as error:
             raise GiveUp(str(error)) from None
         except httpx.HTTPError as error:
-            # Its own text might show the URL.
+            # The exception's own text might contain the URL.
             raise Retry(f"{host}: {type(error).__name__}") from None
-        answer = _read(host, response)
+        result = _parse_response(host, response)
         now = self._clock()
-        turn.hold(now, self._waits(answer, now) or 0.0)
-        return answer
+        gate.hold(now, self._waits(result, now) or 0.0)
+        return result
 
-    def _patience(self, deadline: float) -> float:
-        return min(_PATIENCE, deadline - self._clock() - _PASSING)
+    def _max_wait(self, deadline: float) -> float:
+        return min(_MAX_WAIT_S, deadline - self._clock() - _MIN_REQUEST_S)
 
     @asynccontextmanager
-    async def _turn(self, host: str, turn: _RateGate, deadline: float) -> AsyncIterator[None]:
-        """Wait until it is our turn, and until the service takes the next."""
+    async def _turn(self, host: str, gate: _RateGate, deadline: float) -> AsyncIterator[None]:
+        """Wait for earlier requests, and until the service allows the next one."""
         try:
             async with asyncio.timeout(max(deadline - self._clock(), 0.001)):
-                await turn.lock.acquire()
+                await gate.lock.acquire()
         except TimeoutError:
             raise Retry(f"{host}: busy with earlier messages", after=1.0, pause=True) from None
         try:
-            wait = turn.wait(self._clock())
+            wait = gate.wait(self._clock())
             if wait > 0:
-                if wait > self._patience(deadline):
+                if wait > self._max_wait(deadline):
                     raise _later(host, wait)
                 await self._sleep(wait)
             yield
         finally:
-            turn.lock.release()
+            gate.lock.release()
 
 
 @dataclass(slots=True)
 class _RateGate:
-    """What the service counts by.
+    """Queue of the requests with one rate key.
 
     Attributes:
         lock: one request at a time.
-        free_at: Unix seconds when it takes the next.
-        asked: seconds that it asked for then.
+        free_at: Unix seconds at which the next request is allowed.
+        asked: seconds to wait that the service asked for.
     """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -279,12 +281,12 @@ class _RateGate:
     asked: float = 0.0
 
     def hold(self, now: float, seconds: float) -> None:
-        """Take nothing for so long; a wait is not made shorter."""
+        """Delay the next request; a longer delay stays."""
         if now + seconds > self.free_at:
             self.free_at, self.asked = now + seconds, seconds
 
     def wait(self, now: float) -> float:
-        """Seconds until it takes the next; a clock that steps back makes it no longer (F6)."""
+        """Seconds until the next request; a clock that steps back does not make them longer."""
         return min(self.free_at - now, self.asked)
 
 
@@ -292,7 +294,7 @@ def _later(host: str, wait: float) -> Retry:
     return Retry(f"{host}: asks to wait {wait:.0f} s", after=wait, pause=True)
 
 
-def _read(host: str, response: httpx.Response) -> ServiceResponse:
+def _parse_response(host: str, response: httpx.Response) -> ServiceResponse:
     try:
         body = parse(response.content)
     except Unreadable:

@@ -1,6 +1,6 @@
-"""A result on its way into a chat: read from where it is and sent on, without being kept.
+"""Results as streams: downloaded and uploaded to a chat at the same time.
 
-Nothing of it is held but the piece in hand, so that neither memory nor disk grows with its size.
+Only the current block is in memory, whatever the size of the result.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from receiver.errors import Refused
 from receiver.outbound.client import client
 from submitter.submit.files import FileType, file_type
 
-_SHOWN = ("video", "image", "audio")
-_REDIRECTS = 3
+_MEDIA_TYPES = ("video", "image", "audio")
+_MAX_REDIRECTS = 3
 
 
 class MediaUnusable(Exception):
-    """A result that cannot be sent on; the text says why, and nothing of its URL."""
+    """A result cannot be uploaded; the text says why, without its URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """A result that is being read.
+    """An open download of a result.
 
     Attributes:
         kind: by its first bytes.
         size: in bytes.
-        content: its bytes, once.
+        content: its bytes; they can be read once.
     """
 
     kind: FileType
@@ -45,28 +45,28 @@ class Media:
 
 
 class MediaReader:
-    """Reads results.
+    """Downloads results.
 
     Args:
         allow: private targets that may be called.
-        most: bytes of the largest one; of what is larger only the header is read.
+        max_bytes: largest result; of a larger one, only the response header is read.
     """
 
-    def __init__(self, allow: Sequence[str], most: int) -> None:
+    def __init__(self, allow: Sequence[str], max_bytes: int) -> None:
         self._allow = allow
-        self._most = most
+        self._max_bytes = max_bytes
         self._client: httpx.AsyncClient | None = None
 
     @asynccontextmanager
     async def open(self, url: str, seconds: float) -> AsyncIterator[Media]:
-        """Begin to read a result.
+        """Open a result.
 
         Args:
-            url: where it is.
-            seconds: until all of it must be here.
+            url: the result's URL.
+            seconds: timeout of the whole download.
 
         Raises:
-            MediaUnusable: it is not there, too large, or no video, picture or sound (F35).
+            MediaUnusable: it is missing, too large, or not a video, picture or sound.
         """
         try:
             async with self._open().stream("GET", url, timeout=max(seconds, 0.001)) as response:
@@ -78,22 +78,22 @@ class MediaReader:
                     if len(start) >= 16:
                         break
                 found = file_type(start)
-                if found.content_type.partition("/")[0] not in _SHOWN:
-                    raise MediaUnusable("it is no video, picture or sound")
-                yield Media(found, size, _all(start, parts))
+                if found.content_type.partition("/")[0] not in _MEDIA_TYPES:
+                    raise MediaUnusable("it is not a video, picture or sound")
+                yield Media(found, size, _chained(start, parts))
         except (Refused, httpx.HTTPError) as error:
-            told = str(error) if isinstance(error, Refused) else type(error).__name__
-            raise MediaUnusable(f"it could not be read ({told})") from None
+            reason = str(error) if isinstance(error, Refused) else type(error).__name__
+            raise MediaUnusable(f"it could not be read ({reason})") from None
 
     async def close(self) -> None:
-        """Let the connections go; the next result makes new ones."""
+        """Close the connections; the next download opens new ones."""
         if self._client is not None:
             closing, self._client = self._client, None
             await closing.aclose()
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is None:
-            self._client = client(self._allow, redirects=_REDIRECTS, max_body=self._most)
+            self._client = client(self._allow, redirects=_MAX_REDIRECTS, max_body=self._max_bytes)
         return self._client
 
     def _size(self, response: httpx.Response) -> int:
@@ -101,13 +101,13 @@ class MediaReader:
             raise MediaUnusable(f"it could not be read (HTTP {response.status_code})")
         length = response.headers.get("content-length", "")
         if not (length.isascii() and length.isdigit()):
-            raise MediaUnusable("its size is not known")
-        if not 0 < int(length[:18]) <= self._most:
-            raise MediaUnusable(f"it has {length[:18]} bytes, of {self._most} at most")
+            raise MediaUnusable("its size is unknown")
+        if not 0 < int(length[:18]) <= self._max_bytes:
+            raise MediaUnusable(f"it has {length[:18]} bytes; the limit is {self._max_bytes}")
         return int(length)
 
 
-async def _all(start: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _chained(start: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield start
     async for part in parts:
         yield part
@@ -116,16 +116,16 @@ async def _all(start: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes
 def multipart(
     fields: Mapping[str, str], part: str, name: str, media: Media, boundary: str | None = None
 ) -> tuple[dict[str, str], AsyncIterator[bytes]]:
-    """A form with a file in it, as headers and a body of known length.
+    """Multipart form with a file; returns headers, with the length, and the body.
 
     https://www.rfc-editor.org/rfc/rfc7578
 
     Args:
-        fields: of text.
-        part: the file's field.
+        fields: text fields.
+        part: name of the file's field.
         name: the file's name: letters, digits, `-` and `.`.
         media: the file.
-        boundary: between the fields; a random one unless given.
+        boundary: between the fields; by default a random one.
     """
     line = f"--{boundary or secrets.token_hex(16)}"
     head = "".join(

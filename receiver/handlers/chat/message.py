@@ -1,9 +1,7 @@
-"""What a chat message says about an event: one model for all services; pure.
+"""Message about an event, in one model for all chat services; pure.
 
-All text in it is one line, bounded and printable. Headline, labels and fates are our own words;
-facts and notes are somebody else's, and not escaped: that is each service's own.
-
-What the messages say in our own words: moments, spans of time, failures and what to do.
+All text in it is one printable line of limited length. Headline, labels and fates are fixed texts.
+Facts and notes are untrusted and not escaped here: each service escapes them.
 """
 
 from __future__ import annotations
@@ -20,25 +18,25 @@ from receiver.handlers.envelope import rfc3339
 from submitter.errors import TASK_CODE_MEANINGS
 from submitter.prediction import JSON, Prediction, Status
 
-_REQUEST, _API = range(1000, 2000), range(5000, 6000)
+_INPUT_CODES, _SERVICE_CODES = range(1000, 2000), range(5000, 6000)
 
 _ADVICE = {
     1200: "Change the prompt or the picture, and submit again.",
     1400: "Add the parameter that is missing; `wavehook models MODEL` lists them.",
     1401: "Correct the input; `wavehook models MODEL` lists what is allowed.",
-    1402: "Give a URL that is open to everybody, or upload the file.",
-    1403: "Submit again; where it fails again, change the input.",
-    1405: "Submit again; where it fails again, change the input.",
+    1402: "Use a public URL, or upload the file.",
+    1403: "Submit again; if it fails again, change the input.",
+    1405: "Submit again; if it fails again, change the input.",
 }
 
 
 def day(seconds: float) -> str:
-    """Unix seconds as a moment in UTC, to the minute."""
+    """Date and time in UTC, to the minute, of Unix seconds."""
     return rfc3339(seconds)[:16].replace("T", " ") + " UTC"
 
 
 def span(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """A duration for a person, such as `2 min 5 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -48,7 +46,7 @@ def span(seconds: float) -> str:
 
 
 def meaning(code: int | None) -> str | None:
-    """What the code of a failed task says; None where there is none."""
+    """Meaning of a failed task's code; None without a code."""
     if not code:
         return None
     known = TASK_CODE_MEANINGS.get(code)
@@ -56,26 +54,26 @@ def meaning(code: int | None) -> str | None:
 
 
 def advice(code: int | None, status: str) -> str:
-    """What to do about a task that ended badly."""
+    """What to do about a task that did not complete."""
     if code in _ADVICE:
         return _ADVICE[code]
-    if code in _REQUEST:
+    if code in _INPUT_CODES:
         return "Correct the input, and submit again."
-    if code in _API or status == "timeout":
-        return "Nothing is wrong with the input: submit again later."
+    if code in _SERVICE_CODES or status == "timeout":
+        return "The input is fine: submit again later."
     if status == "cancelled":
-        return "Somebody ended it; submit again where it is still wanted."
-    return "Submit again; where it fails again, change the input."
+        return "The task was cancelled; submit again if you still need it."
+    return "Submit again; if it fails again, change the input."
 
 
-KEPT = 7 * 24 * 3600.0
+API_RETENTION_S = 7 * 24 * 3600.0
 """Seconds after a task's end for which the API keeps its outputs."""
 
 MAX_OUTPUTS = 10
-"""Outputs that are listed; more are counted."""
+"""Listed outputs; of further ones, only the number is shown."""
 
-_MAX_NAME = 120
-_MAX_SAID = 300
+_MAX_NAME_CHARS = 120
+_MAX_ERROR_CHARS = 300
 _MAX_NOTES = 5
 
 _KINDS = {
@@ -87,15 +85,15 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One result.
+    """One output.
 
     Attributes:
         label: such as `Video` or `Image 2`.
         kind: `video`, `image`, `audio` or `file`.
-        url: where a person finds it; None where there is no such place, or it is not to be shown.
-        fate: how long that holds, or why there is none, in words.
-        lasting: the URL does not end.
-        source: where the API has it; None where it has it no more, or it is not to be shown.
+        url: link for a person; None if there is no link, or it must not be shown.
+        fate: how long the link works, or why there is none.
+        lasting: True for a permanent link.
+        source: the API's URL; None if it has expired or must not be shown.
     """
 
     label: str
@@ -106,18 +104,18 @@ class Output:
     source: str | None = None
 
     def file(self, ending: str) -> str:
-        """The name of its file, such as `video-1.mp4`."""
+        """Name of its file, such as `video-1.mp4`."""
         return f"{self.label.lower().replace(' ', '-')}.{ending}"
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a task ended badly.
+    """Reason why a task did not complete.
 
     Attributes:
-        meaning: what its code means.
+        meaning: meaning of its code.
         advice: what to do.
-        said: the API's own words.
+        said: the API's error text.
     """
 
     meaning: str | None
@@ -127,24 +125,24 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a message says.
+    """Content of a message.
 
     Attributes:
-        headline: what has finished.
-        good: it went well; None where that is no question.
-        task: the task's id, or the event's where it has none.
-        key: stable over retries.
-        type: of the event, where the headline does not tell it.
+        headline: the event in a few words.
+        good: True for success, False for failure, None for any other event.
+        task: the task's id, or the event's if it has none.
+        key: idempotency key, the same in every retry.
+        type: type of the event, if the headline does not tell it.
         model: the model's id.
-        prompt: what was asked for, shortened.
-        duration: of the clip.
+        prompt: the prompt, truncated.
+        duration: length of the clip.
         cost: with its currency.
-        took: how long the task ran.
-        user: who asked for it.
+        took: run time of the task.
+        user: the requesting user.
         outputs: in order.
-        more: outputs that are not listed.
-        failure: why it ended badly.
-        notes: what a reader must know besides.
+        more: number of outputs that are not listed.
+        failure: reason of a failure.
+        notes: further remarks, such as a failed archive.
     """
 
     headline: str
@@ -165,7 +163,7 @@ class Message:
 
     @property
     def facts(self) -> list[tuple[str, str]]:
-        """What is known of the task, each with its name."""
+        """Known facts of the task: names and values."""
         failure = self.failure
         named = (
             ("Type", self.type),
@@ -182,31 +180,31 @@ class Message:
 
     @property
     def rest(self) -> str | None:
-        """How many outputs are not listed, in words."""
+        """Line with the number of outputs that are not listed."""
         return f"and {self.more} more" if self.more else None
 
 
 def compose(event: Event, context: Context, now: float, settings: ChatSettings) -> Message:
-    """Say what an event is about.
+    """Compose the message of an event.
 
     Args:
-        event: any, also one that is no prediction.
-        context: of the run; its earlier dispatches may have kept outputs, or be dead.
+        event: any event, also one that is not a prediction.
+        context: of the run; earlier handlers may have kept outputs, or be dead.
         now: Unix seconds.
         settings: of the handler.
     """
-    task = clean(event.subject or event.id, _MAX_NAME)
+    task = clean(event.subject or event.id, _MAX_NAME_CHARS)
     user = lookup(event.context, settings.user_from)
-    # True is a number in Python.
-    asked = isinstance(user, str | int) and not isinstance(user, bool)
-    name = clean(str(user), _MAX_NAME) if asked else None
-    kind = clean(event.type, _MAX_NAME)
+    # In Python, True is an int.
+    is_name = isinstance(user, str | int) and not isinstance(user, bool)
+    name = clean(str(user), _MAX_NAME_CHARS) if is_name else None
+    kind = clean(event.type, _MAX_NAME_CHARS)
     prediction = event.prediction
     if prediction is None:
         headline = "An event that cannot be read" if event.parked else "New event"
         notes = _dead(context, None)
         return Message(headline, None, task, context.key, kind, user=name or None, notes=notes)
-    ends = (event.occurred_at or event.received_at) + KEPT
+    ends = (event.occurred_at or event.received_at) + API_RETENTION_S
     shown = _outputs(prediction, context, now, ends)
     ending_links = ends if any(each.url and not each.lasting for each in shown) else None
     given = prediction.input or {}
@@ -220,7 +218,7 @@ def compose(event: Event, context: Context, now: float, settings: ChatSettings) 
         task=task,
         key=context.key,
         type=None if prediction.terminal else kind,
-        model=clean(event.model or prediction.model or "", _MAX_NAME) or None,
+        model=clean(event.model or prediction.model or "", _MAX_NAME_CHARS) or None,
         prompt=clean(prompt, settings.prompt) or None if isinstance(prompt, str) else None,
         duration=f"{length:g} s" if length else None,
         cost=None if cost is None else f"{cost:.4g} USD",
@@ -234,7 +232,7 @@ def compose(event: Event, context: Context, now: float, settings: ChatSettings) 
 
 
 def lookup(context: JSON, path: str | None) -> JSON:
-    """What stands in a context at a dotted key; None where nothing does."""
+    """Value of a dotted key in a context; None if it is missing."""
     for part in path.split(".") if path else ():
         context = context.get(part) if isinstance(context, dict) else None
     return context if path else None
@@ -257,14 +255,14 @@ def _headline(prediction: Prediction, shown: tuple[Output, ...]) -> str:
         case Status.CANCELLED:
             return "Task cancelled"
         case _:
-            return "News of a task"
+            return "Task update"
 
 
 def _failure(prediction: Prediction) -> Failure | None:
     if not prediction.terminal or prediction.succeeded:
         return None
     code = prediction.code
-    said = clean(prediction.error or "", _MAX_SAID)
+    said = clean(prediction.error or "", _MAX_ERROR_CHARS)
     return Failure(meaning(code), advice(code, prediction.status), said or None)
 
 
@@ -298,24 +296,24 @@ def _output(
     if hidden:
         return Output(label, kind, None, "flagged as not safe for work, and not shown")
     own = link(source)
-    held = source if own and until else None
+    live_source = source if own and until else None
     if kept is not None and kept.url and (lasting := link(kept.url)):
-        return Output(label, kind, lasting, "kept", lasting=True, source=held)
-    stored = "kept, without a public link; " if kept is not None else ""
+        return Output(label, kind, lasting, "kept", lasting=True, source=live_source)
+    prefix = "kept, without a public link; " if kept is not None else ""
     if until is None:
-        return Output(
-            label, kind, None, f"{stored}the API keeps outputs for 7 days, which are over"
-        )
+        return Output(label, kind, None, f"{prefix}the API has deleted it after 7 days")
     if own is None:
-        return Output(label, kind, None, f"{stored}it has no link that can be shown")
-    return Output(label, kind, own, f"{stored}this link ends on {day(until)}", source=held)
+        return Output(label, kind, None, f"{prefix}its link cannot be shown")
+    return Output(
+        label, kind, own, f"{prefix}this link expires on {day(until)}", source=live_source
+    )
 
 
 def _dead(context: Context, ends: float | None) -> tuple[str, ...]:
-    """A note for each earlier handler that was given up."""
+    """A note for each earlier handler whose dispatch is dead."""
     return tuple(
-        clean(f"{name} failed: {dispatch.error or 'it was given up'}", 200)
-        + (f"; the links here end on {day(ends)}" if ends is not None else "")
+        clean(f"{name} failed: {dispatch.error or 'no reason is known'}", 200)
+        + (f"; the links here expire on {day(ends)}" if ends is not None else "")
         for name, dispatch in sorted(context.earlier.items())[:_MAX_NOTES]
         if dispatch.state is DispatchState.DEAD
     )
@@ -330,7 +328,7 @@ def _took(prediction: Prediction, event: Event) -> float | None:
 
 
 def _amount(value: JSON) -> float | None:
-    """A number that can be an amount of anything, also written as text."""
+    """A non-negative number below 1e9, from a number or its text."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Settings that all chat handlers have."""
+"""Settings that all chat handlers share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def web_url(text: str) -> str:
     """An http or https URL.
 
     Raises:
-        ValueError: it is none; the text says what was expected, and not the URL.
+        ValueError: it is not valid; the text says what was expected, without the URL.
     """
     try:
         check_url(httpx.URL(text))
@@ -36,22 +36,22 @@ Dotted = Annotated[
     StringConstraints(max_length=200),
     matching(r"[^.]+(\.[^.]+)*", "a key of the context, with dots between nested keys"),
 ]
-"""A key of the event's context, and of tables in it: `notify.slack`."""
+"""A key of the event's context; dots lead into nested tables: `notify.slack`."""
 
 WebUrl = Annotated[str, AfterValidator(web_url)]
 """An http or https URL in a settings model."""
 
 
 class ChatSettings(BaseModel):
-    """What every chat handler may be told.
+    """Settings that all chat handlers share.
 
     Attributes:
-        targets: other places than the usual one, by name. What the name stands for may be secret.
-        target_from: where the event's context names one of `targets`.
-        user_from: where the event's context says who asked.
-        cost_from: where the event's context says what it cost, in USD.
-        prompt: characters of the prompt that are shown.
-        template: the text in place of ours.
+        targets: further targets by name; their values may be secret.
+        target_from: key of the event's context that names one of `targets`.
+        user_from: key of the event's context with the requesting user.
+        cost_from: key of the event's context with the cost in USD.
+        prompt: longest shown prompt, in characters.
+        template: text that replaces the standard message.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -44,7 +44,7 @@ from receiver.handlers.chat.media import multipart
 from receiver.handlers.chat.message import Message, Output
 from receiver.handlers.chat.settings import ChatSettings, WebUrl
 from receiver.handlers.chat.template import Template
-from receiver.handlers.chat.text import MORE, Span, choose_lines, clean, cut, units
+from receiver.handlers.chat.text import MORE_LINE_UNITS, Span, choose_lines, clean, cut, units
 from receiver.handlers.settings import AllowedTargets, Bytes
 from submitter.prediction import JSON
 
@@ -90,7 +90,7 @@ def written(
         else (1, [_Part(f"{each.label}: {each.fate}")])
         for each in message.outputs
     ]
-    kept = _fitted([*lines, *outputs], limit - MORE)
+    kept = _fitted([*lines, *outputs], limit - MORE_LINE_UNITS)
     left = sum(line in outputs for line in kept)
     more = message.more + len(outputs) - left
     shown = [line for _, line in kept]

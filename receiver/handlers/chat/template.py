@@ -1,14 +1,14 @@
-"""A message's text as the operator wrote it, in Jinja's sandbox; extra `templates`.
+"""Templates for the text of messages, in Jinja's sandbox; extra `templates`.
 
     {{ model }} made {{ outputs|length }} for {{ context.order }}
     {% for output in outputs %}
     {{ output.label }}: {{ output.url or output.fate }}
     {% endfor %}
 
-What stands between the braces is somebody else's, and is escaped for the service when it is sent;
-the rest is the operator's, in the service's own markup. A template cannot run away, because of
-what it may hold: loops over `outputs` and `facts` alone, no more than two deep, no calls, no
-assignments, no powers or products, and filters that make nothing longer than it was.
+Values are untrusted, and escaped for the service when the message is sent. The rest of a template
+is the operator's text, in the service's own markup. The run time and size of a template are limited
+by what it may contain: loops over `outputs` and `facts` only, nested twice at most; no calls,
+assignments, powers or products; and only filters whose result is not longer than their input.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     from jinja2 import nodes
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-MAX_TEMPLATE = 8000
-"""Characters."""
+MAX_TEMPLATE_CHARS = 8000
 
-MAX_RENDERED = 20_000
-"""Characters; every service takes less, and nothing is rendered beyond."""
+MAX_RENDERED_CHARS = 20_000
+"""Rendering stops there; every service accepts less."""
 
 FILTERS = frozenset(
     (
@@ -48,18 +47,18 @@ FILTERS = frozenset(
         "upper",
     )
 )
-"""Filters whose work and result are bounded by what they are given."""
+"""Filters whose run time and result are limited by their input."""
 
-_LOOPS = ("outputs", "facts")
-_DEPTH = 2
-_MAX_VALUE = 1000
-# Private-use characters: `clean` leaves none in a value, and a template may hold none.
+_LOOP_OVER = ("outputs", "facts")
+_MAX_LOOP_DEPTH = 2
+_MAX_VALUE_CHARS = 1000
+# Private-use characters: values and templates never contain them.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _FOREIGN = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
 
 
 class TemplateUnusable(ValueError):
-    """A template that is not taken; the text says where and why."""
+    """A template is not valid; the text says where and why."""
 
 
 class Template:
@@ -69,17 +68,19 @@ class Template:
         source: its text.
 
     Raises:
-        TemplateUnusable: a syntax error, a name that is not there, or what a template may not hold.
+        TemplateUnusable: a syntax error, an unknown name, or an element that is not allowed.
         ImportError: Jinja is missing.
     """
 
     def __init__(self, source: str) -> None:
         from jinja2 import TemplateSyntaxError, meta
 
-        if len(source) > MAX_TEMPLATE:
-            raise TemplateUnusable(f"{len(source)} characters, expected at most {MAX_TEMPLATE}")
+        if len(source) > MAX_TEMPLATE_CHARS:
+            raise TemplateUnusable(
+                f"{len(source)} characters, expected at most {MAX_TEMPLATE_CHARS}"
+            )
         if any(not (c.isprintable() or c in "\n\r\t") for c in source):
-            raise TemplateUnusable("expected no characters that cannot be seen")
+            raise TemplateUnusable("expected no invisible characters")
         environment = _environment()
         try:
             tree = environment.parse(source)
@@ -94,17 +95,17 @@ class Template:
         for message, event in _SAMPLES:
             try:
                 self._render(message, event)
-            except Exception as error:  # noqa: BLE001 - whatever it runs into, it will run into it
+            except Exception as error:  # noqa: BLE001 - it would fail at every message
                 raise TemplateUnusable(f"cannot be rendered ({error})") from None
 
     def render(self, message: Message, event: Event) -> list[Span] | None:
-        """Say a message in the template's words; None where it cannot be rendered.
+        """Render the template for a message; None if that fails.
 
-        The notes of a message are in no template: they always stand below it.
+        The notes of a message are not in a template: they always follow its text.
         """
         try:
             text = self._render(message, event)
-        except Exception:  # noqa: BLE001 - no template may keep a message from going out
+        except Exception:  # noqa: BLE001 - the standard message is sent instead
             return None
         return list(_spans(text))
 
@@ -112,7 +113,7 @@ class Template:
         text = ""
         for part in self._template.generate(_values(message, event)):
             text += part
-            if len(text) > MAX_RENDERED:
+            if len(text) > MAX_RENDERED_CHARS:
                 break
         return text.strip()
 
@@ -122,7 +123,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Missing(ChainableUndefined):
-        """Nothing, as a context without a key gives; but a mistyped attribute of ours is told."""
+        """Renders a missing context key as nothing; refuses an unknown attribute of an output."""
 
         def __init__(self, hint: str | None = None, obj: Any = None, *rest: Any, **named: Any):
             super().__init__(hint, obj, *rest, **named)
@@ -141,12 +142,12 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 def _mark(value: object) -> str:
-    """Mark what a template prints as somebody else's."""
+    """Mark a printed value as untrusted."""
     if isinstance(value, Link):
         return value
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
-    text = clean(str(value), _MAX_VALUE)
+    text = clean(str(value), _MAX_VALUE_CHARS)
     return f"{_OPEN}{text}{_CLOSE}" if text else ""
 
 
@@ -156,12 +157,12 @@ def _spans(text: str) -> Iterator[Span]:
         yield Span(text[end : found.start()])
         yield Span(found[1], foreign=True)
         end = found.end()
-    # The last value of what was cut off has no end.
+    # The last value of a truncated text has no end mark.
     yield Span(text[end:].partition(_OPEN)[0])
 
 
 def _check(node: nodes.Node, depth: int = 0) -> None:
-    """Refuse what could run away, or reach anything but the values.
+    """Check that a template has only allowed elements.
 
     Raises:
         TemplateUnusable: the text names the line.
@@ -176,7 +177,7 @@ def _check(node: nodes.Node, depth: int = 0) -> None:
     )
     if not isinstance(node, allowed):
         raise TemplateUnusable(
-            f"line {node.lineno}: {type(node).__name__.lower()} may not be in a template"
+            f"line {node.lineno}: {type(node).__name__.lower()} is not allowed in a template"
         )
     if isinstance(node, nodes.Filter) and node.name not in FILTERS:
         known = ", ".join(sorted(FILTERS))
@@ -184,17 +185,17 @@ def _check(node: nodes.Node, depth: int = 0) -> None:
     if isinstance(node, nodes.For):
         over = node.iter.name if isinstance(node.iter, nodes.Name) else None
         depth += 1
-        if over not in _LOOPS or node.recursive or depth > _DEPTH:
+        if over not in _LOOP_OVER or node.recursive or depth > _MAX_LOOP_DEPTH:
             raise TemplateUnusable(
-                f"line {node.lineno}: a loop, expected one over {' or '.join(_LOOPS)}, and no "
-                f"more than {_DEPTH} inside each other"
+                f"line {node.lineno}: a loop, expected one over {' or '.join(_LOOP_OVER)}, and no "
+                f"more than {_MAX_LOOP_DEPTH} inside each other"
             )
     for child in node.iter_child_nodes():
         _check(child, depth)
 
 
 def _values(message: Message, event: Event) -> Mapping[str, Any]:
-    """What a template can name."""
+    """Names and values of a template."""
     return {
         "headline": message.headline,
         "type": event.type,
@@ -241,4 +242,4 @@ _SAMPLES = (
         Event("id", "wavespeed", "prediction.failed", context={}),
     ),
 )
-"""What a template is tried on at the start."""
+"""Samples that a template is rendered with at start-up."""

@@ -1,10 +1,8 @@
-"""Text of others, made fit to be shown: one line, printable, and cut where a service counts.
+"""Untrusted text and URLs, made safe to show in a chat message.
 
-Prompts, errors, model names and ids come from strangers. What would act in a chat is taken from
-them in two steps: `clean` here, for all services alike, and each service's own escaping, or a
-place where it reads no markup (F17).
-
-URLs of results, made fit to stand in any service's markup.
+Prompts, errors, model names and ids are untrusted. They are made inert in two steps: `clean` makes
+one printable line for all services, and then each service escapes its own markup, or puts the text
+into an element without markup. `link` accepts a URL that no service's markup can break out of.
 """
 
 from __future__ import annotations
@@ -20,10 +18,10 @@ from receiver.errors import Refused
 from receiver.outbound.client import check_url
 
 Cost = Callable[[str], int]
-"""How many units of a service's limit a text takes."""
+"""Number of units of a service's limit that a text takes."""
 
-MORE = 20
-"""Units of the line that says how many are not shown."""
+MORE_LINE_UNITS = 20
+"""Units reserved for the line with the number of outputs that are not shown."""
 
 _WIDE = str.maketrans({mark: chr(ord(mark) + 0xFEE0) for mark in "@<>[]()*_`~|#&\\{}$"})
 
@@ -33,8 +31,8 @@ class Span:
     """A piece of a message.
 
     Attributes:
-        text: what it says.
-        foreign: it is somebody else's, and must not act; else it is the operator's own.
+        text: the text.
+        foreign: True for untrusted text, which is escaped; False for the operator's own.
     """
 
     text: str
@@ -42,7 +40,7 @@ class Span:
 
 
 def units(text: str) -> int:
-    """UTF-16 code units: what Telegram counts in, and never fewer than there are characters.
+    """Length in UTF-16 code units, as Telegram counts; at least the number of characters.
 
     https://core.telegram.org/bots/api#messageentity
     """
@@ -50,7 +48,7 @@ def units(text: str) -> int:
 
 
 def clean(text: str, limit: int) -> str:
-    """Make one printable line of a text, of at most `limit` UTF-16 units.
+    """Turn a text into one printable line of at most `limit` UTF-16 units.
 
     Control, bidirectional and zero-width characters become spaces, as line breaks do.
     """
@@ -59,18 +57,18 @@ def clean(text: str, limit: int) -> str:
 
 
 def cut(text: str, limit: int, count: Cost = units) -> str:
-    """Shorten a text to a limit, an ellipsis included; never inside a character or its escape.
+    """Truncate a text, with an ellipsis; never inside a character or its escape.
 
     Args:
-        text: not escaped yet.
-        limit: in what `count` counts.
-        count: of the text as it will be sent; at least one unit a character.
+        text: not yet escaped.
+        limit: in the units of `count`.
+        count: length of the text as sent; at least one unit per character.
     """
     if len(text) <= limit and count(text) <= limit:
         return text
     left = limit - count("…")
     end = 0
-    for end, letter in enumerate(text):  # noqa: B007 - where it stops is what is looked for
+    for end, letter in enumerate(text):  # noqa: B007 - `end` is the result
         left -= count(letter)
         if left < 0:
             break
@@ -78,20 +76,20 @@ def cut(text: str, limit: int, count: Cost = units) -> str:
 
 
 def cost(escape: Callable[[str], str]) -> Cost:
-    """What a text takes once it is escaped."""
+    """Count the units of a text after its escaping."""
     return lambda text: units(escape(text))
 
 
 def fullwidth(text: str) -> str:
-    """Write what is markup or a mention somewhere with the wide letters that look alike.
+    """Replace characters of markup, mentions and links with their fullwidth forms.
 
-    For services that know no escaping. A URL is no link any more either.
+    For services without an escape syntax.
     """
     return text.translate(_WIDE).replace("://", "\N{FULLWIDTH COLON}//")
 
 
 def join(spans: Iterable[Span], escape: Callable[[str], str], limit: int) -> str:
-    """Put spans into one text, the foreign ones escaped, cut to a limit in UTF-16 units."""
+    """Join spans into one text, the foreign ones escaped, up to a limit in UTF-16 units."""
     parts: list[str] = []
     for span in spans:
         write = escape if span.foreign else str
@@ -104,66 +102,66 @@ def join(spans: Iterable[Span], escape: Callable[[str], str], limit: int) -> str
 
 
 def choose_lines(lines: Sequence[tuple[int, int]], limit: int) -> list[int]:
-    """Which lines to keep where not all fit, by their places in order.
+    """Choose the lines that fit into a limit; returns their indexes in order.
 
     Args:
-        lines: of each its rank, where 0 is kept first, and what it takes of the limit.
-        limit: of all together.
+        lines: rank and size of each; rank 0 is chosen first.
+        limit: of the sum of sizes.
     """
     kept = []
-    for place, (_, taken) in sorted(enumerate(lines), key=lambda each: each[1][0]):
+    for index, (_, taken) in sorted(enumerate(lines), key=lambda each: each[1][0]):
         if taken <= limit:
-            kept.append(place)
+            kept.append(index)
             limit -= taken
     return sorted(kept)
 
 
 def fit_lines(lines: Sequence[tuple[int, str]], last: Sequence[str], more: int, limit: int) -> str:
-    """Put lines into one text, as far as they fit, and say how many of the last ones do not.
+    """Join the lines that fit into one text, and add the number of outputs that are left out.
 
     Args:
-        lines: each with its rank; see `fitting`.
-        last: what follows them, of rank 1.
-        more: how many of the last are not even among them.
+        lines: each with its rank for `choose_lines`.
+        last: lines of outputs, which follow; their rank is 1.
+        more: number of outputs without a line.
         limit: in UTF-16 units.
     """
     every = [*lines, *((1, line) for line in last)]
-    kept = choose_lines([(rank, units(line) + 1) for rank, line in every], limit - MORE)
-    more += len(last) - sum(place >= len(lines) for place in kept)
-    shown = [every[place][1] for place in kept]
+    kept = choose_lines([(rank, units(line) + 1) for rank, line in every], limit - MORE_LINE_UNITS)
+    more += len(last) - sum(index >= len(lines) for index in kept)
+    shown = [every[index][1] for index in kept]
     return "\n".join([*shown, f"and {more} more"] if more else shown)
 
 
-MAX_LINK = 2000
-"""Characters; every service takes a URL of this length, and no longer one is linked."""
+MAX_LINK_CHARS = 2000
+"""Longest URL that is linked; every service accepts this length."""
 
-_PLACE = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
+_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._~:/?#@!$&+,;=%-]")
 
 
 class Link(str):
-    """A URL that no markup can be broken out of: visible ASCII, no quotes, brackets or pipes."""
+    """A URL that is safe in any markup: visible ASCII without quotes, brackets or pipes."""
 
     __slots__ = ()
 
 
 def link(url: str) -> Link | None:
-    """Read a URL; None where it is none for a person to open."""
+    """Parse a URL; None if a person should not or cannot open it."""
     try:
         parsed = httpx.URL(url)
         check_url(parsed)
     except (httpx.InvalidURL, Refused):
         return None
-    place = parsed.netloc.decode("ascii")
-    if not _PLACE.fullmatch(place):
+    netloc = parsed.netloc.decode("ascii")
+    if not _HOST_AND_PORT.fullmatch(netloc):
         return None
-    # A fragment says nothing to a server.
+    # A fragment is not sent to the server, and is left out.
     path = _UNSAFE.sub(lambda found: quote(found[0]), parsed.raw_path.decode("ascii"))
-    text = f"{parsed.scheme}://{place}{path}"
-    return Link(text) if len(text) <= MAX_LINK else None
+    text = f"{parsed.scheme}://{netloc}{path}"
+    return Link(text) if len(text) <= MAX_LINK_CHARS else None
 
 
 def ending(url: str) -> str:
-    """The ending of the file that a URL names, in lower case, such as `mp4`."""
+    """File extension in a URL, in lower case, such as `mp4`."""
     path = url.partition("?")[0].partition("#")[0]
     return path.rpartition("/")[2].rpartition(".")[2].lower()

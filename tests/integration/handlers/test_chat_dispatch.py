@@ -66,7 +66,7 @@ async def test_a_dead_archive_is_said_and_the_message_goes_out(use: str) -> None
     assert [each.outcome for each in made.attempts] == ["done"]
     text = posts[0].body.decode().replace("\\\\", "")
     assert "keep failed" in text
-    assert "HTTP 403; the links here end on 20" in text
+    assert "HTTP 403; the links here expire on 20" in text
     assert isinstance(made.result, dict)
     assert made.result["sent"] is True
     assert "s3cret" not in json.dumps(made.result)
@@ -83,7 +83,7 @@ async def test_an_archive_that_has_it_gives_the_lasting_link(use: str) -> None:
     assert made.state == "done"
     text = posts[0].body.decode()
     assert lasting in text
-    assert "link ends on" not in text
+    assert "link expires on" not in text
 
 
 @pytest.mark.parametrize("use", SECTIONS)

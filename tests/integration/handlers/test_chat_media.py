@@ -75,9 +75,9 @@ async def test_the_smallest_picture_is_a_picture() -> None:
 @pytest.mark.parametrize(
     ("head", "why"),
     [
-        ("200 OK\r\n", "its size is not known"),
-        ("200 OK\r\ncontent-length: 1001\r\n", "it has 1001 bytes, of 1000 at most"),
-        ("200 OK\r\ncontent-length: 0\r\n", "it has 0 bytes, of 1000 at most"),
+        ("200 OK\r\n", "its size is unknown"),
+        ("200 OK\r\ncontent-length: 1001\r\n", "it has 1001 bytes; the limit is 1000"),
+        ("200 OK\r\ncontent-length: 0\r\n", "it has 0 bytes; the limit is 1000"),
         ("206 Partial\r\ncontent-length: 40\r\n", r"it could not be read \(HTTP 206\)"),
         ("200 OK\r\ncontent-length: 40\r\ncontent-encoding: gzip\r\n", "DecodingError"),
     ],

@@ -94,12 +94,12 @@ async def test_a_thread_stays_the_thread() -> None:
     ("name", "answer", "why"),
     [
         ("video.mp4", Answer(404), "it could not be read (HTTP 404)"),
-        ("video.mp4", Answer(200, b"<html>no</html>" * 9), "it is no video, picture or sound"),
-        ("video.mp4", Answer(200, b""), "it has 0 bytes, of 10485760 at most"),
+        ("video.mp4", Answer(200, b"<html>no</html>" * 9), "it is not a video, picture or sound"),
+        ("video.mp4", Answer(200, b""), "it has 0 bytes; the limit is 10485760"),
         (
             "video.mp4",
             Answer(200, b"", {"content-length": "99999999"}),
-            "it has 99999999 bytes, of 10485760 at most",
+            "it has 99999999 bytes; the limit is 10485760",
         ),
         ("video.mp4", Answer(200, MP4, {"content-length": "x"}), "it could not be read"),
         ("video.mp4", None, "it could not be read (RemoteProtocolError)"),

@@ -338,7 +338,9 @@ async def test_a_dead_archive_is_said() -> None:
     async with slack(upload=0) as (service, handler, _):
         await handler(event(), run(earlier=lost()))
     blocks = str(service.requests[0].json["blocks"])
-    assert "keep failed: storage.example.com: HTTP 403; the links here end on 2026-08-08" in blocks
+    assert (
+        "keep failed: storage.example.com: HTTP 403; the links here expire on 2026-08-08" in blocks
+    )
 
 
 async def test_check_asks_slack_whose_the_token_is() -> None:
@@ -364,7 +366,7 @@ async def test_check_of_a_webhook_connects_and_posts_nothing() -> None:
     async with slack(bot=False) as (service, handler, _):
         found = await handler.check()
     assert "takes connections" in found
-    assert "only a message shows" in found
+    assert "tested by a message only" in found
     assert service.requests == []
 
 

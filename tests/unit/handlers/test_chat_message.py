@@ -41,7 +41,7 @@ def test_a_completed_task_says_all_that_is_known() -> None:
     ]
     [output] = made.outputs
     assert (output.label, output.url, output.source) == ("Video", VIDEO, VIDEO)
-    assert output.fate == "this link ends on 2026-08-08 12:02 UTC"
+    assert output.fate == "this link expires on 2026-08-08 12:02 UTC"
 
 
 def test_what_is_not_known_is_not_said() -> None:
@@ -73,7 +73,7 @@ def test_headline_names_what_is_there(outputs: list[str], headline: str) -> None
         ("prediction.failed", "Task failed", False, None),
         ("prediction.timeout", "Task timed out", False, None),
         ("prediction.cancelled", "Task cancelled", False, None),
-        ("prediction.processing", "News of a task", None, "prediction.processing"),
+        ("prediction.processing", "Task update", None, "prediction.processing"),
     ],
 )
 def test_other_ends(type: str, headline: str, good: bool | None, told: str | None) -> None:
@@ -117,7 +117,7 @@ def test_what_was_kept_without_a_link_says_so() -> None:
     """The API's link, with its end."""
     [output] = message(event(), run(earlier=kept(url=None))).outputs
     assert output.url == VIDEO
-    assert output.fate == ("kept, without a public link; this link ends on 2026-08-08 12:02 UTC")
+    assert output.fate == ("kept, without a public link; this link expires on 2026-08-08 12:02 UTC")
 
 
 def test_of_two_archives_the_one_with_a_link_counts() -> None:
@@ -133,7 +133,7 @@ def test_a_dead_archive_is_told_with_the_end_of_the_links() -> None:
     """What failed, why, and until when somebody can still act."""
     made = message(event(), run(earlier=lost()))
     assert made.notes == (
-        "keep failed: storage.example.com: HTTP 403; the links here end on 2026-08-08 12:02 UTC",
+        "keep failed: storage.example.com: HTTP 403; the links here expire on 2026-08-08 12:02 UTC",
     )
     assert message(failed(1403), run(earlier=lost())).notes == (
         "keep failed: storage.example.com: HTTP 403",
@@ -145,7 +145,7 @@ def test_after_seven_days_there_is_no_link() -> None:
     late = NOW + 7 * 86_400.0
     [output] = message(event(), now=late).outputs
     assert (output.url, output.source) == (None, None)
-    assert output.fate == "the API keeps outputs for 7 days, which are over"
+    assert output.fate == "the API has deleted it after 7 days"
     [output] = message(event(), run(earlier=kept()), now=late).outputs
     assert (output.url, output.source) == ("https://keep.example.com/7f3c1d0e/0.mp4", None)
 
@@ -158,7 +158,7 @@ def test_what_is_no_url_for_a_person_is_not_linked(url: str) -> None:
     """F17: an output in base64 is not pasted into a chat."""
     [output] = message(event(outputs=[url])).outputs
     assert (output.url, output.source) == (None, None)
-    assert output.fate == "it has no link that can be shown"
+    assert output.fate == "its link cannot be shown"
 
 
 def test_only_ten_outputs_are_listed() -> None:
@@ -184,11 +184,11 @@ def test_each_code_is_said_in_plain_words_with_what_to_do(code: int) -> None:
     ("code", "status", "words"),
     [
         (1200, "failed", "Change the prompt"),
-        (1402, "failed", "open to everybody"),
+        (1402, "failed", "Use a public URL"),
         (1999, "failed", "Correct the input"),
         (5999, "failed", "submit again later"),
         (None, "timeout", "submit again later"),
-        (None, "cancelled", "still wanted"),
+        (None, "cancelled", "still need it"),
         (None, "failed", "change the input"),
     ],
 )

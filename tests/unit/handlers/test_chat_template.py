@@ -10,7 +10,7 @@ import pytest
 from receiver.errors import SettingsError
 from receiver.handlers.chat import discord
 from receiver.handlers.chat.discord import escape
-from receiver.handlers.chat.template import FILTERS, MAX_RENDERED, Template, TemplateUnusable
+from receiver.handlers.chat.template import FILTERS, MAX_RENDERED_CHARS, Template, TemplateUnusable
 from receiver.handlers.chat.text import Span, join
 from tests.support.chat_events import VIDEO, event, failed, message
 
@@ -69,19 +69,19 @@ def test_expressions(source: str, text: str) -> None:
             "{% for a in facts %}" * 3 + "{% endfor %}" * 3,
             "no more than 2 inside each other",
         ),
-        ("{{ 'a' * 1000000000 }}", "mul may not be in a template"),
-        ("{{ 9 ** 999999999 }}", "pow may not be in a template"),
-        ("{{ '%1000000000d' % 1 }}", "mod may not be in a template"),
-        ("{% set x = prompt %}", "assign may not be in a template"),
-        ("{% macro x() %}{% endmacro %}", "macro may not be in a template"),
-        ("{{ prompt.upper() }}", "call may not be in a template"),
-        ("{{ prompt[1:] }}", "slice may not be in a template"),
-        ("{% include 'x' %}", "include may not be in a template"),
+        ("{{ 'a' * 1000000000 }}", "mul is not allowed in a template"),
+        ("{{ 9 ** 999999999 }}", "pow is not allowed in a template"),
+        ("{{ '%1000000000d' % 1 }}", "mod is not allowed in a template"),
+        ("{% set x = prompt %}", "assign is not allowed in a template"),
+        ("{% macro x() %}{% endmacro %}", "macro is not allowed in a template"),
+        ("{{ prompt.upper() }}", "call is not allowed in a template"),
+        ("{{ prompt[1:] }}", "slice is not allowed in a template"),
+        ("{% include 'x' %}", "include is not allowed in a template"),
         ("{% for output in outputs %}{{ output.urll }}{% endfor %}", "Output has no 'urll'"),
         ("{{ failure.why }}", "cannot be rendered (Failure has no 'why')"),
         ("{{ 1 / 0 }}", "cannot be rendered (division by zero)"),
-        ("\ue000{{ prompt }}", "no characters that cannot be seen"),
-        ("a\u202eb", "no characters that cannot be seen"),
+        ("\ue000{{ prompt }}", "no invisible characters"),
+        ("a\u202eb", "no invisible characters"),
         ("a" * 8001, "8001 characters, expected at most 8000"),
     ],
 )
@@ -132,7 +132,7 @@ def test_output_is_bounded() -> None:
     )
     assert spans is not None
     # Without the bound it would be ten times as much.
-    assert MAX_RENDERED * 0.9 < sum(len(span.text) for span in spans) < MAX_RENDERED
+    assert MAX_RENDERED_CHARS * 0.9 < sum(len(span.text) for span in spans) < MAX_RENDERED_CHARS
 
 
 def test_every_filter_that_is_allowed_is_one() -> None:
