@@ -133,8 +133,8 @@ def test_any_event_makes_messages_within_the_limits(
     limits.slack(blocks.payload(message, words, images=True))
     limits.slack(blocks.payload(message, None, images=False))
     limits.teams(teams.payload(message, words))
-    for limit in (telegram.MAX_TEXT, telegram.MAX_CAPTION):
-        limits.telegram(*telegram.written(message, words, limit), limit)
+    for limit in (telegram.MAX_TEXT_UNITS, telegram.MAX_CAPTION_UNITS):
+        limits.telegram(*telegram.render(message, words, limit), limit)
     for limit in (100, 4000):
         assert limits.utf16(apprise.text(message, words, limit)) <= limit
     limits.discord(discord.payload(message, None))
@@ -145,7 +145,7 @@ def test_any_event_makes_messages_within_the_limits(
 @given(made=messages())
 def test_what_telegram_looks_through_is_our_own(made: tuple[Event, Message]) -> None:
     """F17: outside of code there are our words only, whatever the event holds."""
-    text, marks = telegram.written(made[1], None, telegram.MAX_TEXT)
+    text, marks = telegram.render(made[1], None, telegram.MAX_TEXT_UNITS)
     bare = limits.outside(text, marks)
     assert not re.search(r"[@#$/<>*_`\[\]{}\\]", bare), bare
 

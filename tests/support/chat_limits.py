@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from receiver.handlers.chat.teams import MAX_CARD
+from receiver.handlers.chat.teams import MAX_CARD_BYTES
 
 _OUR_LINK = r"^\[(?:Video|Image|Audio|File)(?: \d+)?\]\(https?://\S+\)"
 
@@ -99,7 +99,7 @@ def teams(payload: dict[str, Any]) -> None:
 
     The elements are those of https://adaptivecards.io/explorer.
     """
-    assert len(json.dumps(payload, ensure_ascii=False).encode()) <= MAX_CARD < 28 * 1024
+    assert len(json.dumps(payload, ensure_ascii=False).encode()) <= MAX_CARD_BYTES < 28 * 1024
     [attachment] = payload["attachments"]
     assert payload["type"] == "message"
     assert attachment["contentType"] == "application/vnd.microsoft.card.adaptive"

@@ -1,17 +1,17 @@
-"""`apprise`: a message to any of the services that Apprise knows; extra `apprise`.
+"""`apprise` handler: a message to any service that Apprise supports; extra `apprise`.
 
     [handlers.team]
     use = "apprise"
     url = "env:APPRISE_URL"     # or a list: mailtos://…, matrixs://…, ntfys://…
 
-https://appriseit.com has the URLs. The message is text with links, as long as the service takes.
-Apprise calls the services itself: `safe_http` does not stand between.
+https://appriseit.com lists the URLs. The message is text with links, as long as the service allows.
+Apprise calls the services itself, without the SSRF guard of `receiver.outbound`.
 
-| what Apprise says | what follows |
+| services that accept the message | outcome |
 |---|---|
-| all took it | done |
-| some took it | done; a new attempt would tell them again. The result says how many did not |
-| none did | again by the retry policy |
+| all | done |
+| some | done, because a retry would reach these again; the result counts the others |
+| none | retry |
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from submitter.prediction import JSON
 if TYPE_CHECKING:
     from receiver.handlers.chat.text import Span
 
-_LONGEST = 4000
+_MAX_TEXT_UNITS = 4000
 
 
 def _service(url: str) -> str:
-    """Refuse what Apprise does not understand."""
+    """Check that Apprise knows a URL."""
     import apprise
 
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-        # It loads its services now, and some of them warn of what they import.
+        # Apprise loads its services now, and some of their imports warn.
         known = apprise.Apprise.instantiate(url) is not None
     if not known:
         raise ValueError("a URL of Apprise, such as mailtos://user:password@example.com")
@@ -58,7 +58,7 @@ def _services(urls: tuple[str, ...] | None) -> tuple[str, ...] | None:
 
 
 class AppriseSettings(ChatSettings):
-    """The handler's own settings."""
+    """Settings of the handler."""
 
     url: Annotated[SomeTexts | None, AfterValidator(_services)] = Field(
         default=None, repr=False, description="a URL of Apprise, or a list of them"
@@ -66,7 +66,7 @@ class AppriseSettings(ChatSettings):
 
 
 class Apprise(Channel[AppriseSettings]):
-    """Tells services through Apprise."""
+    """Handler that sends messages through Apprise."""
 
     def __init__(
         self, settings: AppriseSettings, template: Template | None = None, **options: Any
@@ -76,45 +76,47 @@ class Apprise(Channel[AppriseSettings]):
         )
 
     async def deliver(self, outgoing: OutgoingMessage) -> dict[str, JSON]:
-        """Tell each service; Apprise blocks, and so works in a thread."""
+        """Send to each service, in a thread, because Apprise blocks."""
         urls = outgoing.target.split("\n")
-        told = await asyncio.to_thread(_tell, urls, outgoing.message, outgoing.template_spans)
-        if not any(told):
-            raise Retry("no service took it; Apprise does not say why")
-        return {"told": sum(told), "not_told": len(told) - sum(told)}
+        accepted = await asyncio.to_thread(
+            _send_all, urls, outgoing.message, outgoing.template_spans
+        )
+        if not any(accepted):
+            raise Retry("no service accepted the message; Apprise does not report the reason")
+        return {"told": sum(accepted), "not_told": len(accepted) - sum(accepted)}
 
     async def check(self) -> str:
-        """Apprise understands the URLs; a service can only be tried by a message."""
+        """Check the URLs; a service itself can be tested by a message only."""
         import apprise
 
         urls = [url for target in self._targets for url in target.split("\n")]
         services = [apprise.Apprise.instantiate(url) for url in urls]
         names = sorted({str(each.service_name) for each in services if each})
-        return f"Apprise knows {', '.join(names)}; whether they take it, only a message shows"
+        return f"Apprise knows {', '.join(names)}; a service itself can be tested by a message only"
 
 
 def create(name: str, settings: Mapping[str, Any]) -> Apprise:
-    """Make the handler.
+    """Build the handler.
 
     Raises:
         SettingsError: with all faults.
         ImportError: Apprise is missing.
     """
-    import apprise  # noqa: F401 - where it is missing, that shows at start
+    import apprise  # noqa: F401 - a missing package shows at start-up
 
-    # It logs URLs, and with them passwords (F16); what fails, the dispatch says.
+    # Apprise logs URLs with passwords; the dispatch's result has the failures.
     logging.getLogger("apprise").propagate = False
     return Apprise(
         *parse_settings(AppriseSettings, name, settings, target_key="url", check_target=_service)
     )
 
 
-def _tell(urls: list[str], message: Message, template_spans: list[Span] | None) -> list[bool]:
-    """Tell each service by itself, so that it is known who was told."""
+def _send_all(urls: list[str], message: Message, template_spans: list[Span] | None) -> list[bool]:
+    """Send to each service separately, so that each success is known."""
     from apprise import Apprise as Sender
     from apprise import NotifyFormat
 
-    told = []
+    accepted = []
     for url in urls:
         sender = Sender()
         sender.add(url)
@@ -126,25 +128,25 @@ def _tell(urls: list[str], message: Message, template_spans: list[Span] | None) 
             sent = bool(
                 sender.notify(body=body, title=message.headline, body_format=NotifyFormat.TEXT)
             )
-        except Exception:  # noqa: BLE001 - a service of anybody's; its words may hold its URL
+        except Exception:  # noqa: BLE001 - a plug-in may raise anything, with its URL in the text
             sent = False
-        told.append(sent)
-    return told
+        accepted.append(sent)
+    return accepted
 
 
 def room(message: Message, body: int, title: int) -> int:
-    """How much text a service has room for, by what it takes for a body and a title."""
+    """Units of text that a service accepts, by its limits for body and title."""
     above = units(message.headline)
-    # Where it takes no title, the headline stands above the text.
-    return min(body, _LONGEST) - (above + 2 if above > title else 0)
+    # Without a title, the headline is put above the text.
+    return min(body, _MAX_TEXT_UNITS) - (above + 2 if above > title else 0)
 
 
 def text(message: Message, template_spans: list[Span] | None, limit: int) -> str:
-    """The message as plain text, with links.
+    """Message as plain text with links.
 
     Args:
-        message: what it says.
-        template_spans: its text by the operator's template; None: ours.
+        message: the message.
+        template_spans: text of the operator's template; None for the standard text.
         limit: in UTF-16 units.
     """
     notes = [(0, fullwidth(note)) for note in message.notes]

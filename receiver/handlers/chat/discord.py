@@ -1,22 +1,20 @@
-"""`discord`: a message through a webhook, with the video or picture itself where it fits.
+"""`discord` handler: a message through a webhook, with the video or picture itself if it fits.
 
     [handlers.team]
     use = "discord"
-    url = "env:DISCORD_URL"     # https://discord.com/api/webhooks/…; with ?thread_id=… in a thread
-    upload = "10MiB"            # what the server takes; 0 uploads nothing
+    url = "env:DISCORD_URL"     # https://discord.com/api/webhooks/…; add ?thread_id=… for a thread
+    upload = "10MiB"            # the server's limit; 0 uploads nothing
 
-The text goes out first, and is then edited to hold the files.
+The text is sent first. Then the message is edited to include the files.
 
-| the answer | what follows |
+| response | outcome |
 |---|---|
-| 2xx | done; uploads that fail leave the link |
-| 429 | not before Discord says, for every event of this handler |
-| 5xx, none in time, no connection | again by the retry policy; may come twice |
-| another 4xx | never again |
+| 2xx | done; a failed upload leaves the link |
+| 429 | retry when Discord allows it; no event of this handler before |
+| 5xx, a timeout, no connection | retry; the message may be sent twice |
+| another 4xx | dead |
 
-A message as Discord's embeds.
-
-Limits: https://discord.com/developers/docs/resources/message#embed-object-embed-limits
+Limits of embeds: https://discord.com/developers/docs/resources/message#embed-object-embed-limits
 """
 
 from __future__ import annotations
@@ -45,35 +43,36 @@ from receiver.handlers.chat.text import Span, clean, cost, cut, fit_lines, join,
 from receiver.handlers.settings import AllowedTargets, Bytes
 from submitter.prediction import JSON
 
-_ACTING = re.compile(r"[\\*_~`|<>#\[\]():@+-]")
-_TITLE, _DESCRIPTION, _VALUE, _TOTAL, _EMBEDS = 256, 4096, 1024, 6000, 10
+_MARKUP = re.compile(r"[\\*_~`|<>#\[\]():@+-]")
+_MAX_TITLE, _MAX_DESCRIPTION, _MAX_VALUE, _MAX_TOTAL, _MAX_EMBEDS = 256, 4096, 1024, 6000, 10
 _COLOURS = {True: 0x2EB67D, False: 0xE01E5A, None: 0x7F8C8D}
 
 
 def payload(
     message: Message, template_spans: list[Span] | None, uploaded: Collection[str] = ()
 ) -> dict[str, Any]:
-    """What Discord is sent.
+    """Request body for Discord.
 
     Args:
-        message: what it says.
-        template_spans: its text by the operator's template, in Discord's Markdown; None: ours.
-        uploaded: labels of the outputs that the message has as attachments.
+        message: the message.
+        template_spans: text of the operator's template, in Discord's Markdown; None for the
+            standard text.
+        uploaded: labels of the outputs that are attachments of the message.
     """
     embed: dict[str, Any] = {
-        "title": cut(message.headline, _TITLE),
+        "title": cut(message.headline, _MAX_TITLE),
         "color": _COLOURS[message.good],
         "footer": {"text": f"Task {message.task}"},
     }
     used = units(embed["title"]) + units(embed["footer"]["text"])
-    text = join(template_spans, escape, _DESCRIPTION) if template_spans else ""
+    text = join(template_spans, escape, _MAX_DESCRIPTION) if template_spans else ""
     if not text:
         embed["fields"] = [
-            {"name": name, "value": cut_escaped(value, _VALUE), "inline": units(value) <= 40}
+            {"name": name, "value": cut_escaped(value, _MAX_VALUE), "inline": units(value) <= 40}
             for name, value in message.facts
         ]
         used += sum(units(each["name"]) + units(each["value"]) for each in embed["fields"])
-    description = _description(message, text, min(_DESCRIPTION, _TOTAL - used))
+    description = _description(message, text, min(_MAX_DESCRIPTION, _MAX_TOTAL - used))
     if description:
         embed["description"] = description
     pictures = [
@@ -83,18 +82,18 @@ def payload(
     ]
     if pictures:
         embed["image"] = pictures[0]
-    others = [{"image": each} for each in pictures[1:_EMBEDS]]
-    # Nothing in a message of ours calls anybody.
+    others = [{"image": each} for each in pictures[1:_MAX_EMBEDS]]
+    # No mention in the message notifies anybody.
     return {"embeds": [embed, *others], "allowed_mentions": {"parse": []}}
 
 
 def escape(text: str) -> str:
-    """Make text inert in Discord's Markdown, where a backslash takes the meaning of any mark."""
-    return _ACTING.sub(r"\\\g<0>", text)
+    """Escape text for Discord's Markdown, where a backslash escapes any mark."""
+    return _MARKUP.sub(r"\\\g<0>", text)
 
 
 def cut_escaped(text: str, limit: int) -> str:
-    """Escape, and cut to a limit, not inside an escape."""
+    """Escape and truncate text, never inside an escape."""
     return escape(cut(text, limit, cost(escape)))
 
 
@@ -111,20 +110,20 @@ def _description(message: Message, text: str, limit: int) -> str:
     return fit_lines([*lines, *notes], outputs, message.more, limit)
 
 
-_GONE = "the webhook is no more; make a new one and set its URL"
+_GONE = "the webhook does not exist any more; create a new one and set its URL"
 _ADVICE = {
-    10003: "the channel or thread is no more; name another",
-    10008: "somebody deleted the message",
+    10003: "the channel or thread does not exist any more; choose another",
+    10008: "the message was deleted",
     10015: _GONE,
-    40005: "the server takes no file of this size; lower `upload`",
+    40005: "the file is too large for the server; lower `upload`",
     50027: _GONE,
-    50035: "Discord refuses a field of it",
+    50035: "Discord refuses a field of the message",
     220001: "a forum needs a thread; add ?thread_id=… to the URL",
 }
 
 
 class DiscordSettings(ChatSettings):
-    """The handler's own settings."""
+    """Settings of the handler."""
 
     url: WebUrl | None = Field(default=None, repr=False, description="the URL of a webhook")
     upload: Bytes = 10 * 1024**2
@@ -132,7 +131,7 @@ class DiscordSettings(ChatSettings):
 
 
 class Discord(HttpChannel[DiscordSettings]):
-    """Posts through webhooks."""
+    """Handler that posts through webhooks."""
 
     def __init__(
         self, settings: DiscordSettings, template: Template | None = None, **options: Any
@@ -148,11 +147,11 @@ class Discord(HttpChannel[DiscordSettings]):
         )
 
     async def deliver(self, outgoing: OutgoingMessage) -> dict[str, JSON]:
-        """Post the text, then edit the files in."""
+        """Post the text, then add the files."""
         hook = httpx.URL(outgoing.target)
         answer = await self._http.send(
             "POST",
-            # Without it the answer does not say which message it is.
+            # Otherwise the response does not have the message's id.
             str(hook.copy_set_param("wait", "true")),
             outgoing.deadline,
             rate_key=outgoing.target,
@@ -162,7 +161,7 @@ class Discord(HttpChannel[DiscordSettings]):
             raise _failed(answer)
         id = answer.body.get("id")
         wanted = [each for each in outgoing.message.outputs if each.source]
-        # It becomes a part of a path.
+        # The id becomes part of a URL's path.
         if not (isinstance(id, str) and id.isascii() and id.isdigit()):
             return {}
         result: dict[str, JSON] = {"message": id}
@@ -173,17 +172,17 @@ class Discord(HttpChannel[DiscordSettings]):
         failed: list[JSON] = []
         for output in wanted:
             work = partial(self._attach, outgoing, message, output, attached)
-            why = await self._try(work, outgoing.deadline)
-            failed += [f"{output.label}: {why}"] if why else []
+            error = await self._try(work, outgoing.deadline)
+            failed += [f"{output.label}: {error}"] if error else []
         result["uploaded"] = len(attached)
         return result | {"not_uploaded": failed} if failed else result
 
     async def check(self) -> str:
-        """Ask Discord for the webhooks; nothing is posted.
+        """Query the webhooks; nothing is posted.
 
         Raises:
-            GiveUp: one is not there.
-            Retry: Discord does not answer.
+            GiveUp: a webhook does not exist.
+            Retry: Discord does not respond.
         """
         names = []
         for target in self._targets:
@@ -200,7 +199,7 @@ class Discord(HttpChannel[DiscordSettings]):
         output: Output,
         attached: dict[str, str],
     ) -> None:
-        """Edit one file into the message, and keep the others in it.
+        """Add one file to the message, and keep its other files.
 
         https://discord.com/developers/docs/resources/webhook#edit-webhook-message
         """
@@ -230,7 +229,7 @@ class Discord(HttpChannel[DiscordSettings]):
 
 
 def create(name: str, settings: Mapping[str, Any]) -> Discord:
-    """Make the handler.
+    """Build the handler.
 
     Raises:
         SettingsError: with all faults.
@@ -241,18 +240,18 @@ def create(name: str, settings: Mapping[str, Any]) -> Discord:
 
 
 def waits(answer: ServiceResponse, now: float) -> float | None:
-    """Seconds that Discord says to wait: it counts, and says so before it refuses.
+    """Seconds to wait: Discord reports an exhausted limit before it refuses a request.
 
     https://discord.com/developers/docs/topics/rate-limits
     """
     reset = answer.header("x-ratelimit-reset-after", now)
     if answer.status == 429:
-        told = (
+        waits_given = (
             answer.header("retry-after", now),
             bounded_seconds(answer.body.get("retry_after")),
             reset,
         )
-        return max((each for each in told if each is not None), default=None)
+        return max((each for each in waits_given if each is not None), default=None)
     if answer.headers.get("x-ratelimit-remaining") == "0":
         return reset
     return retry_after_header(answer, now)
@@ -262,5 +261,5 @@ def _failed(answer: ServiceResponse) -> Exception:
     code = answer.body.get("code")
     known = _ADVICE.get(code) if isinstance(code, int) else None
     if known is None:
-        known = _GONE if answer.status in (401, 403, 404) else "Discord refuses it"
+        known = _GONE if answer.status in (401, 403, 404) else "Discord refuses the message"
     return error_for(answer, f"code {code}: {known}" if isinstance(code, int) else known)

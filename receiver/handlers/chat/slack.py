@@ -1,24 +1,22 @@
-"""`slack`: a message in a channel; extra `slack`.
+"""`slack` handler: a message in a channel; extra `slack`.
 
     [handlers.team]
     use = "slack"
     token = "env:SLACK_TOKEN"       # of a bot with chat:write, and files:write for videos
-    channel = "C0123ABCDEF"         # where the bot is a member
+    channel = "C0123ABCDEF"         # the bot must be a member
     # or, without uploads: url = "env:SLACK_URL", an incoming webhook
 
-Slack fetches and shows the pictures. A bot also puts videos and sound, and pictures that Slack
-could not fetch, into the message's thread. Before a bot sends a message again, it looks whether
-the first one has arrived, where it has the scopes channels:history and metadata.message:read.
+Slack downloads and shows the pictures. A bot also uploads videos, sound, and pictures that Slack
+could not download, to the message's thread. Before a bot sends a message again, it looks for the
+first one, if it has the scopes channels:history and metadata.message:read.
 
-| the answer | what follows |
+| response | outcome |
 |---|---|
-| ok | done; uploads that fail leave the link |
-| 429 | not before Slack says, for every event of this handler |
-| a picture that Slack cannot fetch | again at once, without pictures |
-| 5xx, an error inside Slack, no answer | again by the retry policy |
-| any other error | never again |
-
-Slack's Web API, as far as messages and files go, and what its errors mean.
+| ok | done; a failed upload leaves the link |
+| 429 | retry when Slack allows it; no event of this handler before |
+| a picture that Slack cannot download | sent again at once, without pictures |
+| 5xx, an error inside Slack, no response | retry |
+| any other error | dead |
 """
 
 from __future__ import annotations
@@ -43,13 +41,13 @@ from receiver.handlers.settings import AllowedTargets, Bytes
 from submitter.prediction import JSON
 
 EVENT_TYPE = "wavehook_message"
-"""The type of the metadata that our messages carry."""
+"""Type of the metadata that every message carries."""
 
 BAD_BLOCKS = frozenset({"invalid_blocks", "invalid_blocks_format", "invalid_payload"})
-"""Nothing was posted: Slack could not fetch a picture, or does not show its kind."""
+"""Nothing was posted: Slack could not download a picture, or does not show its kind."""
 
-_WORD = re.compile(r"[a-z0-9_]{1,60}")
-_PASSING = frozenset(
+_ERROR_CODE = re.compile(r"[a-z0-9_]{1,60}")
+_TEMPORARY = frozenset(
     {
         "fatal_error",
         "internal_error",
@@ -59,59 +57,60 @@ _PASSING = frozenset(
         "service_unavailable",
     }
 )
-_NO_TOKEN = "set the token of a bot that is installed in this workspace"  # noqa: S105 - words
-_NO_PLACE = "invite the bot to the channel, or name another"
-_ARCHIVED = "name a channel that is not archived"
-_NO_HOOK = "the webhook is no more; make a new one and set its URL"
+_NO_TOKEN = "set the token of a bot that is installed in this workspace"  # noqa: S105 - a text
+_NO_CHANNEL = "invite the bot to the channel, or choose another"
+_ARCHIVED = "choose a channel that is not archived"
+_NO_WEBHOOK = "the webhook does not exist any more; create a new one and set its URL"
 _ADVICE = {
     "account_inactive": _NO_TOKEN,
     "invalid_auth": _NO_TOKEN,
     "not_authed": _NO_TOKEN,
     "token_expired": _NO_TOKEN,
     "token_revoked": _NO_TOKEN,
-    "channel_not_found": _NO_PLACE,
-    "not_in_channel": _NO_PLACE,
+    "channel_not_found": _NO_CHANNEL,
+    "not_in_channel": _NO_CHANNEL,
     "channel_is_archived": _ARCHIVED,
     "is_archived": _ARCHIVED,
-    "invalid_token": _NO_HOOK,
-    "no_active_hooks": _NO_HOOK,
-    "no_service": _NO_HOOK,
-    "no_service_id": _NO_HOOK,
-    "no_team": _NO_HOOK,
+    "invalid_token": _NO_WEBHOOK,
+    "no_active_hooks": _NO_WEBHOOK,
+    "no_service": _NO_WEBHOOK,
+    "no_service_id": _NO_WEBHOOK,
+    "no_team": _NO_WEBHOOK,
     "missing_scope": "give the bot the scopes chat:write and files:write, and install it again",
 }
 
 
 def error_of(answer: ServiceResponse, *, api: bool) -> str | None:
-    """Slack's word for what is wrong; None where nothing is.
+    """Slack's error code; None for a success.
 
     Args:
         answer: of Slack.
-        api: of its Web API, which says so in JSON, or else of a webhook, which has the status.
+        api: True for the Web API, which reports errors in JSON; False for a webhook, which has a
+            status.
     """
     if answer.ok and (answer.body.get("ok") is True or not api):
         return None
-    word = answer.body.get("error") if answer.body else answer.text.strip()
-    return word if isinstance(word, str) and _WORD.fullmatch(word) else "no_reason"
+    code = answer.body.get("error") if answer.body else answer.text.strip()
+    return code if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else "no_reason"
 
 
 def failure(answer: ServiceResponse, error: str) -> Exception:
-    """What a handler raises for an error of Slack's."""
-    if error in _PASSING:
+    """Exception for an error code."""
+    if error in _TEMPORARY:
         return Retry(f"{answer.host}: {error}")
-    advice = _ADVICE.get(error, "Slack refuses it")
+    advice = _ADVICE.get(error, "Slack refuses the message")
     if answer.ok:
         return GiveUp(f"{answer.host}: {error}: {advice}")
     return error_for(answer, f"{error}: {advice}")
 
 
 class WebApi:
-    """Calls of the Web API.
+    """Client of Slack's Web API.
 
     Args:
         client: sends the requests.
         token: of a bot.
-        base: where the API is.
+        base: URL of the API.
     """
 
     def __init__(self, client: ChatClient, token: str, base: str) -> None:
@@ -122,12 +121,12 @@ class WebApi:
     async def ask(
         self, method: str, deadline: float, rate_key: str, **request: Any
     ) -> ServiceResponse:
-        """Call a method, and take what it answers.
+        """Call a method, and return its response.
 
         Args:
             method: such as `chat.postMessage`.
             deadline: Unix seconds.
-            rate_key: what Slack counts this call by.
+            rate_key: key by which Slack counts the call.
             request: its `body` or `form`.
         """
         headers = {"authorization": f"Bearer {self._token}"}
@@ -140,8 +139,8 @@ class WebApi:
         """Call a method that Slack counts by its name.
 
         Raises:
-            GiveUp: Slack refused it for good.
-            Retry: it did not, or not yet.
+            GiveUp: a permanent error.
+            Retry: a temporary error.
         """
         answer = await self.ask(method, deadline, method, **request)
         error = error_of(answer, api=True)
@@ -152,17 +151,17 @@ class WebApi:
     async def find(
         self, channel: str, key: str, since: float, deadline: float
     ) -> tuple[str, bool] | None:
-        """Look for a message that was posted, and whose answer was lost.
+        """Look for a message that was posted, but whose response was lost.
 
         Args:
-            channel: its id.
-            key: that the message carries.
-            since: Unix seconds before which it cannot be there.
+            channel: the channel's id.
+            key: idempotency key in the message's metadata.
+            since: Unix seconds; the message is not older.
             deadline: Unix seconds.
 
         Returns:
-            Its timestamp, and whether its thread has answers; None where it is not there, or
-            where the bot may not look.
+            Its timestamp, and True if its thread has replies; None if it is not found, or the bot
+            lacks the scopes.
         """
         form = {
             "channel": channel,
@@ -186,14 +185,14 @@ class WebApi:
         return None
 
     async def upload(self, media: Media, name: str, deadline: float) -> str:
-        """Bring a file to Slack, where nobody sees it yet; gives its id.
+        """Upload a file, which is not shown yet; returns its id.
 
         https://docs.slack.dev/messaging/working-with-files#upload
 
         Raises:
-            GiveUp: Slack refused it for good.
-            Retry: it did not.
-            MediaUnusable: Slack gave no place for it.
+            GiveUp: a permanent error.
+            Retry: a temporary error.
+            MediaUnusable: Slack returned no upload URL.
         """
         form = {"filename": name, "length": str(media.size)}
         answer = await self.call("files.getUploadURLExternal", deadline, form=form)
@@ -203,13 +202,13 @@ class WebApi:
         except ValueError:
             url = None
         if url is None or not isinstance(id, str):
-            raise MediaUnusable("Slack gave no place for it")
+            raise MediaUnusable("Slack returned no upload URL")
         headers = {"content-type": "application/octet-stream", "content-length": str(media.size)}
         answer = await self._client.stream(
             "POST", url, deadline, rate_key=None, content=media.content, headers=headers
         )
         if not answer.ok:
-            raise error_for(answer, "Slack did not take the file")
+            raise error_for(answer, "Slack refuses the file")
         return id
 
 
@@ -217,7 +216,7 @@ _CHANNEL = re.compile(r"[A-Z0-9]{2,30}")
 
 
 class SlackSettings(ChatSettings):
-    """The handler's own settings."""
+    """Settings of the handler."""
 
     url: WebUrl | None = Field(
         default=None, repr=False, description="the URL of an incoming webhook, or a `token`"
@@ -239,7 +238,7 @@ class SlackSettings(ChatSettings):
 
 
 class Slack(HttpChannel[SlackSettings]):
-    """Posts into channels."""
+    """Handler that posts to channels."""
 
     def __init__(
         self, settings: SlackSettings, template: Template | None = None, **options: Any
@@ -257,7 +256,7 @@ class Slack(HttpChannel[SlackSettings]):
             self._api = WebApi(self._http, settings.token, settings.api)
 
     async def deliver(self, outgoing: OutgoingMessage) -> dict[str, JSON]:
-        """Post the message, and then what belongs into its thread."""
+        """Post the message, then upload results to its thread."""
         api = self._api
         if api is None:
             await self._post(outgoing)
@@ -267,7 +266,7 @@ class Slack(HttpChannel[SlackSettings]):
             found = await api.find(channel, outgoing.message.key, outgoing.since, outgoing.deadline)
         if found is None:
             answer, images = await self._post(outgoing)
-            # A message to a person is in a channel of another id.
+            # A message to a person is in a channel with an id of its own.
             channel = str(answer.body.get("channel", channel))
             found = str(answer.body.get("ts", "")), False
         timestamp, threaded = found
@@ -283,21 +282,19 @@ class Slack(HttpChannel[SlackSettings]):
         return result
 
     async def check(self) -> str:
-        """Ask Slack whose the token is; to a webhook connect, for only a message would try it.
+        """Query the bot of the token; for a webhook, connect to its host only.
 
         Raises:
-            GiveUp: the token is not accepted, or has not the scope to outgoing.
-            Retry: Slack does not answer.
+            GiveUp: the token is not accepted, or lacks the scope to post.
+            Retry: Slack does not respond.
         """
         if self._api is None:
             return await check_webhooks(self._targets, self._settings.allow)
         answer = await self._api.call("auth.test", self._clock() + 10.0, form={})
-        told = answer.headers.get("x-oauth-scopes", "chat:write,files:write")
-        scopes = {each.strip() for each in told.split(",")}
+        header = answer.headers.get("x-oauth-scopes", "chat:write,files:write")
+        scopes = {each.strip() for each in header.split(",")}
         if "chat:write" not in scopes:
-            raise GiveUp(
-                "the token has not the scope chat:write; add it, and install the bot again"
-            )
+            raise GiveUp("the token lacks the scope chat:write; add it, and install the bot again")
         user, team = (clean(str(answer.body.get(key)), 80) for key in ("user", "team"))
         found = f"Slack knows the token as {user} in {team}"
         if self._settings.upload and "files:write" not in scopes:
@@ -305,7 +302,7 @@ class Slack(HttpChannel[SlackSettings]):
         return found
 
     async def _post(self, outgoing: OutgoingMessage) -> tuple[ServiceResponse, bool]:
-        """Post the message; says whether its pictures were taken."""
+        """Post the message; the second value is True if it shows its pictures."""
         from receiver.handlers.chat.blocks import payload
 
         images = any(each.kind == "image" and each.url for each in outgoing.message.outputs)
@@ -332,7 +329,7 @@ class Slack(HttpChannel[SlackSettings]):
     async def _thread(
         self, api: WebApi, thread: Mapping[str, str], wanted: list[Output], deadline: float
     ) -> dict[str, JSON]:
-        """Put results into the thread of their message."""
+        """Upload results to the thread of their message."""
         files: list[dict[str, str]] = []
         failed: list[JSON] = []
 
@@ -343,26 +340,26 @@ class Slack(HttpChannel[SlackSettings]):
             files.append({"id": id, "title": output.label})
 
         for output in wanted:
-            why = await self._try(partial(upload, output), deadline)
-            failed += [f"{output.label}: {why}"] if why else []
+            error = await self._try(partial(upload, output), deadline)
+            failed += [f"{output.label}: {error}"] if error else []
         if files:
             body = {"files": files, **thread}
             share = partial(api.call, "files.completeUploadExternal", deadline, body=body)
-            why = await self._try(share, deadline)
-            failed += [why] if why else []
-            files = [] if why else files
+            error = await self._try(share, deadline)
+            failed += [error] if error else []
+            files = [] if error else files
         result: dict[str, JSON] = {"uploaded": len(files)}
         return result | {"not_uploaded": failed} if failed else result
 
 
 def create(name: str, settings: Mapping[str, Any]) -> Slack:
-    """Make the handler.
+    """Build the handler.
 
     Raises:
         SettingsError: with all faults.
         ImportError: slack-sdk is missing.
     """
-    import slack_sdk.models.blocks  # noqa: F401 - where it is missing, that shows at start
+    import slack_sdk.models.blocks  # noqa: F401 - a missing package shows at start-up
 
     bot = bool(settings.get("token"))
     target_key, check_target = ("channel", _channel) if bot else ("url", web_url)
@@ -385,7 +382,7 @@ def _channel(text: str) -> None:
 
 def _conflicts(parsed: SlackSettings) -> list[str]:
     if parsed.token and parsed.url:
-        return ["url: beside a token, expected one of the two"]
+        return ["url: set together with `token`, expected only one of the two"]
     if parsed.channel and not parsed.token:
         return ["token: missing, expected a bot's token for this channel"]
     return []

@@ -1,22 +1,20 @@
-"""`teams`: an Adaptive Card through a workflow's URL.
+"""`teams` handler: an Adaptive Card through a workflow's URL.
 
     [handlers.team]
     use = "teams"
     url = "env:TEAMS_URL"       # of the workflow "Send webhook alerts to a channel"
 
-Pictures are shown from their links, videos get a button: a workflow takes no files. It answers
-before it posts, and says nothing of what it could not outgoing.
+Pictures are shown from their links, and videos get a button: a workflow accepts no files. It
+responds before it posts, and does not report what it could not post.
 
-| the answer | what follows |
+| response | outcome |
 |---|---|
 | 2xx | done |
-| 429 or 503 with Retry-After | not before then, for every event of this handler |
-| 5xx, none in time, no connection | again by the retry policy; may come twice |
-| another 4xx | never again |
+| 429 or 503 with Retry-After | retry at that time; no event of this handler before |
+| 5xx, a timeout, no connection | retry; the message may be sent twice |
+| another 4xx | dead |
 
-A message as an Adaptive Card.
-
-What is somebody else's stands in text runs, in which Teams reads no Markdown:
+Untrusted text is in text runs, in which Teams reads no Markdown:
 https://adaptivecards.io/explorer/TextRun.html. A card must not be larger than 28 KB:
 https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using
 """
@@ -39,25 +37,26 @@ from receiver.handlers.chat.text import Span, fullwidth, join
 from receiver.handlers.settings import AllowedTargets
 from submitter.prediction import JSON
 
-MAX_CARD = 28_000
-"""Bytes of all that is sent."""
+MAX_CARD_BYTES = 28_000
+"""Largest request body."""
 
-_BUTTONS = 6
-_TEXT = 4000
+_MAX_BUTTONS = 6
+_MAX_TEXT = 4000
 _BRACES = re.compile(r"(?<=[{$])(?=\{)")
 
 
 def payload(message: Message, template_spans: list[Span] | None) -> dict[str, Any]:
-    """What a workflow is sent; outputs that would make it too large are counted only.
+    """Request body for a workflow; outputs that would make it too large are only counted.
 
     Args:
-        message: what it says.
-        template_spans: its text by the operator's template, in the Markdown of Teams; None: ours.
+        message: the message.
+        template_spans: text of the operator's template, in the Markdown of Teams; None for the
+            standard text.
     """
-    shown = [each for each in message.outputs if each.url][:_BUTTONS]
+    shown = [each for each in message.outputs if each.url][:_MAX_BUTTONS]
     while True:
         made = _message(message, template_spans, shown)
-        if not shown or len(json.dumps(made, ensure_ascii=False).encode()) <= MAX_CARD:
+        if not shown or len(json.dumps(made, ensure_ascii=False).encode()) <= MAX_CARD_BYTES:
             return made
         shown = shown[:-1]
 
@@ -68,7 +67,7 @@ def _message(
     body: list[dict[str, Any]] = [
         _runs([{"text": message.headline, "size": "Large", "weight": "Bolder"}])
     ]
-    text = join(template_spans, fullwidth, _TEXT) if template_spans else ""
+    text = join(template_spans, fullwidth, _MAX_TEXT) if template_spans else ""
     if text:
         body.append({"type": "TextBlock", "text": text, "wrap": True})
     else:
@@ -100,10 +99,10 @@ def _standard(message: Message, shown: list[Output]) -> list[dict[str, Any]]:
         _runs([{"text": f"{name}: ", "weight": "Bolder"}, {"text": value}])
         for name, value in message.facts
     ]
-    # Those that have a button, and those that have none for a reason.
-    told = [each for each in message.outputs if each in shown or each.url is None]
-    body += [_runs([{"text": f"{each.label}: {each.fate}"}]) for each in told]
-    more = message.more + len(message.outputs) - len(told)
+    # Outputs with a button, and outputs without a link.
+    listed = [each for each in message.outputs if each in shown or each.url is None]
+    body += [_runs([{"text": f"{each.label}: {each.fate}"}]) for each in listed]
+    more = message.more + len(message.outputs) - len(listed)
     if more:
         body.append(_runs([{"text": f"and {more} more"}]))
     body.append(_runs([{"text": f"Task {message.task}", "size": "Small", "isSubtle": True}]))
@@ -111,25 +110,25 @@ def _standard(message: Message, shown: list[Output]) -> list[dict[str, Any]]:
 
 
 def _runs(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """A paragraph; what looks like a function of cards or of templates is taken apart."""
+    """A paragraph; the syntax of card functions and templates is broken up with spaces."""
     inlines = [
         {"type": "TextRun", **each, "text": _BRACES.sub(" ", str(each["text"]))} for each in runs
     ]
     return {"type": "RichTextBlock", "inlines": inlines}
 
 
-_GONE = "the workflow is no more, or is off; turn it on, or make a new one and set its URL"
+_GONE = "the workflow was deleted or is off; turn it on, or create a new one and set its URL"
 
 
 class TeamsSettings(ChatSettings):
-    """The handler's own settings."""
+    """Settings of the handler."""
 
     url: WebUrl | None = Field(default=None, repr=False, description="the URL of a workflow")
     allow: AllowedTargets = ()
 
 
 class Teams(HttpChannel[TeamsSettings]):
-    """Posts through workflows."""
+    """Handler that posts through workflows."""
 
     def __init__(
         self, settings: TeamsSettings, template: Template | None = None, **options: Any
@@ -148,12 +147,12 @@ class Teams(HttpChannel[TeamsSettings]):
         return {}
 
     async def check(self) -> str:
-        """Connect; a workflow can only be tried by posting."""
+        """Connect to the host; a workflow itself can be tested by a message only."""
         return await check_webhooks(self._targets, self._settings.allow)
 
 
 def create(name: str, settings: Mapping[str, Any]) -> Teams:
-    """Make the handler.
+    """Build the handler.
 
     Raises:
         SettingsError: with all faults.

@@ -1,26 +1,24 @@
-"""`telegram`: a message of a bot, with the video or picture itself.
+"""`telegram` handler: a message of a bot, with the video or picture itself.
 
     [handlers.team]
     use = "telegram"
-    token = "env:TELEGRAM_TOKEN"    # of a bot, as BotFather gives it
-    chat = "-1001234567890"         # where the bot may write: an id, or @name of a channel
-    upload = "50MB"                 # what is sent to Telegram where it cannot fetch it; 0: nothing
+    token = "env:TELEGRAM_TOKEN"    # the bot's token from BotFather
+    chat = "-1001234567890"         # id of a chat with the bot, or @name of a channel
+    upload = "50MB"                 # largest upload if Telegram cannot fetch the URL; 0: none
 
-The text goes out first, and is then edited to be the caption of the first result: from its URL,
-which Telegram fetches itself, or else by an upload.
+The text is sent first. Then the message is edited: the first result is added, from its URL, which
+Telegram fetches itself, or by an upload, and the text becomes its caption.
 
-| the answer | what follows |
+| response | outcome |
 |---|---|
 | ok | done; a result that cannot be shown leaves the link |
-| 429 | not before Telegram says, for every event of this handler |
-| 5xx, none in time, no connection | again by the retry policy; may come twice |
-| another 4xx | never again |
+| 429 | retry when Telegram allows it; no event of this handler before |
+| 5xx, a timeout, no connection | retry; the message may be sent twice |
+| another 4xx | dead |
 
-A message as Telegram's text and entities.
-
-Without a `parse_mode` Telegram reads no markup, but still looks for mentions, commands, links and
-the like; not inside of code, where all that is somebody else's stands. Entities are counted in
-UTF-16 units: https://core.telegram.org/bots/api#messageentity
+Without a `parse_mode`, Telegram reads no markup, but still finds mentions, commands and links,
+except in code: all untrusted text is in code entities. Entities are counted in UTF-16 units:
+https://core.telegram.org/bots/api#messageentity
 """
 
 from __future__ import annotations
@@ -48,79 +46,80 @@ from receiver.handlers.chat.text import MORE_LINE_UNITS, Span, choose_lines, cle
 from receiver.handlers.settings import AllowedTargets, Bytes
 from submitter.prediction import JSON
 
-MAX_TEXT = 4096
-"""Units of a message. https://core.telegram.org/bots/api#sendmessage"""
+MAX_TEXT_UNITS = 4096
+"""Longest text in UTF-16 units. https://core.telegram.org/bots/api#sendmessage"""
 
-MAX_CAPTION = 1024
-"""Units of a picture's or video's text. https://core.telegram.org/bots/api#inputmediavideo"""
+MAX_CAPTION_UNITS = 1024
+"""Longest caption in UTF-16 units. https://core.telegram.org/bots/api#inputmediavideo"""
 
 
-class _Part(NamedTuple):
-    """A piece of a line, with the type of its entity."""
+class _Run(NamedTuple):
+    """Piece of a line, with the type of its entity."""
 
     text: str
     type: str | None = None
     url: str | None = None
 
 
-def written(
+def render(
     message: Message, template_spans: list[Span] | None, limit: int
 ) -> tuple[str, list[dict[str, Any]]]:
-    """The text and its entities.
+    """Text of a message, and its entities.
 
     Args:
-        message: what it says.
-        template_spans: its text by the operator's template, which is plain text here; None: ours.
+        message: the message.
+        template_spans: text of the operator's template, which is plain text here; None for the
+            standard text.
         limit: in UTF-16 units.
     """
-    headline = _Part(cut(message.headline, 200), "bold")
-    notes = [(1, [_Part(note, "code")]) for note in message.notes]
+    headline = _Run(cut(message.headline, 200), "bold")
+    notes = [(1, [_Run(note, "code")]) for note in message.notes]
     own = _by_template(template_spans, limit // 2) if template_spans else []
     if own:
         lines = [(0, [headline]), (0, own), *notes]
         return _put([line for _, line in _fitted(lines, limit)])
     lines = [(0, [headline])]
     if message.prompt:
-        lines.append((3, [_Part(cut(message.prompt, limit // 2), "code")]))
-    lines += [(2, [_Part(f"{name}: "), _Part(value, "code")]) for name, value in message.facts]
+        lines.append((3, [_Run(cut(message.prompt, limit // 2), "code")]))
+    lines += [(2, [_Run(f"{name}: "), _Run(value, "code")]) for name, value in message.facts]
     lines += notes
     outputs = [
-        (1, [_Part(each.label, "text_link", each.url), _Part(f" ({each.fate})")])
+        (1, [_Run(each.label, "text_link", each.url), _Run(f" ({each.fate})")])
         if each.url
-        else (1, [_Part(f"{each.label}: {each.fate}")])
+        else (1, [_Run(f"{each.label}: {each.fate}")])
         for each in message.outputs
     ]
     kept = _fitted([*lines, *outputs], limit - MORE_LINE_UNITS)
     left = sum(line in outputs for line in kept)
     more = message.more + len(outputs) - left
     shown = [line for _, line in kept]
-    return _put([*shown, [_Part(f"and {more} more")]] if more else shown)
+    return _put([*shown, [_Run(f"and {more} more")]] if more else shown)
 
 
-def _by_template(template_spans: list[Span], limit: int) -> list[_Part]:
+def _by_template(template_spans: list[Span], limit: int) -> list[_Run]:
     parts = []
     for span in template_spans:
         text = cut(span.text, limit)
-        parts.append(_Part(text, "code" if span.foreign else None))
+        parts.append(_Run(text, "code" if span.foreign else None))
         if text != span.text:
             break
         limit -= units(text)
-    # Telegram takes white space off the end, and with it what entities are counted by.
+    # Telegram strips white space at the end, which would leave entities beyond the text.
     while parts and not parts[-1].text.strip():
         parts.pop()
     return parts
 
 
-def _fitted(lines: list[tuple[int, list[_Part]]], limit: int) -> list[tuple[int, list[_Part]]]:
+def _fitted(lines: list[tuple[int, list[_Run]]], limit: int) -> list[tuple[int, list[_Run]]]:
     costs = [(rank, sum(units(part.text) for part in line) + 1) for rank, line in lines]
     return [lines[place] for place in choose_lines(costs, limit)]
 
 
-def _put(lines: list[list[_Part]]) -> tuple[str, list[dict[str, Any]]]:
+def _put(lines: list[list[_Run]]) -> tuple[str, list[dict[str, Any]]]:
     text, offset = "", 0
     entities: list[dict[str, Any]] = []
     for number, line in enumerate(lines):
-        for part in [_Part("\n"), *line] if number else line:
+        for part in [_Run("\n"), *line] if number else line:
             length = units(part.text)
             if part.type and part.text.strip():
                 link = {"url": part.url} if part.url else {}
@@ -132,23 +131,23 @@ def _put(lines: list[list[_Part]]) -> tuple[str, list[dict[str, Any]]]:
 
 _CHAT = re.compile(r"-?[0-9]{1,20}|@[A-Za-z][A-Za-z0-9_]{3,60}")
 _TYPES = {"video": "video", "image": "photo", "audio": "audio"}
-# What the API says, in its own words, and advice.
+# Parts of the API's error texts, and what to do.
 _ADVICE = (
-    ("chat not found", "the bot does not know this chat; add it there, or correct the id"),
-    ("upgraded to a supergroup", "the group has another id now; set that"),
-    ("kicked", "somebody removed the bot; add it again"),
-    ("blocked", "the person has blocked the bot"),
-    ("not enough rights", "let the bot write there"),
+    ("chat not found", "the bot does not know this chat; add the bot to it, or correct the id"),
+    ("upgraded to a supergroup", "the group has a new id; set it"),
+    ("kicked", "the bot was removed; add it again"),
+    ("blocked", "the person has blocked the bot; ask them to unblock it"),
+    ("not enough rights", "give the bot the right to write there"),
 )
 
 
 class TelegramSettings(ChatSettings):
-    """The handler's own settings."""
+    """Settings of the handler."""
 
     token: str = Field(
         repr=False,
         pattern=r"^[0-9]{1,20}:[A-Za-z0-9_-]{10,100}$",
-        description="a bot's token, as BotFather gives it",
+        description="a bot's token from BotFather",
     )
     chat: str | None = Field(
         default=None,
@@ -161,7 +160,7 @@ class TelegramSettings(ChatSettings):
 
 
 class Telegram(HttpChannel[TelegramSettings]):
-    """Writes as a bot."""
+    """Handler that sends messages as a bot."""
 
     def __init__(
         self, settings: TelegramSettings, template: Template | None = None, **options: Any
@@ -178,8 +177,8 @@ class Telegram(HttpChannel[TelegramSettings]):
         self._base = f"{settings.api.rstrip('/')}/bot{settings.token}"
 
     async def deliver(self, outgoing: OutgoingMessage) -> dict[str, JSON]:
-        """Send the text, then make it the first result's caption."""
-        text, entities = written(outgoing.message, outgoing.template_spans, MAX_TEXT)
+        """Send the text, then turn it into the caption of the first result."""
+        text, entities = render(outgoing.message, outgoing.template_spans, MAX_TEXT_UNITS)
         body = {
             "chat_id": outgoing.target,
             "text": text,
@@ -194,18 +193,18 @@ class Telegram(HttpChannel[TelegramSettings]):
         result: dict[str, JSON] = {"message": id}
         wanted = [each for each in outgoing.message.outputs if each.source and each.kind in _TYPES]
         if self._settings.upload and wanted:
-            why = await self._try(partial(self._show, outgoing, id, wanted[0]), outgoing.deadline)
-            result["uploaded"] = 0 if why else 1
-            if why:
-                result["not_uploaded"] = [f"{wanted[0].label}: {why}"]
+            error = await self._try(partial(self._show, outgoing, id, wanted[0]), outgoing.deadline)
+            result["uploaded"] = 0 if error else 1
+            if error:
+                result["not_uploaded"] = [f"{wanted[0].label}: {error}"]
         return result
 
     async def check(self) -> str:
-        """Ask Telegram who the bot is, and for the chats; nothing is posted.
+        """Query the bot and its chats; nothing is posted.
 
         Raises:
             GiveUp: the token is not accepted, or the bot does not know a chat.
-            Retry: Telegram does not answer.
+            Retry: Telegram does not respond.
         """
         deadline = self._clock() + 10.0
         answer = await self._call("getMe", deadline, "getMe", {})
@@ -216,19 +215,19 @@ class Telegram(HttpChannel[TelegramSettings]):
         return f"Telegram knows the token as {name}, and the bot knows {len(self._targets)} chats"
 
     async def _show(self, outgoing: OutgoingMessage, id: int, output: Output) -> None:
-        """Put a result into the message.
+        """Add a result to the message.
 
         https://core.telegram.org/bots/api#editmessagemedia
         """
-        text, entities = written(outgoing.message, outgoing.template_spans, MAX_CAPTION)
+        text, entities = render(outgoing.message, outgoing.template_spans, MAX_CAPTION_UNITS)
         caption = {"caption": text, "caption_entities": entities}
         media = {"type": _TYPES[output.kind], "media": output.source, **caption}
         edit = {"chat_id": outgoing.target, "message_id": id, "media": media}
-        answer = await self._ask("editMessageMedia", outgoing.deadline, outgoing.target, edit)
+        answer = await self._send("editMessageMedia", outgoing.deadline, outgoing.target, edit)
         if answer.status == 400:
-            # Telegram could not fetch it, or not so much of it.
+            # Telegram could not fetch the URL, or the file is too large for that.
             answer = await self._upload(outgoing, id, output, caption)
-        if not _well(answer):
+        if not _is_ok(answer):
             raise _failed(answer)
 
     async def _upload(
@@ -236,8 +235,12 @@ class Telegram(HttpChannel[TelegramSettings]):
     ) -> ServiceResponse:
         left = outgoing.deadline - self._clock()
         async with self._media_reader.open(output.source or "", left) as media:
-            told = {"type": _TYPES[media.sort], "media": "attach://file", **caption}
-            fields = {"chat_id": outgoing.target, "message_id": str(id), "media": json.dumps(told)}
+            edit_media = {"type": _TYPES[media.sort], "media": "attach://file", **caption}
+            fields = {
+                "chat_id": outgoing.target,
+                "message_id": str(id),
+                "media": json.dumps(edit_media),
+            }
             name = output.file(media.kind.name)
             headers, body = multipart(fields, "file", name, media)
             return await self._http.stream(
@@ -252,12 +255,12 @@ class Telegram(HttpChannel[TelegramSettings]):
     async def _call(
         self, method: str, deadline: float, rate_key: str, body: object
     ) -> ServiceResponse:
-        answer = await self._ask(method, deadline, rate_key, body)
-        if not _well(answer):
+        answer = await self._send(method, deadline, rate_key, body)
+        if not _is_ok(answer):
             raise _failed(answer)
         return answer
 
-    async def _ask(
+    async def _send(
         self, method: str, deadline: float, rate_key: str, body: object
     ) -> ServiceResponse:
         return await self._http.send(
@@ -266,7 +269,7 @@ class Telegram(HttpChannel[TelegramSettings]):
 
 
 def create(name: str, settings: Mapping[str, Any]) -> Telegram:
-    """Make the handler.
+    """Build the handler.
 
     Raises:
         SettingsError: with all faults.
@@ -277,7 +280,7 @@ def create(name: str, settings: Mapping[str, Any]) -> Telegram:
 
 
 def waits(answer: ServiceResponse, now: float) -> float | None:
-    """Seconds that Telegram says to wait.
+    """Seconds to wait, by Telegram's response.
 
     https://core.telegram.org/bots/api#responseparameters
     """
@@ -294,16 +297,16 @@ def _chat(text: str) -> None:
         raise ValueError("the id of a chat, such as -1001234567890, or @name of a channel")
 
 
-def _well(answer: ServiceResponse) -> bool:
+def _is_ok(answer: ServiceResponse) -> bool:
     return answer.ok and answer.body.get("ok") is True
 
 
 def _failed(answer: ServiceResponse) -> Exception:
-    said = str(answer.body.get("description", "")).lower()
+    description = str(answer.body.get("description", "")).lower()
     advice = next(
-        (advice for template_spans, advice in _ADVICE if template_spans in said),
-        "Telegram refuses it",
+        (advice for template_spans, advice in _ADVICE if template_spans in description),
+        "Telegram refuses the message",
     )
     if answer.status in (401, 404):
-        advice = "the token is not accepted; set the one that BotFather gives"
+        advice = "the token is not accepted; set the one from BotFather"
     return error_for(answer, advice)

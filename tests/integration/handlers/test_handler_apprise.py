@@ -64,7 +64,7 @@ async def test_none_told_is_tried_again() -> None:
     try:
         async with apprise("a") as (service, handler):
             service.told["a"] = [Answer(500, b"s3cret")]
-            with pytest.raises(Retry, match=r"^no service took it"):
+            with pytest.raises(Retry, match=r"^no service accepted the message"):
                 await handler(event(input={"prompt": "pr0mpt"}), run())
     finally:
         root.removeHandler(ear)
@@ -96,7 +96,7 @@ async def test_check_names_the_services() -> None:
     """And sends nothing."""
     async with apprise("a", "b") as (service, handler):
         found = await handler.check()
-    assert found.startswith("Apprise knows JSON; whether")
+    assert found.startswith("Apprise knows JSON; a service itself")
     assert service.requests == []
 
 
@@ -135,7 +135,9 @@ async def test_a_service_that_raises_is_one_that_did_not_take_it(
 
     monkeypatch.setattr(library.Apprise, "notify", fail)
     settings = AppriseSettings.model_validate({"url": "json://user:s3cret@localhost"})
-    with pytest.raises(Retry, match=r"^no service took it; Apprise does not say why$"):
+    with pytest.raises(
+        Retry, match=r"^no service accepted the message; Apprise does not report the reason$"
+    ):
         await Apprise(settings, clock=Clock(NOW))(event(), run())
 
 

@@ -104,7 +104,7 @@ async def test_a_thread_stays_the_thread() -> None:
         ("video.mp4", Answer(200, MP4, {"content-length": "x"}), "it could not be read"),
         ("video.mp4", None, "it could not be read (RemoteProtocolError)"),
         ("video.mp4", Answer(302, b"", {"location": "http://10.0.0.1/x"}), "10.0.0.1 is a private"),
-        (ID, Answer(413, {"code": 40005}), "the server takes no file of this size"),
+        (ID, Answer(413, {"code": 40005}), "the file is too large for the server"),
         (ID, Answer(500), "HTTP 500"),
         (ID, None, "RemoteProtocolError"),
     ],
@@ -252,13 +252,19 @@ async def test_a_passing_trouble_is_tried_again(answer: Answer | None) -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (Answer(404, {"code": 10015, "message": "s3cret"}), "code 10015: the webhook is no more"),
-        (Answer(401, {"code": 50027}), "code 50027: the webhook is no more; make a new one"),
-        (Answer(401), "the webhook is no more"),
-        (Answer(400, {"code": 50035}), "code 50035: Discord refuses a field of it"),
+        (
+            Answer(404, {"code": 10015, "message": "s3cret"}),
+            "code 10015: the webhook does not exist any more",
+        ),
+        (
+            Answer(401, {"code": 50027}),
+            "code 50027: the webhook does not exist any more; create a new one",
+        ),
+        (Answer(401), "the webhook does not exist any more"),
+        (Answer(400, {"code": 50035}), "code 50035: Discord refuses a field of the message"),
         (Answer(400, {"code": 220001}), r"\?thread_id="),
-        (Answer(400, {"code": True}), "Discord refuses it"),
-        (Answer(403, b"s3cret"), "the webhook is no more"),
+        (Answer(400, {"code": True}), "Discord refuses the message"),
+        (Answer(403, b"s3cret"), "the webhook does not exist any more"),
     ],
 )
 async def test_a_refusal_says_what_to_do(answer: Answer, words: str) -> None:
@@ -330,7 +336,7 @@ async def test_check_asks_for_each_webhook_and_posts_nothing() -> None:
     async with discord() as (service, handler, _):
         assert await handler.check() == "Discord knows the webhook as Wavehook"
         service.told["s3cret"] = [Answer(404, {"code": 10015})]
-        with pytest.raises(GiveUp, match="the webhook is no more"):
+        with pytest.raises(GiveUp, match="the webhook does not exist any more"):
             await handler.check()
     assert {each.method for each in service.requests} == {"GET"}
 

@@ -159,7 +159,7 @@ async def test_a_message_that_is_refused_without_pictures_is_dead() -> None:
     """There is nothing left to leave out."""
     async with slack(bot=False) as (service, handler, _):
         service.told["s3cret"] = [Answer(400, b"invalid_blocks")] * 2
-        with pytest.raises(GiveUp, match="invalid_blocks: Slack refuses it"):
+        with pytest.raises(GiveUp, match="invalid_blocks: Slack refuses the message"):
             await handler(on(service, "0.png"), run())
 
 
@@ -172,7 +172,7 @@ async def test_a_message_that_is_refused_without_pictures_is_dead() -> None:
             Answer(200, {"ok": False, "error": "missing_scope", "needed": "files:write"}),
             "missing_scope: give the bot the scopes chat:write and files:write",
         ),
-        ("files.getUploadURLExternal", Answer(200, {"ok": True}), "Slack gave no place for it"),
+        ("files.getUploadURLExternal", Answer(200, {"ok": True}), "Slack returned no upload URL"),
         (
             "files.getUploadURLExternal",
             Answer(200, {"ok": True, "upload_url": "http://10.0.0.1/s3cret", "file_id": "F1"}),
@@ -181,9 +181,9 @@ async def test_a_message_that_is_refused_without_pictures_is_dead() -> None:
         (
             "files.getUploadURLExternal",
             Answer(200, {"ok": True, "upload_url": "s3cret", "file_id": "F1"}),
-            "Slack gave no place for it",
+            "Slack returned no upload URL",
         ),
-        ("place-1", Answer(413), "Slack did not take the file"),
+        ("place-1", Answer(413), "Slack refuses the file"),
         ("place-1", None, "RemoteProtocolError"),
         ("files.completeUploadExternal", Answer(500), "HTTP 500"),
     ],
@@ -285,10 +285,13 @@ async def test_a_passing_trouble_is_tried_again(answer: Answer | None) -> None:
         (Answer(401, {"ok": False, "error": "token_revoked"}), "token_revoked: set the token"),
         (Answer(200, {"ok": False, "error": "not_in_channel"}), "invite the bot to the channel"),
         (Answer(200, {"ok": False, "error": "is_archived"}), "a channel that is not archived"),
-        (Answer(200, {"ok": False, "error": "msg_too_long"}), "msg_too_long: Slack refuses it"),
-        (Answer(200, {"ok": False, "error": "<b>s3cret"}), "no_reason: Slack refuses it"),
-        (Answer(200, {"ok": False}), "no_reason: Slack refuses it"),
-        (Answer(200, b"<html>"), "no_reason: Slack refuses it"),
+        (
+            Answer(200, {"ok": False, "error": "msg_too_long"}),
+            "msg_too_long: Slack refuses the message",
+        ),
+        (Answer(200, {"ok": False, "error": "<b>s3cret"}), "no_reason: Slack refuses the message"),
+        (Answer(200, {"ok": False}), "no_reason: Slack refuses the message"),
+        (Answer(200, b"<html>"), "no_reason: Slack refuses the message"),
     ],
 )
 async def test_a_refusal_says_what_to_do(answer: Answer, words: str) -> None:
@@ -303,10 +306,13 @@ async def test_a_refusal_says_what_to_do(answer: Answer, words: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (Answer(404, b"no_service"), "no_service: the webhook is no more; make a new one"),
-        (Answer(410, b"channel_is_archived"), "name a channel that is not archived"),
-        (Answer(403, b"action_prohibited"), "action_prohibited: Slack refuses it"),
-        (Answer(400, b"<html>s3cret"), "no_reason: Slack refuses it"),
+        (
+            Answer(404, b"no_service"),
+            "no_service: the webhook does not exist any more; create a new one",
+        ),
+        (Answer(410, b"channel_is_archived"), "choose a channel that is not archived"),
+        (Answer(403, b"action_prohibited"), "action_prohibited: Slack refuses the message"),
+        (Answer(400, b"<html>s3cret"), "no_reason: Slack refuses the message"),
     ],
 )
 async def test_a_webhooks_refusal_says_what_to_do(answer: Answer, words: str) -> None:
@@ -354,7 +360,7 @@ async def test_check_asks_slack_whose_the_token_is() -> None:
             Answer(200, {"ok": False, "error": "invalid_auth"}),
         ]
         assert (await handler.check()).endswith("without the scope files:write it uploads nothing")
-        with pytest.raises(GiveUp, match="has not the scope chat:write"):
+        with pytest.raises(GiveUp, match="lacks the scope chat:write"):
             await handler.check()
         with pytest.raises(GiveUp, match="invalid_auth: set the token"):
             await handler.check()
@@ -380,7 +386,7 @@ async def test_check_of_a_webhook_connects_and_posts_nothing() -> None:
         ({"token": TOKEN, "channel": "#general"}, "channel: '#general', expected"),
         (
             {"token": TOKEN, "channel": CHANNEL, "url": "https://x.example/s3cret"},
-            "url: beside a token, expected one of the two",
+            "url: set together with `token`, expected only one of the two",
         ),
         (
             {"token": TOKEN, "targets": {"a": "s3cret"}, "target_from": "a"},

@@ -69,8 +69,8 @@ async def test_a_passing_trouble_is_tried_again(answer: Answer | None) -> None:
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (401, "the workflow is no more, or is off"),
-        (404, "the workflow is no more, or is off"),
+        (401, "the workflow was deleted or is off"),
+        (404, "the workflow was deleted or is off"),
         (400, "HTTP 400: Teams refuses the card"),
         (413, "HTTP 413: Teams refuses the card"),
     ],

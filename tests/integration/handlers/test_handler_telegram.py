@@ -106,8 +106,16 @@ async def test_a_picture_is_a_photo_and_only_the_first_result_is_shown() -> None
     ("edits", "files", "why"),
     [
         ([FETCH], [Answer(404)], "Video: it could not be read (HTTP 404)"),
-        ([FETCH, no(413, "Request Entity Too Large")], [], "HTTP 413: Telegram refuses it"),
-        ([FETCH, no(400, "Bad Request: PHOTO_INVALID_DIMENSIONS")], [], "Telegram refuses it"),
+        (
+            [FETCH, no(413, "Request Entity Too Large")],
+            [],
+            "HTTP 413: Telegram refuses the message",
+        ),
+        (
+            [FETCH, no(400, "Bad Request: PHOTO_INVALID_DIMENSIONS")],
+            [],
+            "Telegram refuses the message",
+        ),
         ([Answer(502)], [], "HTTP 502"),
         ([None], [], "RemoteProtocolError"),
     ],
@@ -177,21 +185,24 @@ async def test_a_passing_trouble_is_tried_again(answer: Answer | None) -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (no(401, "Unauthorized"), "the token is not accepted; set the one that BotFather gives"),
+        (no(401, "Unauthorized"), "the token is not accepted; set the one from BotFather"),
         (no(404, "Not Found"), "the token is not accepted"),
-        (no(400, "Bad Request: chat not found"), "does not know this chat; add it there"),
-        (no(403, "Forbidden: bot was kicked from the group chat"), "somebody removed the bot"),
+        (no(400, "Bad Request: chat not found"), "does not know this chat; add the bot to it"),
+        (no(403, "Forbidden: bot was kicked from the group chat"), "the bot was removed"),
         (no(403, "Forbidden: bot was blocked by the user"), "the person has blocked the bot"),
-        (no(400, "Bad Request: not enough rights to send text"), "let the bot write there"),
+        (
+            no(400, "Bad Request: not enough rights to send text"),
+            "give the bot the right to write there",
+        ),
         (
             no(
                 400,
                 "Bad Request: group chat was upgraded to a supergroup chat",
                 migrate_to_chat_id=-100,
             ),
-            "the group has another id now",
+            "the group has a new id",
         ),
-        (no(400, f"Bad Request: can't parse {TOKEN}"), "Telegram refuses it"),
+        (no(400, f"Bad Request: can't parse {TOKEN}"), "Telegram refuses the message"),
         (Answer(200, {"ok": False}), "HTTP 200"),
     ],
 )

@@ -29,7 +29,7 @@ def slack(message: Message, words: list[Span] | None = None) -> Any:
 
 
 def telegram(message: Message, words: list[Span] | None = None) -> Any:
-    text, marks = telegram_module.written(message, words, telegram_module.MAX_TEXT)
+    text, marks = telegram_module.render(message, words, telegram_module.MAX_TEXT_UNITS)
     return {"text": text.split("\n"), "entities": marks}
 
 
@@ -79,8 +79,8 @@ def valid(channel: str, message: Message, words: list[Span] | None) -> None:
         case "teams":
             limits.teams(teams.payload(message, words))
         case "telegram":
-            for limit in (telegram_module.MAX_TEXT, telegram_module.MAX_CAPTION):
-                limits.telegram(*telegram_module.written(message, words, limit), limit)
+            for limit in (telegram_module.MAX_TEXT_UNITS, telegram_module.MAX_CAPTION_UNITS):
+                limits.telegram(*telegram_module.render(message, words, limit), limit)
         case _:
             for limit in (140, 2000):
                 assert limits.utf16(apprise.text(message, words, limit)) <= limit
@@ -140,7 +140,7 @@ def test_nothing_of_others_acts_in_slacks_own_marks() -> None:
 @pytest.mark.parametrize("words", [None, TEMPLATE.render(SAMPLES["hostile"], event())])
 def test_telegram_looks_for_nothing_in_what_is_of_others(words: list[Span] | None) -> None:
     """F17: it stands in code, where mentions, commands, links and tags are plain text."""
-    text, marks = telegram_module.written(SAMPLES["hostile"], words, telegram_module.MAX_TEXT)
+    text, marks = telegram_module.render(SAMPLES["hostile"], words, telegram_module.MAX_TEXT_UNITS)
     assert "@everyone" in text
     bare = limits.outside(text, marks)
     for bad in ("@", "evil", "script", "/", "#"):
