@@ -1,4 +1,4 @@
-"""The submitter's commands."""
+"""The submitter's commands: submit, result, wait, batch, models and simulate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def register(app: typer.Typer, settings: Callable[[], SubmitSettings] = from_env
 
     Args:
         app: the application.
-        settings: gives the settings when a command runs; raises BadSettings for exit code 2.
+        settings: reads the settings when a command runs; BadSettings ends it with exit code 2.
     """
     app.command("submit")(submit_command(settings))
     app.command("result")(result_command(settings))

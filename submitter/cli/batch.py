@@ -26,15 +26,15 @@ def batch_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]
     """Make the command.
 
     Args:
-        settings: gives the settings when the command runs; raises BadSettings for exit code 2.
+        settings: reads the settings when the command runs; BadSettings ends it with exit code 2.
     """
 
     def batch(
         inputs: Annotated[
             Path,
             typer.Argument(
-                help="A row each: JSON Lines (.jsonl, .ndjson) of inputs, or of "
-                '{"input": {…}, "context": …}; or CSV (.csv), whose header names the fields.',
+                help="A file with a row for each task: JSON Lines (.jsonl, .ndjson) of inputs, or "
+                'of {"input": {…}, "context": …}; or CSV (.csv), whose header names the fields.',
                 metavar="INPUTS",
                 show_default=False,
             ),
@@ -46,7 +46,7 @@ def batch_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]
         out: Annotated[
             Path,
             typer.Option(
-                help="Where the results go: JSON Lines, in the order of the inputs.",
+                help="The results file: JSON Lines, in the order of the inputs.",
                 metavar="FILE",
                 show_default=False,
             ),
@@ -54,8 +54,8 @@ def batch_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]
         name: Annotated[
             str | None,
             typer.Option(
-                help="Of the batch; a row is paid for once under one name. By default, the path "
-                "of --out: another one pays anew.",
+                help="Name of the batch; a row is billed once under one name. Another name submits "
+                "all rows again. [default: the path of --out]",
                 metavar="TEXT",
             ),
         ] = None,
@@ -64,36 +64,36 @@ def batch_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]
             typer.Option(
                 metavar="USD",
                 parser=parse_dollars,
-                help="Send nothing where the rows that are still to be paid for would cost more "
-                "together, by the API's own prices.",
+                help="Submit nothing if the rows that are not submitted yet would cost more than "
+                "this together, by the API's prices.",
             ),
         ] = None,
         retry_failed: Annotated[
             bool,
             typer.Option(
                 "--retry-failed",
-                help="Pay again for the rows that FILE shows to have ended badly.",
+                help="Submit the rows again, and pay again, that failed according to FILE.",
             ),
         ] = False,
         context: Context = None,
         webhook: Webhook = True,
         as_json: Annotated[
             bool,
-            typer.Option("--json", help="Print one JSON object in the end: how many came to what."),
+            typer.Option("--json", help="Print one JSON object at the end: rows by their end."),
         ] = False,
     ) -> None:
-        """Submit a task for each row, wait for all, and write the results.
+        """Submit a task for each row, wait for all, write the results.
 
-        All rows are checked first. A bad row stops no other. Ctrl-C and SIGTERM end it, and what
-        is known then is written. The same command again, after these, a kill or success, pays for
-        nothing twice: what was submitted is taken from the database. Local files are named
-        relative to the working directory. WAVEHOOK_RATE and WAVEHOOK_IN_FLIGHT are the limits.
+        All rows are checked first; a faulty row does not stop the others. After Ctrl-C, SIGTERM or
+        a kill, the same command continues: rows that were submitted are never billed again. Paths
+        of local files are relative to the working directory. WAVEHOOK_RATE and WAVEHOOK_IN_FLIGHT
+        limit the submits.
 
         Example: wavehook batch shots.csv --model kwaivgi/kling-v2.1-i2v-standard
         --out results.jsonl --max-cost 50
 
-        Exit codes: 0 all completed, 1 a row failed, was bad or has not ended, 2 usage or settings,
-        or it would cost too much, 130 Ctrl-C, 143 SIGTERM.
+        Exit codes: 0 all completed, 1 a row failed, was faulty or has not ended, 2 usage or
+        settings, or it would cost too much, 130 Ctrl-C, 143 SIGTERM.
         """
         wanted = BatchRequest(
             inputs=inputs,
@@ -115,7 +115,7 @@ def batch_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]
                 _show(done, wanted)
             return done.counts[RowState.COMPLETED] == len(done.rows)
 
-        again = "Interrupted. The same command goes on from here, and pays for nothing twice."
+        again = "Interrupted. The same command continues from here, and bills nothing twice."
         if not run(settings, work, interrupted=again, quiet=True):
             raise typer.Exit(1)
 
@@ -141,7 +141,7 @@ async def _work(given: SubmitSettings, wanted: BatchRequest) -> Batch:
                 await write_results(wanted.out, batch.rows, wanted.model, wave.find)
             except OSError as error:
                 _say(f"Error: {wanted.out} cannot be written: {error.strerror}")
-                _say("The same command tries it again, and pays for nothing twice.")
+                _say("The same command tries again, and bills nothing twice.")
                 raise typer.Exit(1) from None
         print_rows(batch, RowState.REJECTED, "were refused", _say)
         if batch.stopped is not None:
@@ -176,7 +176,7 @@ def _show(done: Batch, wanted: BatchRequest) -> None:
     typer.echo(f"{len(done.rows)} rows: {', '.join(words)}; {done.cost:.2f} USD")
     typer.echo(f"The results are in {plain(str(wanted.out))}")
     if counts[RowState.FAILED]:
-        typer.echo("--retry-failed pays again for those that failed.")
+        typer.echo("--retry-failed submits the failed rows again, and pays again.")
 
 
 def _unfinished(done: Batch) -> int:

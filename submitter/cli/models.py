@@ -1,7 +1,4 @@
-"""The command `wavehook models`.
-
-Models as a person reads them; their texts are the API's, and are printed as plain text.
-"""
+"""The command `wavehook models`. The API's texts are printed as plain text."""
 
 from __future__ import annotations
 
@@ -50,14 +47,14 @@ def lines(models: Sequence[Model]) -> Iterator[str]:
 
 
 def table(models: Sequence[Model]) -> None:
-    """The same for a terminal: as wide as it is."""
+    """Print the same columns as a table that fits the terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     shown = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     for head in _HEADS:
-        # The description has what the others leave.
+        # The description gets the remaining width.
         shown.add_column(head, no_wrap=True, ratio=1 if head == "DESCRIPTION" else None)
     for model in models:
         shown.add_row(*map(Text, _row(model)))
@@ -74,7 +71,7 @@ def _price(model: Model) -> str:
 
 
 def sheet(model: Model) -> Iterator[str]:
-    """Everything about one model: what it does, what it costs, what it takes."""
+    """Lines about one model: description, price and input fields."""
     width = min(shutil.get_terminal_size().columns, 100)
     yield plain(model.id)
     price = _price(model)
@@ -87,7 +84,7 @@ def sheet(model: Model) -> Iterator[str]:
     names = required if isinstance(required, list) else []
     fields = _ordered(schema)
     if not fields:
-        yield "Its fields are not known here; the API checks them."
+        yield "Its fields are not known; the API checks them."
     for name, about in fields.items():
         yield from _field(name, about, width, required=name in names)
 
@@ -161,32 +158,35 @@ def models_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
     """Make the command.
 
     Args:
-        settings: gives the settings when the command runs; raises BadSettings for exit code 2.
+        settings: reads the settings when the command runs; BadSettings ends it with exit code 2.
     """
 
     def models(
         name: Annotated[
             str | None,
             typer.Argument(
-                help="A model's id: show its fields.", metavar="NAME", show_default=False
+                help="A model's id: show its input fields.", metavar="NAME", show_default=False
             ),
         ] = None,
         *,
         search: Annotated[
             str,
             typer.Option(
-                metavar="TEXT", help="Only models with all of these words in id, type or text."
+                metavar="TEXT",
+                help="Only models with all of these words in id, type or description.",
             ),
         ] = "",
         as_json: Annotated[
             bool,
-            typer.Option("--json", help="One JSON object a line; with NAME also its JSON Schema."),
+            typer.Option(
+                "--json", help="Print one JSON object a line; with NAME, its JSON Schema too."
+            ),
         ] = False,
     ) -> None:
-        """Show which models there are, or what one of them takes.
+        """List the models, or show the input fields of one.
 
-        The API is asked once an hour at most. Without it, or without a key, the built-in models
-        are shown.
+        The list is fetched from the API at most once an hour. Without an API key, or if the API is
+        not available, the built-in models are shown.
 
         Example: wavehook models --search "kling image-to-video"
 

@@ -1,4 +1,4 @@
-"""How a batch is shown while it runs: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a running batch: a bar on a terminal, or a line every 15 seconds."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from submitter.batch.batch import Batch
 
 REDRAW_INTERVAL_S = 0.2
-"""Seconds between two pictures on a terminal."""
+"""Seconds between two updates on a terminal."""
 
 LINE_INTERVAL_S = 15.0
-"""Seconds between two lines elsewhere."""
+"""Seconds between two lines if standard error is not a terminal."""
 
 
 @contextlib.asynccontextmanager
 async def shown(batch: Batch) -> AsyncIterator[None]:
-    """Show a batch on standard error for as long as a block runs."""
+    """Show the progress of a batch on standard error while a block runs."""
     began = time.monotonic()
 
     def words() -> str:
@@ -43,11 +43,11 @@ async def shown(batch: Batch) -> AsyncIterator[None]:
 
 
 def status_line(batch: Batch, seconds: float) -> str:
-    """How a batch stands, in one line.
+    """One line with the counts of a batch, its cost and the time left.
 
     Args:
         batch: the batch.
-        seconds: for which it has been running.
+        seconds: running time so far.
     """
     counts = batch.counts
     ended = counts[RowState.COMPLETED] + counts[RowState.FAILED]
@@ -59,17 +59,17 @@ def status_line(batch: Batch, seconds: float) -> str:
         f"failed {counts[RowState.FAILED]}",
     ]
     refused = counts[RowState.REJECTED] + counts[RowState.INVALID]
-    words += [f"bad {refused}"] if refused else []
+    words += [f"faulty {refused}"] if refused else []
     words += [f"to send {waiting}"] if waiting else []
     words.append(f"{batch.cost:.2f} USD")
     if running + waiting and batch.ended:
         words.append(f"about {_time(seconds / batch.ended * (running + waiting))} left")
     if batch.stopped is not None:
-        words.append("submitting nothing more")
+        words.append("submits stopped")
     elif batch.backoff.problem is not None:
-        words.append(f"trying again: {plain(batch.backoff.problem)}")
+        words.append(f"retrying: {plain(batch.backoff.problem)}")
     elif waiting and not running:
-        words.append("waiting for a place in the limits")
+        words.append("waiting for the limits")
     return ", ".join(words)
 
 

@@ -1,9 +1,4 @@
-"""The command `wavehook result`.
-
-A prediction, as commands print it.
-
-The command `wavehook wait`.
-"""
+"""The commands `wavehook result` and `wavehook wait`, and how predictions are printed."""
 
 from __future__ import annotations
 
@@ -24,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def fields(prediction: Prediction) -> dict[str, JSON]:
-    """For programs."""
+    """The JSON fields of a prediction."""
     created = prediction.created_at
     return {
         "id": prediction.id,
@@ -40,11 +35,11 @@ def fields(prediction: Prediction) -> dict[str, JSON]:
 
 
 def show(prediction: Prediction, *, name: str | None = None) -> None:
-    """For a person: how it ended, and an output a line.
+    """Print a prediction for a person: its status, and one output a line.
 
     Args:
         prediction: the task.
-        name: by which the person knows it; its id where None.
+        name: name of the task that was given on the command line; by default its id.
     """
     typer.echo(f"{plain(name or prediction.id)} {plain(prediction.status)}")
     for url in prediction.outputs:
@@ -58,7 +53,7 @@ def result_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
     """Make the command.
 
     Args:
-        settings: gives the settings when the command runs; raises BadSettings for exit code 2.
+        settings: reads the settings when the command runs; BadSettings ends it with exit code 2.
     """
 
     def result(
@@ -66,14 +61,14 @@ def result_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
             str, typer.Argument(help="The task's id.", metavar="TASK_ID", show_default=False)
         ],
         as_json: Annotated[
-            bool, typer.Option("--json", help="Print one JSON object: the task with all fields.")
+            bool, typer.Option("--json", help="Print one JSON object with all fields of the task.")
         ] = False,
     ) -> None:
-        """Ask the API once how a task stands.
+        """Print the current state of a task; asks the API once.
 
         Example: wavehook result 7f3c1d0e9a5b4c2d8e6f0a1b2c3d4e5f --json
 
-        Exit codes: 0 asked, 1 the task ended badly or the API did not say, 2 usage or settings.
+        Exit codes: 0 asked, 1 the task failed or the API did not answer, 2 usage or settings.
         """
 
         async def ask(given: SubmitSettings) -> Prediction:
@@ -97,14 +92,14 @@ def wait_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]:
     """Make the command.
 
     Args:
-        settings: gives the settings when the command runs; raises BadSettings for exit code 2.
+        settings: reads the settings when the command runs; BadSettings ends it with exit code 2.
     """
 
     def wait(
         ids: Annotated[
             list[str],
             typer.Argument(
-                help="Ids of tasks, or keys of submissions.", metavar="ID...", show_default=False
+                help="Task ids, or keys of submissions.", metavar="ID...", show_default=False
             ),
         ],
         *,
@@ -113,19 +108,20 @@ def wait_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]:
             bool,
             typer.Option(
                 "--json",
-                help="One JSON object a line, in the order of ending: `given` (the ID) and the "
-                "fields of `wavehook result`.",
+                help="Print one JSON object a line, as tasks end: `given` (the ID) and the fields "
+                "of `wavehook result`.",
             ),
         ] = False,
     ) -> None:
-        """Wait until tasks have ended, and print each as it ends.
+        """Wait until tasks end, and print each result as it arrives.
 
-        A receiver that shares the database, or is reached with WAVEHOOK_ADMIN_TOKEN, tells of
-        them; the API itself is asked rarely. Whoever stops waiting loses nothing.
+        Results arrive from a receiver on the same database, or from the one at WAVEHOOK_PUBLIC_URL
+        if WAVEHOOK_ADMIN_TOKEN is set; the API is polled rarely. The tasks go on if you stop
+        waiting.
 
         Example: wavehook wait 7f3c1d0e9a5b4c2d8e6f0a1b2c3d4e5f --timeout 10m
 
-        Exit codes: 0 all ended well, 1 one ended badly, or not in time, 2 usage or settings,
+        Exit codes: 0 all completed, 1 one failed, or not in time, 2 usage or settings,
         130 Ctrl-C, 143 SIGTERM.
         """
 

@@ -1,7 +1,4 @@
-"""One end for all that can go wrong in a command that talks to the API.
-
-What commands print, alike for all of them.
-"""
+"""Runs the work of a command, and turns errors and signals into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -34,31 +31,31 @@ if TYPE_CHECKING:
 
 
 def json_line(fields: Mapping[str, JSON]) -> None:
-    """One object on one line of standard output."""
+    """Print one JSON object on one line of standard output."""
     typer.echo(json.dumps(fields))
 
 
 def plain(text: str) -> str:
-    """Text of others, without what would steer a terminal (F17)."""
+    """Foreign text, without characters that control a terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def print_retries() -> None:
-    """Tell the person who waits that the API is asked again; stamina would log it."""
+    """Print each retry of an API request on standard error, instead of stamina's log line."""
     from stamina.instrumentation import set_on_retry_hooks
 
     set_on_retry_hooks([_print_retry])
 
 
 def silence_retries() -> None:
-    """Tell nobody: where many questions are asked, some are always asked again."""
+    """Print no retries: with many requests, some are always retried."""
     from stamina.instrumentation import set_on_retry_hooks
 
     set_on_retry_hooks([])
 
 
 def _print_retry(details: RetryDetails) -> None:
-    typer.echo(f"{details.caused_by}; asking again in {details.wait_for:.1f} s", err=True)
+    typer.echo(f"{details.caused_by}; retrying in {details.wait_for:.1f} s", err=True)
 
 
 T = TypeVar("T")
@@ -67,7 +64,7 @@ USAGE_ERRORS = (BadInput, BadSettings, LedgerMismatch)
 """Errors that end with exit code 2."""
 
 INTERRUPTED, TERMINATED = 130, 143
-"""Exit codes after Ctrl-C and after SIGTERM, as shells tell of them too."""
+"""Exit codes after Ctrl-C and SIGTERM, as in shells: 128 plus the signal's number."""
 
 
 def run(
@@ -77,13 +74,13 @@ def run(
     interrupted: str = "Interrupted.",
     quiet: bool = False,
 ) -> T:
-    """Do the work of a command; ends the command where it fails, or is stopped by a signal.
+    """Run the work of a command; an error or a signal ends the command with its exit code.
 
     Args:
-        settings: gives the settings; raises BadSettings for exit code 2.
-        work: what to do.
-        interrupted: what to say where Ctrl-C or SIGTERM stops it.
-        quiet: whether not to tell of each question that is asked again.
+        settings: reads the settings; BadSettings ends the command with exit code 2.
+        work: the work.
+        interrupted: the message after Ctrl-C or SIGTERM.
+        quiet: do not print retries.
     """
     silence_retries() if quiet else print_retries()
     try:
@@ -98,18 +95,18 @@ def run(
 
 
 async def suggest_model(wave: WaveSpeed, model: str) -> None:
-    """Say what to do about a model that the API does not know.
+    """Print how to find the right id of a model that the API does not know.
 
     Args:
         wave: the client, entered.
-        model: as it was written.
+        model: the unknown id.
     """
     hint = suggest(model, [each.id for each in await wave.catalogue.models()])
     typer.echo(f"`wavehook models` lists the models{plain(hint)}", err=True)
 
 
 async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
-    """Do it; SIGTERM cancels it as Ctrl-C does, and a second one ends the process at once."""
+    """Cancel the work on SIGTERM as on Ctrl-C; a second SIGTERM ends the process at once."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
     def stop() -> None:
@@ -117,7 +114,7 @@ async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
         if task is not None:
             task.cancel()
 
-    # Only a main thread hears of signals, and a loop on Windows of none.
+    # Signals reach only the main thread, and no event loop on Windows.
     if threading.current_thread() is threading.main_thread():
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(signal.SIGTERM, stop)
@@ -125,17 +122,18 @@ async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
 
 
 def print_error(error: SubmitterError, *, about: str = "") -> None:
-    """Say what went wrong.
+    """Print an error on standard error.
 
     Args:
-        error: what.
-        about: with which of several things; printable.
+        error: the error.
+        about: the one of several tasks that failed; printable.
     """
     typer.echo(f"Error: {about + ': ' if about else ''}{error}", err=True)
-    # The person at the terminal is the one who sent what the API may repeat here.
+    # The API may repeat the input; the person at the terminal has sent it.
     if isinstance(error, ApiError) and error.message:
         typer.echo(f"The API says: {error.message}", err=True)
     if isinstance(error, SubmissionUnknown) and error.key:
         typer.echo(
-            f"`wavehook wait {plain(error.key)}` settles it too, and waits for it.", err=True
+            f"`wavehook wait {plain(error.key)}` settles it too, and waits for its result.",
+            err=True,
         )

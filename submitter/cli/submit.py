@@ -27,7 +27,7 @@ def submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
     """Make the command.
 
     Args:
-        settings: gives the settings when the command runs; raises BadSettings for exit code 2.
+        settings: reads the settings when the command runs; BadSettings ends it with exit code 2.
     """
 
     def submit(
@@ -41,8 +41,8 @@ def submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
                 "--input",
                 "-i",
                 metavar="FIELD=VALUE",
-                help="One field of the input; may be given many times. A value is read as JSON "
-                "where the field is no text: duration=5. Where the model takes a file, a path is "
+                help="One field of the input; may be given many times. The value is parsed as JSON "
+                "unless the field is a text: duration=5. If the field takes a file, a path is "
                 "uploaded: image=first.png.",
             ),
         ] = None,
@@ -51,20 +51,20 @@ def submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
             typer.Option(
                 "--input-json",
                 metavar="FILE",
-                help="A file with the input as a JSON object; - reads standard input. "
-                "--input adds to it.",
+                help="A file with the input as a JSON object; - reads standard input. --input adds "
+                "fields.",
             ),
         ] = None,
         wait: Annotated[
-            bool, typer.Option("--wait", help="Wait until it has ended, and print the outputs.")
+            bool, typer.Option("--wait", help="Wait until the task ends, and print its outputs.")
         ] = False,
         timeout: Timeout = None,
         key: Annotated[
             str | None,
             typer.Option(
                 metavar="TEXT",
-                help="Names what is to be paid once: the same command with the same key sends "
-                "nothing again.",
+                help="Idempotency key: the same command with the same key does not submit again. "
+                "[default: a random one]",
             ),
         ] = None,
         max_cost: Annotated[
@@ -72,7 +72,7 @@ def submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
             typer.Option(
                 metavar="USD",
                 parser=parse_dollars,
-                help="Send nothing where it would cost more, by the API's own price.",
+                help="Submit nothing if it would cost more than this, by the API's price.",
             ),
         ] = None,
         context: Context = None,
@@ -86,14 +86,15 @@ def submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
             ),
         ] = False,
     ) -> None:
-        """Submit one task and print its id. It is sent once, and billed.
+        """Submit one task and print its id.
 
-        The input is checked first; whatever is wrong is shown, and nothing is sent.
+        The task is billed. It is sent once and never again, even if the response is lost. The
+        input is checked first: with any fault in it, nothing is sent.
 
         Example: wavehook submit kwaivgi/kling-v2.1-i2v-standard -i prompt="waves at dusk"
         -i image=first.png -i duration=5 --wait
 
-        Exit codes: 0 done, 1 failed, or with --wait: ended badly or not in time, 2 usage or
+        Exit codes: 0 done, 1 failed, or with --wait: the task failed or not in time, 2 usage or
         settings, 130 Ctrl-C, 143 SIGTERM.
         """
         if timeout is not None and not wait:
@@ -123,8 +124,8 @@ def submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None
                 _tell(task, as_json=as_json)
                 return True
             if _is_terminal():
-                again = f"`wavehook wait {plain(name)}` waits for it again, should this be stopped."
-                typer.echo(f"Submitting, and waiting for its end. {again}", err=True)
+                again = f"If this is stopped, `wavehook wait {plain(name)}` waits again."
+                typer.echo(f"Submitting and waiting for the result. {again}", err=True)
             prediction = await wave.run(
                 model,
                 input,
@@ -155,8 +156,8 @@ def _is_terminal() -> bool:
 def _tell(task: Submission, *, as_json: bool) -> None:
     entry = task.entry
     if task.task_id is None:
-        # The key was used before, and that answer was lost.
-        reason = entry.reason or "its answer has not come yet"
+        # The key was used before, and the response was lost.
+        reason = entry.reason or "the response has not arrived yet"
         raise SubmissionUnknown(task.model, entry.sent_at, reason, key=task.key)
     status = task.prediction.status if task.prediction else entry.status
     if as_json:
@@ -170,7 +171,7 @@ def _whole(file: str | None) -> dict[str, JSON]:
         return {}
     whole = parse_json(_read(file), "--input-json")
     if not isinstance(whole, dict):
-        raise typer.BadParameter("must hold a JSON object", param_hint="--input-json")
+        raise typer.BadParameter("expected a JSON object", param_hint="--input-json")
     return whole
 
 
@@ -179,7 +180,7 @@ def _split(pairs: list[str], whole: Mapping[str, JSON]) -> dict[str, str]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not (name and equals):
-            raise typer.BadParameter("must look like FIELD=VALUE", param_hint="--input")
+            raise typer.BadParameter("expected FIELD=VALUE", param_hint="--input")
         if name in whole or name in texts:
             raise typer.BadParameter(f"{plain(name)} is given twice", param_hint="--input")
         texts[name] = text

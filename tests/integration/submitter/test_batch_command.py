@@ -61,7 +61,7 @@ async def test_interrupted(tmp_path: Path, number: int, exits: int) -> None:
         process.send_signal(number)
         code, out, err = await ended(process)
         assert (code, out) == (exits, "")
-        assert "The same command goes on from here" in err
+        assert "The same command continues from here" in err
         rows = read(tmp_path / "results.jsonl")
         known = Counter(row["status"] for row in rows)
         assert known["waiting"] == 8
@@ -96,10 +96,10 @@ async def test_what_a_person_is_told(tmp_path: Path) -> None:
     assert out.splitlines() == [
         "3 rows: 1 completed, 1 failed, 1 invalid; 0.50 USD",
         "The results are in results.jsonl",
-        "--retry-failed pays again for those that failed.",
+        "--retry-failed submits the failed rows again, and pays again.",
     ]
     assert "1 of 3 rows cannot be sent:\n  line 3: image: is required\n" in err
-    assert "submitted 2, running 0, done 1, failed 1, bad 1, 0.50 USD" in err
+    assert "submitted 2, running 0, done 1, failed 1, faulty 1, 0.50 USD" in err
     assert "\x1b" not in err
 
 

@@ -32,7 +32,7 @@ def batch(tmp_path: Path) -> Batch:
 
 def test_in_one_line(batch: Batch) -> None:
     """Submitted, running, done, failed, the cost so far; and what is left, where it is known."""
-    whole = "submitted 3, running 1, done 1, failed 1, bad 2, to send 1, 0.75 USD"
+    whole = "submitted 3, running 1, done 1, failed 1, faulty 2, to send 1, 0.75 USD"
     assert progress.status_line(batch, 10.0) == whole
     batch.ended = 2
     assert progress.status_line(batch, 10.0) == f"{whole}, about 10 s left"
@@ -40,9 +40,9 @@ def test_in_one_line(batch: Batch) -> None:
     assert progress.status_line(batch, 100_000.0) == f"{whole}, about 28 h left"
     batch.ended = 0
     batch.backoff.problem = "HTTP\x1b503"
-    assert progress.status_line(batch, 10.0) == f"{whole}, trying again: HTTP\ufffd503"
+    assert progress.status_line(batch, 10.0) == f"{whole}, retrying: HTTP\ufffd503"
     batch.stopped = AuthFailed(status=401)
-    assert progress.status_line(batch, 10.0) == f"{whole}, submitting nothing more"
+    assert progress.status_line(batch, 10.0) == f"{whole}, submits stopped"
 
 
 def test_a_full_minute_is_told(batch: Batch) -> None:
@@ -50,7 +50,7 @@ def test_a_full_minute_is_told(batch: Batch) -> None:
     for row in batch.rows:
         if row.state is RowState.RUNNING:
             row.state = RowState.WAITING
-    assert progress.status_line(batch, 10.0).endswith(", waiting for a place in the limits")
+    assert progress.status_line(batch, 10.0).endswith(", waiting for the limits")
 
 
 async def test_lines_now_and_then(

@@ -161,7 +161,7 @@ def test_a_model_without_a_schema(api: Api) -> None:
         "acme/bare",
         "-",
         "",
-        "Its fields are not known here; the API checks them.",
+        "Its fields are not known; the API checks them.",
     ]
     assert json.loads(run("acme/bare", "--json").stdout)["schema"] is None
 
@@ -218,7 +218,7 @@ def test_while_the_api_is_away(
     assert done.exit_code == 0
     assert "acme/flux" in done.stdout
     assert said in done.stderr
-    assert "asking again" in done.stderr
+    assert "retrying" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -70,5 +70,5 @@ def test_retries_are_told_beside_the_output(vendor: Vendor) -> None:
     done = run("result", "t1", "--json")
     assert json.loads(done.stdout)["status"] == "completed"
     assert "HTTP 503" in done.stderr
-    assert "asking again" in done.stderr
+    assert "retrying" in done.stderr
     assert stamina.is_testing()

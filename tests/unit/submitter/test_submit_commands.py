@@ -281,7 +281,7 @@ def test_who_waits_at_a_terminal_is_told(vendor: Vendor, monkeypatch: pytest.Mon
     monkeypatch.setattr("submitter.cli.submit._is_terminal", lambda: True)
     done = submit("--wait", "--key", "k1", "--json")
     assert json.loads(done.stdout)["status"] == "completed"
-    assert "`wavehook wait k1` waits for it again" in done.stderr
+    assert "`wavehook wait k1` waits again" in done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
