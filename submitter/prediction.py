@@ -8,13 +8,13 @@ because `raw` keeps the whole object.
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Self, TypeAlias, TypeGuard, cast
 
 from submitter.errors import TASK_CODE_MEANINGS, SubmitterError
+from submitter.timestamps import parse_rfc3339
 
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 
@@ -118,7 +118,7 @@ class Prediction:
             error=_text(data.get("error")),
             code=_integer(data.get("code")),
             has_nsfw_contents=_flags(data.get("has_nsfw_contents")),
-            created_at=_moment(data.get("created_at")),
+            created_at=parse_rfc3339(data.get("created_at")),
             inference_ms=_number(timings.get("inference", data.get("executionTime"))),
             result_url=_text(urls.get("get")),
             input=input if isinstance(input, dict) else None,
@@ -168,20 +168,6 @@ def _outputs(value: JSON) -> tuple[str, ...]:
         return ()
     urls = (item.get("url") if isinstance(item, dict) else item for item in value)
     return tuple(url for url in urls if isinstance(url, str) and url)
-
-
-_FRACTION = re.compile(r"(\.\d{6})\d+")
-
-
-def _moment(value: JSON) -> datetime | None:
-    """RFC 3339 with up to nanoseconds, of which Python keeps microseconds."""
-    if not isinstance(value, str) or len(value) > 64:
-        return None
-    try:
-        moment = datetime.fromisoformat(_FRACTION.sub(r"\1", value))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else None
 
 
 class TaskFailed(SubmitterError):

@@ -23,23 +23,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from datetime import UTC, datetime
 from urllib.parse import quote
 
 from receiver.event import Event
 from receiver.strict_json import encoder
 from submitter.prediction import JSON, is_prediction
+from submitter.timestamps import rfc3339_clamped
 
 MAX_KEY_CHARS = 255
 """Of an idempotency key in a header or an environment variable."""
 
 _visible = re.compile(r"[A-Za-z0-9_.~:/-]*").fullmatch
-_YEAR_10000 = 253_402_300_799.0
 
 
 def envelope(event: Event) -> dict[str, JSON]:
     """The event as JSON; the module's docstring shows it."""
-    happened = rfc3339(happened_at(event))
+    happened = rfc3339_clamped(happened_at(event))
     return {"type": event.type, "timestamp": happened, "data": event_data(event)}
 
 
@@ -49,7 +48,7 @@ def event_data(event: Event) -> dict[str, JSON]:
         "id": event.id,
         "source": event.source,
         "origin": str(event.origin),
-        "received_at": rfc3339(event.received_at),
+        "received_at": rfc3339_clamped(event.received_at),
         "subject": event.subject,
         "model": event.model,
         "context": event.context,
@@ -79,18 +78,13 @@ def happened_at(event: Event) -> float:
     return event.occurred_at or event.received_at
 
 
-def utc_datetime(seconds: float) -> datetime:
-    """A time in UTC; for an impossible clock, the nearest time that can be written."""
-    if not 0.0 <= seconds <= _YEAR_10000:
-        seconds = min(max(0.0, seconds), _YEAR_10000)
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def rfc3339(seconds: float) -> str:
-    """A time as RFC 3339 in UTC, with milliseconds unless they are zero."""
-    when = utc_datetime(seconds)
-    spec = "milliseconds" if when.microsecond else "seconds"
-    return when.isoformat(timespec=spec)[: -len("+00:00")] + "Z"
+def lookup(context: JSON, path: str | None) -> JSON:
+    """The value of a context at a dotted path; None if there is none, all of it for `""`."""
+    if path is None:
+        return None
+    for part in path.split(".") if path else ():
+        context = context.get(part) if isinstance(context, dict) else None
+    return context
 
 
 def ascii_key(key: str) -> str:

@@ -25,9 +25,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from receiver.errors import SettingsError
 from receiver.event import Event
 from receiver.handlers.base import Context
-from receiver.handlers.envelope import encode_line, rfc3339
+from receiver.handlers.envelope import encode_line
 from receiver.handlers.settings import read
 from submitter.prediction import JSON
+from submitter.timestamps import rfc3339_clamped
 
 _STDOUT = 1
 
@@ -102,7 +103,7 @@ def _record(event: Event, context: Context, outputs: bool) -> dict[str, JSON]:
         "subject": event.subject,
         "model": event.model,
         "outputs": len(urls),
-        "received_at": rfc3339(event.received_at),
+        "received_at": rfc3339_clamped(event.received_at),
         "key": context.key,
         "attempt": context.attempt,
     }

@@ -8,7 +8,6 @@ is checked too. TLS still verifies the certificate against the host name.
 from __future__ import annotations
 
 import asyncio
-import functools
 import socket
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -21,7 +20,7 @@ import httpx
 
 from receiver.errors import Refused
 from receiver.outbound.addresses import Address, AllowList, private_reason
-from submitter.api.transport import redact_url
+from submitter.api.transport import redact_url, tls_context
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the addresses of a host name, for a port; raises OSError if it has none."""
@@ -78,7 +77,7 @@ def client(
     """
     guard = _GuardedBackend(AllowList.parse(allow), resolve or _lookup)
     return httpx.AsyncClient(
-        transport=_GuardedTransport(guard, tls or _tls(), max_body),
+        transport=_GuardedTransport(guard, tls or tls_context(), max_body),
         timeout=timeout,
         follow_redirects=redirects > 0,
         max_redirects=redirects,
@@ -122,18 +121,12 @@ async def check_reachable(
         stream = await guard.connect_tcp(target.host, port, timeout)
         try:
             if encrypted:
-                context = tls or _tls()
+                context = tls or tls_context()
                 stream = await stream.start_tls(context, target.host, timeout)
         finally:
             await stream.aclose()
     secured = " with TLS" if encrypted else ""
     return f"{_shown(target.host)}: port {port} takes connections{secured}"
-
-
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    """The default SSL context, made once: loading the certificates takes 0.1 s."""
-    return httpx.create_ssl_context()
 
 
 async def _lookup(host: str, port: int) -> list[str]:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from urllib.parse import quote
 
 from submitter.api.responses import TASK_ID, UploadTarget
@@ -14,6 +13,7 @@ from submitter.api.urls import base_fault
 from submitter.errors import BadInput, BadSettings, Fault
 from submitter.prediction import JSON
 from submitter.submit.json_check import json_faults
+from submitter.timestamps import rfc3339_microseconds
 
 MAX_UPLOAD_BYTES = 200 * 1024 * 1024
 """Bytes of one file that the API takes."""
@@ -135,7 +135,7 @@ class ApiRequests:
             if not 0 <= seconds < _YEAR_10000:
                 faults.append(Fault(name, "must be Unix seconds, such as time.time() - 3600"))
             else:
-                body[name] = _moment(seconds)
+                body[name] = rfc3339_microseconds(seconds)
         if faults:
             raise BadInput(faults)
         return self._request("POST", "predictions", body)
@@ -235,8 +235,3 @@ def _check_ids(task_ids: Sequence[str]) -> None:
     faults = [Fault("task_id", advice) for id in task_ids if not TASK_ID.fullmatch(id)]
     if faults:
         raise BadInput(faults)
-
-
-def _moment(seconds: float) -> str:
-    """RFC 3339 in UTC."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S.%f}Z"

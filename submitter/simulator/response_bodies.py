@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 
 from starlette.responses import JSONResponse
 
 from submitter.prediction import JSON, TERMINAL, Status
 from submitter.simulator.faults import FaultKind
 from submitter.simulator.tasks import Task
+from submitter.timestamps import rfc3339_microseconds
 
 API_PATH = "/api/v3"
 
@@ -128,5 +128,4 @@ def _inference(task: Task) -> int:
 
 def _rfc3339(seconds: float) -> str:
     """RFC 3339 with nanoseconds, as the vendor writes it."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}000Z"
+    return rfc3339_microseconds(seconds).removesuffix("Z") + "000Z"

@@ -47,12 +47,12 @@ from receiver.handlers.archive.names import EVENT_FIELDS, NameTemplate, OutputNa
 from receiver.handlers.archive.result import ArchivedFile, result_of
 from receiver.handlers.archive.storage import PRIVATE_FOLDER, ArchiveStorage, NameTaken
 from receiver.handlers.base import Context
-from receiver.handlers.envelope import rfc3339
 from receiver.handlers.retry import describe
 from receiver.handlers.settings import AllowedTargets, Bytes, PositiveSeconds, SomeTexts, read
 from receiver.outbound.client import check_url, client
 from submitter.prediction import JSON, Status
 from submitter.reconcile.schedule import API_RETENTION_S
+from submitter.timestamps import rfc3339_clamped
 
 COMPLETED = f"prediction.{Status.COMPLETED}"
 
@@ -355,7 +355,7 @@ class ArchiveRun:
             content.size,
             content.sha256,
             content.kind.content_type,
-            rfc3339(self._clock()),
+            rfc3339_clamped(self._clock()),
         )
 
     def _file_key(self, index: int) -> str:

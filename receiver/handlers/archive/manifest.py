@@ -19,9 +19,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from receiver.event import Event
-from receiver.handlers.envelope import envelope, rfc3339
+from receiver.handlers.envelope import envelope
 from receiver.strict_json import Unreadable, parse
 from submitter.prediction import JSON
+from submitter.timestamps import rfc3339_clamped
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class StoredOutput:
 
 def manifest(event: Event, files: Iterable[StoredOutput], now: float) -> bytes:
     """Manifest of an event whose outputs are all stored."""
-    return _encode({**envelope(event), "kept_at": rfc3339(now), **_files(files)})
+    return _encode({**envelope(event), "kept_at": rfc3339_clamped(now), **_files(files)})
 
 
 def progress(event: Event, files: Iterable[StoredOutput]) -> bytes:

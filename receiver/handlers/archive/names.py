@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from string import Formatter
 
 from receiver.event import Event
-from receiver.handlers.envelope import rfc3339
+from receiver.handlers.envelope import lookup
 from submitter.prediction import JSON
 from submitter.submit.files import FileType
+from submitter.timestamps import rfc3339_clamped
 
 EVENT_FIELDS = ("date", "task", "model", "source")
 FILE_FIELDS = ("index", "ext", "sha256")
@@ -103,14 +104,14 @@ class OutputName:
 def event_values(template: NameTemplate, event: Event) -> dict[str, str]:
     """Values of a template's fields in an event; `_` for a missing one."""
     values = {
-        "date": rfc3339(event.occurred_at or event.received_at).partition("T")[0],
+        "date": rfc3339_clamped(event.occurred_at or event.received_at).partition("T")[0],
         "task": _value(event.subject or "_"),
         "source": _value(event.source),
         "model": "/".join(map(_value, (event.model or "_").split("/", _MAX_MODEL_SEGMENTS - 1))),
     }
     for field in template.fields:
         if field.startswith("context."):
-            values[field] = _value(_in_context(event.context, field.split(".")[1:]))
+            values[field] = _value(_text(lookup(event.context, field.partition(".")[2])))
     return values
 
 
@@ -131,9 +132,7 @@ def _fields(text: str, known: tuple[str, ...]) -> list[str]:
     return fields
 
 
-def _in_context(value: JSON, keys: list[str]) -> str:
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
+def _text(value: JSON) -> str:
     usable = isinstance(value, str | int | float) and not isinstance(value, bool)
     return str(value) or "_" if usable else "_"
 

@@ -50,9 +50,10 @@ from receiver.handlers.brokers.cloudevent import (
     CloudEventSettings,
 )
 from receiver.handlers.brokers.connection import CONNECT_TIMEOUT_S, SharedConnection
-from receiver.handlers.envelope import happened_at, utc_datetime, visible_ascii
+from receiver.handlers.envelope import happened_at, visible_ascii
 from receiver.handlers.settings import matching, read
 from submitter.prediction import JSON
+from submitter.timestamps import utc_datetime
 
 MAX_CALL_BYTES = 256 * 1024
 """Of a call, and so of a message."""

@@ -33,7 +33,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from receiver.event import Event
-from receiver.handlers.envelope import encode_line, event_data, happened_at, rfc3339, visible_ascii
+from receiver.handlers.envelope import encode_line, event_data, happened_at, visible_ascii
+from submitter.timestamps import rfc3339_clamped
 
 JSON_TYPE = "application/json"
 CLOUDEVENT_TYPE = "application/cloudevents+json"
@@ -93,7 +94,7 @@ class CloudEventEncoder:
             "id": visible_ascii(event.id),
             "source": self._source or f"urn:wavehook:{visible_ascii(event.source)}",
             "type": TYPE_PREFIX + visible_ascii(event.type),
-            "time": rfc3339(happened_at(event)),
+            "time": rfc3339_clamped(happened_at(event)),
         }
         if event.subject:
             attributes["subject"] = visible_ascii(event.subject)

@@ -53,8 +53,9 @@ from receiver.handlers.brokers.connection import (
     tls_context,
 )
 from receiver.handlers.brokers.topic import EXAMPLE_EVENT, TopicRules, TopicTemplate
-from receiver.handlers.envelope import ascii_key, happened_at, utc_datetime, visible_ascii
+from receiver.handlers.envelope import ascii_key, happened_at, visible_ascii
 from receiver.handlers.settings import matching, read
+from submitter.timestamps import utc_datetime
 
 if TYPE_CHECKING:
     import ssl

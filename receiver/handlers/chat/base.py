@@ -18,10 +18,11 @@ from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.chat.http import ChatClient, Clock, Sleep, Waits, retry_after_header
 from receiver.handlers.chat.media import MediaReader, MediaUnusable
-from receiver.handlers.chat.message import Message, compose, lookup
+from receiver.handlers.chat.message import Message, compose
 from receiver.handlers.chat.settings import Chat
 from receiver.handlers.chat.template import Template, TemplateUnusable
 from receiver.handlers.chat.text import Span
+from receiver.handlers.envelope import lookup
 from receiver.handlers.settings import read
 from submitter.prediction import JSON
 

@@ -14,9 +14,10 @@ from receiver.handlers.archive.result import ArchivedFile, archived_files
 from receiver.handlers.base import Context
 from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.text import Link, clean, ending, link
-from receiver.handlers.envelope import rfc3339
+from receiver.handlers.envelope import lookup
 from submitter.errors import TASK_CODE_MEANINGS
 from submitter.prediction import JSON, Prediction, Status
+from submitter.timestamps import rfc3339_clamped
 
 _INPUT_CODES, _SERVICE_CODES = range(1000, 2000), range(5000, 6000)
 
@@ -32,7 +33,7 @@ _ADVICE = {
 
 def day(seconds: float) -> str:
     """Date and time in UTC, to the minute, of Unix seconds."""
-    return rfc3339(seconds)[:16].replace("T", " ") + " UTC"
+    return rfc3339_clamped(seconds)[:16].replace("T", " ") + " UTC"
 
 
 def span(seconds: float) -> str:
@@ -229,13 +230,6 @@ def compose(event: Event, context: Context, now: float, settings: ChatSettings) 
         failure=_failure(prediction),
         notes=_dead(context, ending_links),
     )
-
-
-def lookup(context: JSON, path: str | None) -> JSON:
-    """Value of a dotted key in a context; None if it is missing."""
-    for part in path.split(".") if path else ():
-        context = context.get(part) if isinstance(context, dict) else None
-    return context if path else None
 
 
 def _headline(prediction: Prediction, shown: tuple[Output, ...]) -> str:

@@ -8,9 +8,10 @@ import pytest
 
 from receiver.event import Dispatch, DispatchState, Event
 from receiver.handlers.archive.result import ArchivedFile, result_of
-from receiver.handlers.chat.message import advice, compose, day, lookup, meaning, span
+from receiver.handlers.chat.message import advice, compose, day, meaning, span
 from receiver.handlers.chat.settings import ChatSettings
 from receiver.handlers.chat.text import link
+from receiver.handlers.envelope import lookup
 from submitter.errors import TASK_CODE_MEANINGS
 from tests.support.chat_events import (
     MODEL,

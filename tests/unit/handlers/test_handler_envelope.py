@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.event import PARKED, Origin
-from receiver.handlers.envelope import MAX_KEY_CHARS, ascii_key, encode_envelope, envelope, rfc3339
+from receiver.handlers.envelope import MAX_KEY_CHARS, ascii_key, encode_envelope, envelope
+from submitter.timestamps import rfc3339_clamped
 from tests.support.events import event
 
 BODY = b'{"id": "abc", "status": "completed", "outputs": ["https://cdn.example/1.mp4"], "x": 1}'
@@ -79,7 +80,7 @@ def test_a_line_holds_no_line_end_and_no_raw_control_character() -> None:
 )
 def test_any_time_can_be_written(seconds: float, text: str) -> None:
     """F6: a sender's impossible clock does not stop an event."""
-    assert rfc3339(seconds) == text
+    assert rfc3339_clamped(seconds) == text
 
 
 @pytest.mark.parametrize(
