@@ -93,7 +93,6 @@ class CommandHandler:
         self._grace = grace
 
     async def __call__(self, event: Event, context: Context) -> JSON:
-        """Run the program; see the module's docstring for what each exit status means."""
         transport, run = await self._start(context)
         try:
             async with asyncio.timeout(max(context.deadline - self._clock(), 0.0)):
@@ -193,11 +192,7 @@ class _ProgramRun(asyncio.SubprocessProtocol):
 
 
 def create(name: str, settings: Mapping[str, Any]) -> CommandHandler:
-    """Make the handler.
-
-    Raises:
-        SettingsError: with all faults, also if the program does not exist.
-    """
+    """Make the handler."""
     if not hasattr(os, "killpg"):
         fault = (
             f"handlers.{name}.use: 'command' does not work on this system, where a program's "

@@ -144,7 +144,6 @@ class HttpHandler:
         self._client: httpx.AsyncClient | None = None
 
     async def __call__(self, event: Event, context: Context) -> dict[str, int]:
-        """Send the event; see the module's docstring for what each response means."""
         now = self._clock()
         body = encode_envelope(event)
         message = ascii_key(event.id)
@@ -177,7 +176,6 @@ class HttpHandler:
         return await check_reachable(str(self._url), self._allow)
 
     async def close(self) -> None:
-        """Close the connections; the next event opens others."""
         if self._client is not None:
             closing, self._client = self._client, None
             await closing.aclose()
@@ -189,11 +187,7 @@ class HttpHandler:
 
 
 def create(name: str, settings: Mapping[str, Any]) -> HttpHandler:
-    """Make the handler.
-
-    Raises:
-        SettingsError: with all faults.
-    """
+    """Make the handler."""
     return HttpHandler(read(HttpSettings, name, settings))
 
 

@@ -76,11 +76,7 @@ class LogHandler:
 
 
 def create(name: str, settings: Mapping[str, Any]) -> LogHandler:
-    """Make the handler, and create the file, so that a fault shows at start.
-
-    Raises:
-        SettingsError: with all faults.
-    """
+    """Make the handler, and create the file, so that a fault shows at start."""
     chosen = read(LogSettings, name, settings)
     if chosen.to != "-":
         try:

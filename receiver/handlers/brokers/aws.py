@@ -306,7 +306,6 @@ class AwsHandler:
         )
 
     async def __call__(self, event: Event, context: Context) -> dict[str, JSON]:
-        """Send the event; see the module's docstring for when it is done."""
         entry = self._target.entry(self._encoder.message(event), event, context.key)
         if entry.size > MAX_CALL_BYTES:
             text = f"{entry.size} bytes are more than the {MAX_CALL_BYTES} it takes"
@@ -330,7 +329,6 @@ class AwsHandler:
         return f"{self._label}: it exists"
 
     async def close(self) -> None:
-        """Close the connections; the next event opens others."""
         await self._batcher.close()
         await self._connection.close()
 
@@ -362,12 +360,7 @@ class AwsHandler:
 
 
 def create(name: str, settings: Mapping[str, Any]) -> AwsHandler:
-    """Make the handler.
-
-    Raises:
-        SettingsError: with all faults.
-        ImportError: the extra is not installed.
-    """
+    """Make the handler."""
     import boto3  # noqa: F401 - a missing extra shows at start
 
     return AwsHandler(read(AwsSettings, name, settings))

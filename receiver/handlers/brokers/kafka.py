@@ -123,7 +123,6 @@ class KafkaHandler:
         self._connection = SharedConnection(self._label, self._connect, KafkaProducer.close)
 
     async def __call__(self, event: Event, context: Context) -> dict[str, JSON]:
-        """Produce the event; see the module's docstring for when it is done."""
         topic, message = self._topic.fill(event), self._encoder.message(event)
         self._run_timeout = context.deadline - time.time()
         key = visible_ascii(event.subject or event.id)
@@ -146,7 +145,6 @@ class KafkaHandler:
         return f"{self._label}: connected; topics such as {topic} must exist or be created"
 
     async def close(self) -> None:
-        """Close the connections; the next event opens others."""
         await self._connection.close()
 
     async def _connect(self) -> KafkaProducer:
@@ -267,12 +265,7 @@ class KafkaProducer:
 
 
 def create(name: str, settings: Mapping[str, Any]) -> KafkaHandler:
-    """Make the handler; librdkafka checks the options at once.
-
-    Raises:
-        SettingsError: with all faults.
-        ImportError: the extra is not installed.
-    """
+    """Make the handler; librdkafka checks the options at once."""
     from confluent_kafka import KafkaException, Producer
 
     chosen = read(KafkaSettings, name, settings)

@@ -103,7 +103,6 @@ class MqttHandler:
         )
 
     async def __call__(self, event: Event, context: Context) -> None:
-        """Publish the event; see the module's docstring for when it is done."""
         settings = self._settings
         topic, message = self._topic.fill(event), self._encoder.message(event)
         code = await self._connection.use(
@@ -124,7 +123,6 @@ class MqttHandler:
         return f"{self._label}: connected; the first event shows whether publishing is permitted"
 
     async def close(self) -> None:
-        """Close the connection; the next event opens another one."""
         await self._connection.close()
 
     async def _connect(self) -> MqttSession:
@@ -138,12 +136,7 @@ class MqttHandler:
 
 
 def create(name: str, settings: Mapping[str, Any]) -> MqttHandler:
-    """Make the handler.
-
-    Raises:
-        SettingsError: with all faults.
-        ImportError: the extra is not installed.
-    """
+    """Make the handler."""
     import paho.mqtt.client  # noqa: F401 - a missing extra shows at start
 
     chosen = read(MqttSettings, name, settings)

@@ -129,7 +129,6 @@ class NatsHandler:
         self._connection = SharedConnection(self._label, self._connect, NatsPublisher.close)
 
     async def __call__(self, event: Event, context: Context) -> dict[str, JSON]:
-        """Publish the event; see the module's docstring for when it is done."""
         subject, message = self._subject.fill(event), self._encoder.message(event)
         return await self._connection.use(
             context.deadline,
@@ -156,7 +155,6 @@ class NatsHandler:
         return f"{self._label}: the stream {stream} takes {subject}"
 
     async def close(self) -> None:
-        """Close the connection; the next event opens another one."""
         await self._connection.close()
 
     async def _open(self) -> NatsPublisher:
@@ -355,12 +353,7 @@ class NatsPublisher:
 
 
 def create(name: str, settings: Mapping[str, Any]) -> NatsHandler:
-    """Make the handler.
-
-    Raises:
-        SettingsError: with all faults.
-        ImportError: the extra is not installed.
-    """
+    """Make the handler."""
     import nats  # noqa: F401 - a missing extra shows at start
 
     chosen = read(NatsSettings, name, settings)

@@ -130,7 +130,6 @@ class RabbitHandler:
         self._connection = SharedConnection(self._label, self._connect, RabbitPublisher.close)
 
     async def __call__(self, event: Event, context: Context) -> None:
-        """Publish the event; see the module's docstring for when it is done."""
         key = self._key.fill(event)
         message = self._encoder.message(event)
         await self._connection.use(
@@ -153,7 +152,6 @@ class RabbitHandler:
         return f"{self._label}: {' and '.join(found) or f'connected; routing key {key}'}"
 
     async def close(self) -> None:
-        """Close the connection; the next event opens another one."""
         await self._connection.close()
 
     async def _find(self, connection: AbstractConnection, kind: str, name: str) -> str:
@@ -275,12 +273,7 @@ class RabbitHandler:
 
 
 def create(name: str, settings: Mapping[str, Any]) -> RabbitHandler:
-    """Make the handler.
-
-    Raises:
-        SettingsError: with all faults.
-        ImportError: the extra is not installed.
-    """
+    """Make the handler."""
     import aio_pika  # noqa: F401 - a missing extra shows at start
 
     chosen = read(RabbitSettings, name, settings)

@@ -105,7 +105,6 @@ class RedisHandler:
         )
 
     async def __call__(self, event: Event, context: Context) -> dict[str, JSON]:
-        """Append the event; see the module's docstring for when it is done."""
         stream = self._stream.fill(event)
         fields = _fields(self._encoder.message(event))
         entry = await self._connection.confirmed(
@@ -131,7 +130,6 @@ class RedisHandler:
         return f"{self._label}: the stream {stream} has {length} entries"
 
     async def close(self) -> None:
-        """Close the connection; the next event opens another one."""
         await self._batcher.close()
         await self._connection.close()
 
@@ -196,12 +194,7 @@ class RedisHandler:
 
 
 def create(name: str, settings: Mapping[str, Any]) -> RedisHandler:
-    """Make the handler.
-
-    Raises:
-        SettingsError: with all faults.
-        ImportError: the extra is not installed.
-    """
+    """Make the handler."""
     import redis  # noqa: F401 - a missing extra shows at start
 
     chosen = read(RedisSettings, name, settings)
