@@ -35,7 +35,7 @@ from submitter.storage.errors import (
 DEFAULT_SCHEMA = "wavehook"
 
 CONNECT_TIMEOUT_S = 5.0
-"""Limit for a new connection."""
+"""Limit for a new connection to one host."""
 
 STATEMENT_TIMEOUT_S = 10.0
 """Limit for a statement, and for a whole transaction; the sender of a webhook gets a 503 then."""
@@ -167,13 +167,13 @@ class Pool:
     makes new ones. Closed, it may be used again.
 
     Args:
-        url: `postgresql://user:password@host:port/database`, with all options of asyncpg;
-            several hosts with `target_session_attrs=read-write` follow a failover.
+        url: `postgresql://user:password@host:port/database`, with all options of asyncpg. Of
+            several hosts, the one that last worked is tried first, and after a failover the next.
         pooler: a pooler in transaction mode stands before the server: every piece of work runs in a
             transaction, and no statement is prepared.
         size: connections at the same time, besides those of `connect`.
         max_reads: calls of `fetch` at the same time, so that writes find a connection free.
-        connect_timeout_s: limit for connecting, and for closing the pool.
+        connect_timeout_s: limit for connecting to one host, and for closing the pool.
         statement_timeout_s: limit for a statement and for a transaction.
         max_idle_s: unused connections are closed after this time.
         clock: Unix seconds, which go on while the process is frozen, unlike the loop's timers.
@@ -202,7 +202,7 @@ class Pool:
             # A connection that was cut in the middle of the driver's own steps.
             self._driver.InternalClientError,
         )
-        self._url = url
+        self._urls = _urls_of_hosts(url)
         self._address = server_address(url)
         self._pooler = pooler
         self._size = size
@@ -326,6 +326,7 @@ class Pool:
         A standby answers reads, with data that grow old, and tells no listener of changes.
         """
         self._generation += 1
+        self._urls = [*self._urls[1:], self._urls[0]]
         _terminate([*(session.connection for session in self._idle), *self._separate])
         self._idle.clear()
 
@@ -407,14 +408,21 @@ class Pool:
             self._start_idle_timer()
 
     async def _connect(self) -> PostgresConnection:
+        *others, last = self._urls
+        for url in others:
+            with contextlib.suppress(StorageUnavailable):
+                return await self._connect_to(url)
+        return await self._connect_to(last)
+
+    async def _connect_to(self, url: str) -> PostgresConnection:
         options: dict[str, Any] = {"statement_cache_size": 0} if self._pooler else {}
         try:
-            # The driver's own limit is for each of several hosts.
             async with asyncio.timeout(self._connect_timeout_s):
                 connection: PostgresConnection = await self._driver.connect(
-                    self._url, command_timeout=self._statement_timeout_s, **options
+                    url, command_timeout=self._statement_timeout_s, **options
                 )
         except Exception as error:  # noqa: BLE001 - the driver raises whatever its parts raise
+            message = f"{self._address}: {self._message(error)}"
             remedy = _remedy(error)
             if isinstance(error, ValueError):
                 # Its message may show a part of the URL.
@@ -423,10 +431,10 @@ class Pool:
                     f"write it as {URL_FORMAT}, with %-codes for special characters, and with "
                     "options that PostgreSQL has"
                 )
-            else:
-                message = f"{self._address}: {self._message(error)}"
             failure = StorageRefused(message, remedy) if remedy else StorageUnavailable(message)
             raise failure from None
+        self._urls.remove(url)
+        self._urls.insert(0, url)
         return connection
 
     async def _failure(
@@ -478,6 +486,16 @@ def _driver() -> Any:
         return import_module("asyncpg")
     except ImportError:
         raise DriverMissing("postgresql:// needs asyncpg; install wavehook[postgres]") from None
+
+
+def _urls_of_hosts(url: str) -> list[str]:
+    """A URL for each of its hosts: the driver's time limit would be for all of them together."""
+    found = _URL.fullmatch(url)
+    hosts = found[1].partition("/")[0] if found else ""
+    if not found or "," not in hosts:
+        return [url]
+    start = found.start(1)
+    return [url[:start] + host + url[start + len(hosts) :] for host in hosts.split(",")]
 
 
 def _sqlstate(error: Exception) -> str:

@@ -256,6 +256,20 @@ def test_without_the_driver(side: Make, monkeypatch: pytest.MonkeyPatch) -> None
         side("postgresql://127.0.0.1/test")
 
 
+async def test_a_host_that_is_dead_silent(place: tuple[str, str]) -> None:
+    """F53: the time limit is for each host; the next connection begins with the one that works."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url, _, options = place[0].partition("?")
+        scheme, _, rest = url.partition("//")
+        user, at, good = rest.rpartition("@")
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        both = f"{scheme}//{user}{at}{host},{good}?{options}"
+        async with pooled(both, connect_timeout_s=1.0) as pool:
+            assert len(await pool.fetch("SELECT 1")) == 1
+            async with asyncio.timeout(0.9), pool.use(), pool.use():
+                pass
+
+
 LOOPS = """
 import asyncio, sys
 from tests.support.storage_sides import SIDES
