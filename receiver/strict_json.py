@@ -1,7 +1,4 @@
-"""Strict JSON: what two readers could understand differently is not read at all.
-
-JSON on one line of ASCII: control characters, line ends, lone surrogates are escaped (F17).
-"""
+"""Strict JSON: a parser that refuses ambiguous documents, and an encoder to one line of ASCII."""
 
 from __future__ import annotations
 
@@ -15,14 +12,14 @@ from submitter.prediction import JSON
 
 
 class Unreadable(ValueError):
-    """The bytes are not JSON that every reader understands alike."""
+    """The bytes are not JSON that every parser reads alike."""
 
 
 def parse(body: bytes) -> JSON:
-    """Read UTF-8 JSON as RFC 8259 means it, and no more.
+    """Parse UTF-8 JSON strictly by RFC 8259.
 
-    Python's reader also takes NaN, numbers beyond a float, repeated keys and lone surrogates;
-    each of them breaks something later: a database, another parser, a handler's encoder.
+    Python's parser also accepts NaN, numbers beyond a float, repeated keys and lone surrogates.
+    Each of them breaks a later step: a database, another parser or a handler's encoder.
 
     Raises:
         Unreadable: not UTF-8, not JSON, nested too deeply, or one of the above.
@@ -68,14 +65,15 @@ _DECODER = json.JSONDecoder(
 
 
 def encoder(default: Callable[[Any], Any] | None = None) -> Callable[[Any], bytes]:
-    """The encoder of orjson where the extra `speed` is there, else the standard library's.
+    """Make an encoder to one line of ASCII: control characters and lone surrogates are escaped.
 
-    The standard library's writes ASCII only; what orjson writes is taken where it is ASCII too.
+    It uses orjson if that is installed (extra `speed`) and its output is ASCII, and otherwise the
+    standard library.
 
     Args:
-        default: stands in for what is no JSON; without it that is a TypeError.
+        default: converts objects that are not JSON; without it they raise a TypeError.
     """
-    # What is encoded was parsed, or made here: there is no circle in it.
+    # Encoded values were parsed or built here, so they have no cycles.
     plain = json.JSONEncoder(check_circular=False, separators=(",", ":"), default=default).encode
 
     def encode_any(value: Any) -> bytes:

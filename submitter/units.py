@@ -1,4 +1,4 @@
-"""Durations, rates and sizes as a person writes them, in settings, flags and handlers' sections."""
+"""Parsers of durations, rates and sizes in settings, flags and handlers' sections."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|h)", re.ASCII)
 
 
 def seconds(value: object) -> float:
-    """Read a duration: `500ms`, `30s`, `2m`, `1h`, `7d`, or a number of seconds.
+    """Parse a duration: `500ms`, `30s`, `2m`, `1h`, `7d`, or a number of seconds.
 
     Raises:
-        ValueError: it is none; the text says what was expected.
+        ValueError: the text is what was expected, to follow "expected".
     """
     number = _number(value)
     if number is None and isinstance(value, str) and (found := _DURATION.fullmatch(value.strip())):
@@ -31,10 +31,10 @@ def seconds(value: object) -> float:
 
 
 def per_second(value: object) -> float:
-    """Read a rate: `1/s`, `30/m`, `100/h`, or a number a second.
+    """Parse a rate: `1/s`, `30/m`, `100/h`, or a number a second.
 
     Raises:
-        ValueError: it is none; the text says what was expected.
+        ValueError: the text is what was expected, to follow "expected".
     """
     number = _number(value)
     if number is None and isinstance(value, str) and (found := _RATE.fullmatch(value.strip())):
@@ -45,10 +45,10 @@ def per_second(value: object) -> float:
 
 
 def size(value: object) -> int:
-    """Read a number of bytes: `512KiB`, `1 MiB`, `500MB`, `2GB`, or a whole number.
+    """Parse a number of bytes: `512KiB`, `1 MiB`, `500MB`, `2GB`, or a whole number.
 
     Raises:
-        ValueError: it is none; the text says what was expected.
+        ValueError: the text is what was expected, to follow "expected".
     """
     if isinstance(value, str) and (found := _AMOUNT.fullmatch(value.strip())):
         unit = _BYTES.get(found[2].lower())

@@ -49,7 +49,7 @@ def events(
     as_json: JsonLines = False,
     flags: Flags,
 ) -> None:
-    """List stored events with the states of their dispatches, newest first.
+    """List stored events and their dispatches, newest first.
 
     Example: wavehook events --type prediction.failed --json | jq -r .id
 

@@ -1,4 +1,4 @@
-"""The serverless platforms whose own variables tell that the process runs on one of them.
+"""Serverless platforms, detected by the environment variables that they set.
 
 - AWS Lambda: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 - Vercel: https://vercel.com/docs/environment-variables/system-environment-variables
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """One of them.
+    """One serverless platform.
 
     Attributes:
-        name: as its users call it.
-        signs: variables; each says that it is this one.
-        disk: what becomes of its disk, for a sentence about a database on it.
-        freezes: nothing runs between a reply and the next request.
+        name: name in messages.
+        signs: environment variables; each of them identifies the platform.
+        disk: end of a sentence about its disk, for the refusal of a SQLite database.
+        freezes: nothing runs between a response and the next request.
     """
 
     name: str
@@ -35,13 +35,13 @@ PLATFORMS = (
     Platform(
         "Vercel",
         ("VERCEL",),
-        "is read-only but for /tmp, which each instance has for itself and loses at its end",
+        "is read-only except /tmp, which is private to each instance and lost with it",
         freezes=True,
     ),
     Platform(
         "AWS Lambda",
         ("AWS_LAMBDA_FUNCTION_NAME",),
-        "is read-only but for /tmp, which each instance has for itself and loses at its end",
+        "is read-only except /tmp, which is private to each instance and lost with it",
         freezes=True,
     ),
     Platform(
@@ -63,7 +63,7 @@ PLATFORMS = (
 
 
 def platform_of(environ: Mapping[str, str]) -> Platform | None:
-    """The platform that has set these variables; None on a machine of one's own."""
+    """The platform that set these variables; None on any other machine."""
     for platform in PLATFORMS:
         if any(environ.get(sign) for sign in platform.signs):
             return platform

@@ -23,9 +23,7 @@ Context = Annotated[
         "into the webhook URL, which needs WAVEHOOK_PUBLIC_URL and the receiver's seal key.",
     ),
 ]
-Webhook = Annotated[
-    bool, typer.Option(help="Ask for a webhook, if WAVEHOOK_PUBLIC_URL is set.", show_default=False)
-]
+Webhook = Annotated[bool, typer.Option(help="Ask for a webhook, if WAVEHOOK_PUBLIC_URL is set.")]
 
 
 def parse_time(text: str) -> float:
