@@ -20,7 +20,7 @@ from submitter.prediction import JSON, TERMINAL, Prediction
 WAVESPEED = "wavespeed"
 """Name of WaveSpeedAI's source: it needs no section, and fetched results belong to it too."""
 
-MAX_ID = 256
+MAX_ID_LENGTH = 256
 """Characters of the longest id in a body or header."""
 
 TIME_WINDOW_S = 300
@@ -151,6 +151,6 @@ def timely(event: Event, now: float) -> Event:
 
 def _name(value: JSON) -> str | None:
     """A printable text of bounded length, safe to show, log and store; else None."""
-    if isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable():
+    if isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH and value.isprintable():
         return value
     return None

@@ -20,7 +20,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 from receiver.strict_json import encoder
 from receiver.telemetry import TelemetryEvent
 
-MAX_TEXT = 2000
+MAX_TEXT_LENGTH = 2000
 """Characters of a line from another library's logger."""
 
 _json_stream: TextIO | None = None
@@ -209,7 +209,7 @@ def _show_error(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _bound(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    event["event"] = str(event["event"]).strip()[:MAX_TEXT]
+    event["event"] = str(event["event"]).strip()[:MAX_TEXT_LENGTH]
     return event
 
 

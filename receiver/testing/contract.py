@@ -30,13 +30,13 @@ from receiver.handlers.retry import describe
 from receiver.handlers.routing import Route
 from receiver.telemetry.log import VERBOSE_LOGGERS
 from receiver.testing.events import context, event
-from receiver.testing.hostile import NOWHERE, hostile_events
+from receiver.testing.hostile import UNREACHABLE_URL, hostile_events
 
 T = TypeVar("T")
 
 NAME = "tested"
 
-FAULTS = (
+FORBIDDEN_ERRORS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -50,10 +50,10 @@ FAULTS = (
 )
 """Errors that a run must not end with: each shows a bug, and would be retried in vain."""
 
-WRONG = [[{"no": ["such", "type"]}]]
+INVALID_VALUE = [[{"no": ["such", "type"]}]]
 """A value that no setting accepts."""
 
-PRIVATE = {"prompt": "prompt-0b7e", "context": "context-4f1d"}
+PRIVATE_TEXTS = {"prompt": "prompt-0b7e", "context": "context-4f1d"}
 """Texts that every event contains, and no error or log line may contain."""
 
 
@@ -81,7 +81,7 @@ class HandlerContract:
     def test_a_setting_of_the_wrong_type_is_a_fault(self) -> None:
         """Settings are checked at the start, not at the first event."""
         for key in self.settings:
-            self._has_fault(key, WRONG)
+            self._has_fault(key, INVALID_VALUE)
 
     def test_a_missing_setting_is_a_fault_or_has_a_default(self) -> None:
         """Without a setting, the factory makes a handler or names what is missing."""
@@ -98,7 +98,7 @@ class HandlerContract:
         shown = [repr(self._made())]
         for key in self.settings:
             shown += _faults(self.factory, self._without(key))
-            shown += _faults(self.factory, {**self.settings, key: WRONG})
+            shown += _faults(self.factory, {**self.settings, key: INVALID_VALUE})
         _none(f"a secret is shown: {text}" for text in shown if self._shows_secret(text))
 
     def test_a_strange_event_ends_well_or_with_a_reason(self) -> None:
@@ -124,7 +124,7 @@ class HandlerContract:
         _none(
             f"private: {line}"
             for line in lines + errors
-            if self._shows_secret(line) or any(text in line for text in PRIVATE.values())
+            if self._shows_secret(line) or any(text in line for text in PRIVATE_TEXTS.values())
         )
 
     def test_a_second_run_ends_as_the_first(self) -> None:
@@ -192,7 +192,7 @@ class HandlerContract:
                 async with asyncio.timeout(self.patience):
                     found = await getattr(handler, "check", _nothing_to_try)()
             except Exception as error:  # noqa: BLE001 - any error is inspected
-                _none([f"check: {describe(error)}"] if isinstance(error, FAULTS) else [])
+                _none([f"check: {describe(error)}"] if isinstance(error, FORBIDDEN_ERRORS) else [])
                 return describe(error)
             return str(found)
 
@@ -254,12 +254,12 @@ class HandlerContract:
 
 
 def _event(status: str = "completed", **fields: Any) -> Event:
-    outputs = [NOWHERE] if status == "completed" else []
+    outputs = [UNREACHABLE_URL] if status == "completed" else []
     return event(
         status,
         outputs=outputs,
-        context={"who": PRIVATE["context"]},
-        input={"prompt": PRIVATE["prompt"], "image": NOWHERE},
+        context={"who": PRIVATE_TEXTS["context"]},
+        input={"prompt": PRIVATE_TEXTS["prompt"], "image": UNREACHABLE_URL},
         **fields,
     )
 
@@ -287,7 +287,7 @@ def _faults(factory: Factory, settings: Mapping[str, Any]) -> tuple[str, ...]:
 def _fault(outcome: object) -> str | None:
     """The fault of an outcome, if it has one."""
     if isinstance(outcome, Exception):
-        return describe(outcome) if isinstance(outcome, FAULTS) else None
+        return describe(outcome) if isinstance(outcome, FORBIDDEN_ERRORS) else None
     return _unkept(outcome)
 
 

@@ -11,7 +11,7 @@ from receiver.event import Event, Origin
 from receiver.testing.events import event
 from submitter.prediction import JSON
 
-NOWHERE = "https://127.0.0.1:9/video.mp4"
+UNREACHABLE_URL = "https://127.0.0.1:9/video.mp4"
 """URL of an output that does not exist; connections to it are refused at once."""
 
 _TEXTS = {
@@ -49,7 +49,9 @@ def hostile_events() -> dict[str, Event]:
     numbers = count(1)
 
     def plain(status: str = "completed", **fields: Any) -> Event:
-        return event(status, **{"id": f"task-{next(numbers)}", "outputs": [NOWHERE]} | fields)
+        return event(
+            status, **{"id": f"task-{next(numbers)}", "outputs": [UNREACHABLE_URL]} | fields
+        )
 
     deep: JSON = "bottom"
     for _ in range(100):
@@ -72,9 +74,11 @@ def hostile_events() -> dict[str, Event]:
         "a number for a body": event(body=b"5", source="github"),
         "nothing but an id and a status": event(body=b'{"id": "a", "status": "completed"}'),
         "no outputs": plain(outputs=[]),
-        "a thousand outputs": plain(outputs=[f"{NOWHERE}?{number}" for number in range(1000)]),
-        "an output twice": plain(outputs=[NOWHERE, NOWHERE]),
-        "outputs as objects": _with("outputs", [{"url": NOWHERE}, {"text": "x"}, 5, None]),
+        "a thousand outputs": plain(
+            outputs=[f"{UNREACHABLE_URL}?{number}" for number in range(1000)]
+        ),
+        "an output twice": plain(outputs=[UNREACHABLE_URL, UNREACHABLE_URL]),
+        "outputs as objects": _with("outputs", [{"url": UNREACHABLE_URL}, {"text": "x"}, 5, None]),
         "flagged": plain(has_nsfw_contents=[True]),
         "failed without a reason": plain("failed", outputs=[], error="", code=None),
         "cancelled": plain("cancelled", outputs=[]),
@@ -108,5 +112,5 @@ _MISTYPED: dict[str, JSON] = {
 
 def _with(name: str, value: JSON) -> Event:
     """A prediction with one field of another type."""
-    fields: dict[str, JSON] = {"id": "a", "status": "completed", "outputs": [NOWHERE]}
+    fields: dict[str, JSON] = {"id": "a", "status": "completed", "outputs": [UNREACHABLE_URL]}
     return event(body=json.dumps(fields | {name: value}).encode())

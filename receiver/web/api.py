@@ -29,7 +29,7 @@ from receiver.errors import StoreError, StoreUnavailable
 from receiver.event import Event
 from receiver.handlers.retry import describe
 from receiver.results.long_poll import ResultWaiters
-from receiver.sources.base import MAX_ID
+from receiver.sources.base import MAX_ID_LENGTH
 from receiver.telemetry import Hook, TelemetryEvent
 from receiver.web.lifecycle import Lifecycle
 from receiver.web.middleware import LOG_FIELDS_KEY
@@ -210,8 +210,10 @@ class _Results:
         self._auth.check(request)
         wait = read_query(request, _PREDICTION_QUERY).get("wait", 0)
         task_id: str = request.path_params["id"]
-        if len(task_id) > MAX_ID or not task_id.isprintable():
-            raise HTTPException(400, f"id: expected a task id of at most {MAX_ID} characters")
+        if len(task_id) > MAX_ID_LENGTH or not task_id.isprintable():
+            raise HTTPException(
+                400, f"id: expected a task id of at most {MAX_ID_LENGTH} characters"
+            )
         event = await self._wait(request, wait, lambda: self._results.result(task_id, wait))
         if event is None:
             return Response(status_code=204, headers=_NO_STORE)

@@ -23,7 +23,7 @@ from receiver.telemetry.log import RequestLog, logger
 LOG_FIELDS_KEY = "wavehook.line"
 """Key of a request's scope that holds the fields of its log line, `request_id` among them."""
 
-MAX_REQUEST_ID = 64
+MAX_REQUEST_ID_LENGTH = 64
 """Characters of the longest X-Request-ID that is adopted."""
 
 LINGER_S = 2.0
@@ -175,7 +175,7 @@ async def _send_http_exception(error: HTTPException, scope: Scope, send: Send) -
 def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id":
-            if 0 < len(value) <= MAX_REQUEST_ID and value.isascii():
+            if 0 < len(value) <= MAX_REQUEST_ID_LENGTH and value.isascii():
                 text: str = value.decode()
                 if text.isprintable():
                     return text
