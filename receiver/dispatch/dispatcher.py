@@ -21,7 +21,7 @@ from receiver.event import Claim, Dead, Dispatch, Done, Outcome, Released, Retry
 from receiver.handlers.base import Installed
 from receiver.handlers.retry import describe
 from receiver.stores.base import Store
-from receiver.stores.rate_limit import spare
+from receiver.stores.rate_limit import burst_tolerance
 from receiver.telemetry import Hook, TelemetryEvent
 
 SETTLE_RETRY_INTERVAL_S = 0.5
@@ -183,7 +183,7 @@ class Dispatcher:
                     waits.append(wait)
                 else:
                     # Nothing was claimed: nothing is due, or other processes use up the rate.
-                    spares[name] = spare(slots.rate)
+                    spares[name] = burst_tolerance(slots.rate)
         if spares and (due := await self._store.next_due(list(spares))) is not None:
             shortest, longest = RATE_POLL_RANGE_S
             waits.append(max(due - now, shortest, min(longest, *spares.values())))

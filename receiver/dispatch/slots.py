@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from receiver.handlers.base import Installed
-from receiver.stores.rate_limit import NEVER, believed, free, spent
+from receiver.stores.rate_limit import NEVER, available_permits, clamp_clock_step, consume
 
 
 class ConcurrencySlots:
@@ -34,8 +34,8 @@ class ConcurrencySlots:
         concurrency = self.installed.concurrency
         slots = min(concurrency - self.running, 2 * concurrency - self._unsettled)
         if self.installed.rate is not None:
-            self._next_at = believed(self._next_at, self.installed.rate, now)
-            slots = min(slots, free(self._next_at, self.installed.rate, now))
+            self._next_at = clamp_clock_step(self._next_at, self.installed.rate, now)
+            slots = min(slots, available_permits(self._next_at, self.installed.rate, now))
         return slots
 
     def start(self, now: float) -> None:
@@ -43,7 +43,7 @@ class ConcurrencySlots:
         self.running += 1
         self._unsettled += 1
         if self.installed.rate is not None:
-            self._next_at = spent(self._next_at, self.installed.rate, now, 1)
+            self._next_at = consume(self._next_at, self.installed.rate, now, 1)
 
     def end(self) -> None:
         """Count a handler that has ended; its outcome is not recorded yet."""

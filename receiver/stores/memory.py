@@ -27,7 +27,7 @@ from receiver.event import (
     RetryAt,
 )
 from receiver.stores.base import KEY_DAYS, Listed, Plan, Purged, Stats, Store
-from receiver.stores.rate_limit import NEVER, believed, free, spent
+from receiver.stores.rate_limit import NEVER, available_permits, clamp_clock_step, consume
 
 
 @dataclass
@@ -201,9 +201,9 @@ class MemoryStore(Store):
         ]
         metered = {dispatch.handler for _, dispatch in due} & rates.keys()
         for name in metered:
-            next_at = believed(self._next_at.get(name, NEVER), rates[name], now)
+            next_at = clamp_clock_step(self._next_at.get(name, NEVER), rates[name], now)
             self._next_at[name] = next_at
-            left[name] = min(left[name], free(next_at, rates[name], now))
+            left[name] = min(left[name], available_permits(next_at, rates[name], now))
         claims = []
         for record, dispatch in sorted(due, key=lambda pair: (pair[1].due_at, pair[0].seq)):
             if left[dispatch.handler] > 0:
@@ -211,7 +211,7 @@ class MemoryStore(Store):
                 claims.append(record.lease(dispatch, owner, lease, now))
         taken = Counter(claim.dispatch.handler for claim in claims)
         for name in metered & taken.keys():
-            self._next_at[name] = spent(self._next_at[name], rates[name], now, taken[name])
+            self._next_at[name] = consume(self._next_at[name], rates[name], now, taken[name])
         return claims
 
     async def extend(

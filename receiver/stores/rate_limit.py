@@ -1,7 +1,10 @@
-"""How many may start now at a rate. What is kept of a handler is one time: when the next may start.
+"""GCRA rate limiter of one handler, shared by all processes through the store.
 
-Unused time counts for a second at most (for one start at least), so that after a pause or an outage
-nobody catches up in a burst (F26). Whoever counts with a `now` from before another's adds nothing.
+What is stored of a handler is one time: when its next start is due. Unused time counts for one
+second at most (for one start at least), so that after a pause or an outage nobody catches up in a
+burst. A process whose `now` lies before another's gains nothing by it.
+
+The same arithmetic stands in `sql/postgres/0003_rates_and_plans.sql`.
 """
 
 from __future__ import annotations
@@ -9,37 +12,37 @@ from __future__ import annotations
 from math import floor, inf
 
 NEVER = -inf
-"""The time of a handler that has not started anything."""
+"""The next start of a handler that has not started anything."""
 
-STEP = 30.0
-"""Seconds; a time further ahead is from before a clock was set back. Two processes may count with
-times that are apart, and a claim may wait for a lock after it has looked at the clock."""
+MAX_CLOCK_STEP_S = 30.0
+"""A next start further ahead was stored before a clock was set back. Less than that is normal: two
+machines' clocks differ, and a claim may wait for a lock after it has read the clock."""
 
 
-def believed(next_at: float, rate: float, now: float) -> float:
-    """When the next may start, as far as that can be: a clock set back takes one turn at most.
+def clamp_clock_step(next_at: float, rate: float, now: float) -> float:
+    """The next start, at most one interval ahead if the clock was set back since it was stored.
 
     Args:
-        next_at: Unix seconds, as it was kept.
+        next_at: Unix seconds, as it was stored.
         rate: starts a second.
         now: Unix seconds.
     """
-    turn = 1 / rate
-    return now + turn if next_at > now + turn + STEP else next_at
+    interval = 1 / rate
+    return now + interval if next_at > now + interval + MAX_CLOCK_STEP_S else next_at
 
 
-def free(next_at: float, rate: float, now: float) -> int:
-    """How many may start at `now`."""
+def available_permits(next_at: float, rate: float, now: float) -> int:
+    """The number of starts that the rate allows at `now`."""
     if next_at > now:
         return 0
     return floor(min(max(1.0, rate), 1 + (now - next_at) * rate))
 
 
-def spent(next_at: float, rate: float, now: float, count: int) -> float:
-    """When the next may start after `count` have at `now`."""
-    return max(next_at, now - spare(rate)) + count / rate
+def consume(next_at: float, rate: float, now: float, count: int) -> float:
+    """The next start after `count` starts at `now`."""
+    return max(next_at, now - burst_tolerance(rate)) + count / rate
 
 
-def spare(rate: float) -> float:
-    """Seconds by which the next start may be late and the rate is reached all the same."""
+def burst_tolerance(rate: float) -> float:
+    """Seconds by which a start may be late and still count as unused time."""
     return max(0.0, 1 - 1 / rate)

@@ -18,7 +18,7 @@ from receiver.errors import SchemaMismatch, StoreError, StoreUnavailable
 from receiver.event import Attempt, Claim, Dispatch, DispatchState, Event, Outcome, Receipt
 from receiver.stores import rows
 from receiver.stores.base import KEY_DAYS, Listed, Plan, Purged, Stats, Store
-from receiver.stores.rate_limit import NEVER, believed, free, spent
+from receiver.stores.rate_limit import NEVER, available_permits, clamp_clock_step, consume
 from submitter.storage import migrations
 from submitter.storage.errors import StorageError, StorageMismatch
 from submitter.storage.sqlite_writer import BUSY_TIMEOUT_S, A, BulkWrite, R, SQLiteDatabase
@@ -133,10 +133,10 @@ def _metered(connection: sqlite3.Connection, due: list[Any], rate: float, now: f
     handler = due[0][1]
     row = connection.execute(SQL["next_at"], {"handler": handler}).fetchone()
     kept = NEVER if row is None else float(row[0])
-    next_at = believed(kept, rate, now)
-    due = due[: free(next_at, rate, now)]
+    next_at = clamp_clock_step(kept, rate, now)
+    due = due[: available_permits(next_at, rate, now)]
     if due:
-        next_at = spent(next_at, rate, now, len(due))
+        next_at = consume(next_at, rate, now, len(due))
     if next_at != kept:
         connection.execute(SQL["keep_next_at"], {"handler": handler, "next_at": next_at})
     return due

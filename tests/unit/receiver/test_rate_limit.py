@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.stores.rate_limit import NEVER, STEP, believed, free, spare, spent
+from receiver.stores.rate_limit import (
+    MAX_CLOCK_STEP_S,
+    NEVER,
+    available_permits,
+    burst_tolerance,
+    clamp_clock_step,
+    consume,
+)
 
 NOW = 1_800_000_000.0
 
@@ -17,24 +24,24 @@ NOW = 1_800_000_000.0
 def test_a_second_s_worth_may_start_at_once(rate: float, burst: int) -> None:
     """F26: one at least, however long nothing was started; the rest at the rate."""
     for next_at in (NEVER, 0.0, NOW - 1.0 - 1 / rate):
-        assert free(next_at, rate, NOW) == burst
-        assert free(spent(next_at, rate, NOW, burst), rate, NOW) == 0
+        assert available_permits(next_at, rate, NOW) == burst
+        assert available_permits(consume(next_at, rate, NOW, burst), rate, NOW) == 0
 
 
 def test_a_late_start_loses_nothing_of_a_fast_rate() -> None:
-    """What may be late is what the burst makes good; one a second has nothing to spare."""
-    assert [spare(rate) for rate in (0.1, 1.0, 2.0, 10.0)] == [0.0, 0.0, 0.5, 0.9]
-    next_at = spent(NEVER, 4.0, NOW, 4)
-    late = next_at + spare(4.0)
-    assert spent(next_at, 4.0, late, 1) == next_at + 0.25
-    assert spent(next_at, 4.0, late + 1.0, 1) == next_at + 1.25
+    """What may be late is what the burst makes good; one a second has no tolerance."""
+    assert [burst_tolerance(rate) for rate in (0.1, 1.0, 2.0, 10.0)] == [0.0, 0.0, 0.5, 0.9]
+    next_at = consume(NEVER, 4.0, NOW, 4)
+    late = next_at + burst_tolerance(4.0)
+    assert consume(next_at, 4.0, late, 1) == next_at + 0.25
+    assert consume(next_at, 4.0, late + 1.0, 1) == next_at + 1.25
 
 
 def test_a_clock_that_is_set_back_holds_nobody_for_long() -> None:
     """F6: a time that no start can have led to counts as one turn; nearer ones are waited for."""
-    assert believed(NOW + 0.5 + STEP, 2.0, NOW) == NOW + 0.5 + STEP
-    assert believed(NOW + 3600, 2.0, NOW) == NOW + 0.5
-    assert free(believed(NOW + 3600, 2.0, NOW), 2.0, NOW) == 0
+    assert clamp_clock_step(NOW + 0.5 + MAX_CLOCK_STEP_S, 2.0, NOW) == NOW + 0.5 + MAX_CLOCK_STEP_S
+    assert clamp_clock_step(NOW + 3600, 2.0, NOW) == NOW + 0.5
+    assert available_permits(clamp_clock_step(NOW + 3600, 2.0, NOW), 2.0, NOW) == 0
 
 
 @given(
@@ -53,10 +60,10 @@ def test_no_span_of_time_has_more_starts_than_the_rate(
     for passed, behind, asked in steps:
         now += passed
         seen = now - behind
-        next_at = believed(next_at, rate, seen)
-        count = min(asked, free(next_at, rate, seen))
+        next_at = clamp_clock_step(next_at, rate, seen)
+        count = min(asked, available_permits(next_at, rate, seen))
         if count:
-            next_at = spent(next_at, rate, seen, count)
+            next_at = consume(next_at, rate, seen, count)
         starts += [seen] * count
     starts.sort()
     for first in range(len(starts)):

@@ -1,5 +1,5 @@
 -- How many leases a second of a handler, over all that claim: it is enough to know when the next one
--- may be given. What counts is in `receiver/rate.py`, in the same words.
+-- may be given. What counts is in `receiver/stores/rate_limit.py`, by other names.
 
 CREATE TABLE {schema}.rate (
   handler TEXT COLLATE "C" PRIMARY KEY,
