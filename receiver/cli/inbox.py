@@ -243,7 +243,7 @@ def list_dead(
         for row in rows:
             json_line(dispatch_fields(row))
     elif not rows:
-        typer.echo("Nothing is dead.")
+        typer.echo("No dead dispatches.")
     else:
         cells = [
             (rfc3339(row.settled_at) or "-", row.handler, str(row.attempt), row.event_id)

@@ -365,7 +365,7 @@ def test_dead_retry_gives_a_second_chance() -> None:
     assert rows == [{"event_id": "wavespeed:t2:completed", "handler": "team"}]
     assert run("dead", "retry", "--all").stdout == "1 dispatch due again\n"
     assert run("dead", "retry", "--all").stdout == "0 dispatches due again\n"
-    assert run("dead", "list").stdout == "Nothing is dead.\n"
+    assert run("dead", "list").stdout == "No dead dispatches.\n"
     assert with_store(lambda store: store.next_due(["team"])) is not None
 
 
