@@ -1,4 +1,7 @@
-"""The client: submits once, waits without polling, loses nothing."""
+"""The client of the WaveSpeedAI API: submits each task once and waits for its result.
+
+A submit goes through `submitter.submit.sender`, a wait through `submitter.results.wait`.
+"""
 
 from __future__ import annotations
 
@@ -33,40 +36,39 @@ from submitter.settings import SubmitSettings, from_environment
 from submitter.storage.postgres_pool import is_postgres
 from submitter.submit.context_token import Seal, read_key
 from submitter.submit.rate_limit import SubmitLimiter
-from submitter.submit.request import PreparedSubmit
-from submitter.submit.sender import Sender
+from submitter.submit.sender import PreparedSubmit, Sender
 from submitter.submit.submission import Submission
 
 CLOSE_TIMEOUT_S = 5.0
-"""Seconds that submits on their way get to end when the client is closed."""
+"""Seconds that a closing client waits for submits in flight."""
 
 NOT_OPEN = "use the client as `async with WaveSpeed() as wave:`"
 
 MAX_RUN_SUBMITS = 3
-"""How often `run` submits where the one before is proven to have created nothing."""
+"""Submits of one `run`; the next follows only if the last is proven to have created nothing."""
 
 
 class WaveSpeed(ApiClient):
-    """Talks to the WaveSpeedAI API. Use it as `async with WaveSpeed() as wave:`.
+    """Client of the WaveSpeedAI API with a ledger. Use it as `async with WaveSpeed() as wave:`.
 
-    What is not given is read from the environment (see the settings in the README).
+    Arguments that are not given are read from the environment (see the settings in the README).
 
     Args:
         api_key: `WAVESPEED_API_KEY`.
         base_url: `WAVESPEED_BASE_URL`, or the API's own address.
-        webhook_url: where the receiver is reached from outside, `WAVEHOOK_PUBLIC_URL`; webhooks
-            go to `/webhooks/wavespeed` below it. `""` asks for no webhooks.
-        seal: seals context and key into the webhook's URL; by default with
-            `WAVEHOOK_SEAL_KEYS`, or the receiver's key file beside the SQLite file, if it is there.
+        webhook_url: the receiver's public base URL, `WAVEHOOK_PUBLIC_URL`; webhooks go to
+            `/webhooks/wavespeed` below it. `""`: no webhooks.
+        seal: encrypts context and key into the webhook URL; by default with
+            `WAVEHOOK_SEAL_KEYS`, or the receiver's key file beside the SQLite file, if it exists.
         ledger: by default the one in `WAVEHOOK_DATABASE`. A given one is opened, not closed.
         limits: by default `WAVEHOOK_RATE` and `WAVEHOOK_IN_FLIGHT`.
         settings: instead of the environment.
-        transport: how requests travel, for tests and proxies of one's own.
-        clock: gives Unix seconds.
+        transport: of httpx, for tests and proxies.
+        clock: returns Unix seconds.
         random: a number from 0 to 1, for jitter.
 
     Raises:
-        BadSettings: one of these cannot work.
+        BadSettings: an argument or setting is invalid.
     """
 
     def __init__(
@@ -107,11 +109,11 @@ class WaveSpeed(ApiClient):
         self._reconciler = Reconciler(
             self, self._ledger, schedule=self._schedule, clock=clock, random=random
         )
-        self._submitting = Sender(
+        self._sender = Sender(
             self,
             self._ledger,
             models=self.catalogue,
-            flow=SubmitLimiter(
+            limiter=SubmitLimiter(
                 self._ledger,
                 limits or Limits(given.rate, given.in_flight),
                 self._schedule,
@@ -122,26 +124,26 @@ class WaveSpeed(ApiClient):
             schedule=self._schedule,
             public_url=public_url,
             seal=seal,
-            seals=is_postgres(given.database),
+            seal_required=is_postgres(given.database),
             timeout=given.submit_timeout,
             clock=clock,
         )
-        self._heard = (public_url, given.admin_token)
+        self._receiver = (public_url, given.admin_token)
         self._transport = transport
         self._feed: ReceiverFeed | None = None
-        self._waiting: WaiterRegistry | None = None
-        self._streaming = ResultStreams()
+        self._waiters: WaiterRegistry | None = None
+        self._streams = ResultStreams()
 
     async def __aenter__(self) -> Self:
         await self._ledger.open()
         await super().__aenter__()
-        self._submitting.open()
-        url, token = self._heard
+        self._sender.open()
+        url, token = self._receiver
         if url and token:
             self._feed = ReceiverFeed(
                 url, token, self._ledger, transport=self._transport, clock=self._clock
             )
-        self._waiting = WaiterRegistry(self._ledger, self._reconciler, self._schedule, self._feed)
+        self._waiters = WaiterRegistry(self._ledger, self._reconciler, self._schedule, self._feed)
         return self
 
     async def __aexit__(
@@ -156,10 +158,10 @@ class WaveSpeed(ApiClient):
             exits.push_async_exit(super().__aexit__)
             if self._feed is not None:
                 exits.push_async_callback(self._feed.close)
-            waiting, self._waiting = self._waiting, None
-            if waiting is not None:
-                exits.push_async_callback(waiting.stop)
-            await self._submitting.stop(CLOSE_TIMEOUT_S)
+            waiters, self._waiters = self._waiters, None
+            if waiters is not None:
+                exits.push_async_callback(waiters.stop)
+            await self._sender.stop(CLOSE_TIMEOUT_S)
 
     async def submit(
         self,
@@ -173,40 +175,40 @@ class WaveSpeed(ApiClient):
         cost: float | None = None,
         **fields: object,
     ) -> Submission:
-        """Submit a task; the request goes out exactly once.
+        """Submit a task with exactly one request.
 
-        It waits for its place in the limits, and sends again only what the API answered with 429.
+        It first waits for the rate limit. Only after a 429, which creates nothing, it sends again.
 
         Args:
             model: such as `kwaivgi/kling-v2.1-i2v-standard`, or a typed input such as
                 `KlingImageToVideo(prompt=…, image=…)`.
-            input: the model's input; `fields` are added to it. Where the model takes a file, a
-                path or bytes are uploaded, a URL is passed on.
-            key: names what is to be paid once: a second submit under the same key sends nothing
-                and returns the first. Without one, each call is a task of its own.
-            context: any small JSON, given to every handler beside the result.
-            webhook: True uses the client's `webhook_url`, where it has one; False asks for no
-                webhook; a URL is used as it is, and leaves no place for a context.
-            max_cost: USD; the API is asked for the price first.
-            cost: USD, where the price is known already; nobody is asked for it then.
+            input: the model's input; `fields` are added to it. If a field takes a file, a path or
+                bytes are uploaded and a URL is passed on.
+            key: idempotency key: a second submit with the same key sends nothing and returns the
+                first. Without one, each call creates a task.
+            context: any small JSON; every handler receives it with the result.
+            webhook: True: the client's `webhook_url`, if set; False: no webhook; a URL: used
+                unchanged, without a context.
+            max_cost: USD; the price is requested first.
+            cost: USD, if the price is known already; it is not requested then.
             **fields: single fields of the input.
 
         Raises:
             BadInput: nothing was sent; carries all faults.
             BadSettings: a context needs `webhook_url` and `seal`.
             OverBudget: it would cost more than `max_cost`; nothing was sent.
-            ApiError: the API refused, and created nothing; RateLimited after many tries.
+            ApiError: the API refused and created nothing; RateLimited after 10 tries.
             Unavailable: the API could not be reached; nothing was sent.
             SubmissionUnknown: the task may exist and be billed; the ledger settles it.
-            LedgerUnavailable: it could not be written down; nothing was sent.
+            LedgerUnavailable: the intent could not be written; nothing was sent.
         """
-        order = await self.check(
+        prepared = await self.check(
             model, input, key=key, context=context, webhook=webhook, max_cost=max_cost, **fields
         )
-        ends = self._ends
-        with self._streaming.sending(order.key):
-            entry, prediction = await self._submitting.send(replace(order, cost=cost))
-        return Submission(entry, prediction or entry.prediction, ends.result)
+        results = self._results
+        with self._streams.sending(prepared.key):
+            entry, prediction = await self._sender.send(replace(prepared, cost=cost))
+        return Submission(entry, prediction or entry.prediction, results.result)
 
     async def check(
         self,
@@ -219,18 +221,18 @@ class WaveSpeed(ApiClient):
         max_cost: float | None = None,
         **fields: object,
     ) -> PreparedSubmit:
-        """Do all that `submit`, with the same arguments, does before a price is asked for.
+        """Check a submit without sending it: everything `submit` does before it requests a price.
 
         Raises:
             BadInput: carries all faults.
             BadSettings: a context needs `webhook_url` and `seal`.
         """
-        if self._waiting is None:
+        if self._waiters is None:
             raise RuntimeError(NOT_OPEN)
         typed = {} if isinstance(model, str) else model.input()
         parts = [typed, input or {}, fields]
         times = Counter(name for part in parts for name in part)
-        return await self._submitting.check(
+        return await self._sender.check(
             model if isinstance(model, str) else model.model,
             {name: value for part in parts for name, value in part.items()},
             key=uuid4().hex if key is None else key,
@@ -241,10 +243,10 @@ class WaveSpeed(ApiClient):
         )
 
     async def find(self, keys: Sequence[str]) -> dict[str, Entry]:
-        """What the ledger has of submissions, by key; of those that are there.
+        """Ledger entries by key; unknown keys are left out.
 
         Raises:
-            LedgerUnavailable: it cannot be read.
+            LedgerUnavailable: the ledger cannot be read.
         """
         return await self._ledger.find(keys)
 
@@ -260,23 +262,24 @@ class WaveSpeed(ApiClient):
         max_cost: float | None = None,
         **fields: object,
     ) -> Prediction:
-        """Submit a task and wait until it has ended; a failed one is an answer, no error.
+        """Submit a task and wait until it has ended; a failed task does not raise.
 
-        A lost answer is settled first, and sent again only where it created nothing.
+        After a lost response it waits until the reconciler has settled it, and submits again only
+        if nothing was created.
 
-        `timeout` is seconds for all of it; at their end the API is asked once. None waits as long
-        as it takes. All other arguments are those of `submit`.
+        `timeout` is in seconds, for everything; at its end the API is asked once. None: no limit.
+        All other arguments are those of `submit`.
 
         Raises:
-            StillRunning: the time is over and the task has not ended; it is not lost.
-            SubmitterError: as `submit`, but for SubmissionUnknown.
+            StillRunning: the timeout is over and the task has not ended; it is not lost.
+            SubmitterError: as `submit`, except SubmissionUnknown.
         """
         loop = asyncio.get_running_loop()
         until = None if timeout is None else loop.time() + timeout
-        ends, order = self._ends, None
+        results, prepared = self._results, None
         try:
             async with asyncio.timeout_at(until):
-                order = await self.check(
+                prepared = await self.check(
                     model,
                     input,
                     key=key,
@@ -287,61 +290,61 @@ class WaveSpeed(ApiClient):
                 )
                 for _ in range(MAX_RUN_SUBMITS):
                     with contextlib.suppress(SubmissionUnknown):
-                        await self._submitting.send(order)
-                    entry = await ends.entry(order.key)
+                        await self._sender.send(prepared)
+                    entry = await results.entry(prepared.key)
                     if entry.prediction is not None:
                         return entry.prediction
         except TimeoutError:
-            if order is None:
+            if prepared is None:
                 raise nothing_created("its input was not checked in time") from None
-            return await ends.at_deadline(order.key)
+            return await results.at_deadline(prepared.key)
         raise nothing_created(f"its answer was lost {MAX_RUN_SUBMITS} times")
 
     async def wait(self, id: str, *, timeout: float | None = None) -> Prediction:
         """Wait for a task by its id, or by the key of its submission.
 
-        A task that the ledger does not know is taken into it.
+        A task that the ledger does not know is imported.
 
         Args:
-            id: of the task, or the key.
-            timeout: seconds; see `Submission.result`.
+            id: task id or key.
+            timeout: seconds, as in `Submission.result`.
 
         Raises:
-            StillRunning: the time is over and the task has not ended.
-            SubmitterError: see `Submission.result`.
+            StillRunning: the timeout is over and the task has not ended.
+            SubmitterError: as `Submission.result`.
         """
-        return await self._ends.of(id, timeout)
+        return await self._results.of(id, timeout)
 
     async def stream(self, *, follow: bool = False) -> AsyncGenerator[Prediction, None]:
-        """Give the predictions of this client's submits as they end, each once.
+        """Yield the predictions of this client's submits as they end, each once.
 
-        Those that ended before are given first. It ends when all that were submitted have ended.
+        Tasks that ended earlier come first. The stream ends with the last of the submits.
 
         Args:
-            follow: go on until closed, with whatever ends in the ledger, whoever submitted it.
+            follow: yield every task that ends in the ledger, from any client, until closed.
 
         Raises:
             StillRunning: the client was closed, and tasks have not ended; they are not lost.
         """
-        if self._waiting is None:
+        if self._waiters is None:
             raise RuntimeError(NOT_OPEN)
-        entries = self._streaming.stream(self._waiting, follow=follow)
+        entries = self._streams.stream(self._waiters, follow=follow)
         async with contextlib.aclosing(entries):
             async for entry in entries:
                 if entry.prediction is not None:
                     yield entry.prediction
 
     @property
-    def _ends(self) -> ResultWaiter:
-        if self._waiting is None:
+    def _results(self) -> ResultWaiter:
+        if self._waiters is None:
             raise RuntimeError(NOT_OPEN)
-        return ResultWaiter(self, self._ledger, self._waiting, self._schedule, clock=self._clock)
+        return ResultWaiter(self, self._ledger, self._waiters, self._schedule, clock=self._clock)
 
 
 def _seal(given: SubmitSettings) -> Seal | None:
-    """With the settings' keys, or the receiver's key file.
+    """The seal of the settings' keys, or of the receiver's key file.
 
-    No file is made: a receiver refuses what is sealed with a key that it does not know.
+    A missing file is not created: the receiver would not know that key and refuse its tokens.
     """
     if given.seal_keys:
         return Seal(given.seal_keys)

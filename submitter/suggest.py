@@ -1,4 +1,4 @@
-"""A hint for who has mistyped a name."""
+"""Suggestion for a mistyped name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole API, one method a call."""
+"""Client of the API without a ledger: one method per call."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MAX_IDS_PER_DELETE = 100
 
 
 class ApiClient:
-    """Calls the WaveSpeedAI API. Use it as `async with Calls() as calls:`.
+    """Client of the WaveSpeedAI API. Use it as `async with Calls() as calls:`.
 
     Args:
         api_key: by default `WAVESPEED_API_KEY`.

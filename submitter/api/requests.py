@@ -1,4 +1,4 @@
-"""The requests of the API's protocol are built here, without any I/O; `answers` reads the rest."""
+"""Requests of the API, built without I/O; `responses` reads what comes back."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""The API's answers are read here, without any I/O.
+"""Responses of the API, parsed without I/O: into values, or into typed errors.
 
-Answers come as `{"code": 200, "message": …, "data": …}`, so that both the HTTP status and `code`
-count; the bodies of errors have four other shapes as well, or are no JSON at all.
-
-From what the API answers where it refuses, to a typed error.
+A body is `{"code": 200, "message": …, "data": …}`, so both the HTTP status and `code` count. Error
+bodies have four other shapes, or are not JSON.
 """
 
 from __future__ import annotations

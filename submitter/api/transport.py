@@ -1,7 +1,4 @@
-"""The thin I/O around `protocol`: how requests reach the API, and what is made of silence.
-
-A URL that does not tell what is private in it.
-"""
+"""HTTP transport of the API: one attempt (`send`) or retries (`ask`), with redacted URLs."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from submitter.errors import RateLimited, Unavailable
 
 
 class RedactedURL(httpx.URL):
-    """A URL whose text ends after the host: its path or query holds a token (F16).
+    """A URL whose text ends after the host: its path or query holds a token.
 
     httpx logs the URL of each request, and errors quote it; what is sent stays whole. Nobody
     else's lines change, as they would by a filter on httpx's logger.

@@ -1,6 +1,6 @@
-"""The models that the API has now, asked for once an hour.
+"""Catalogue of models: the built-in ones and the API's list, fetched once an hour, cached on disk.
 
-The live catalogue on disk: one file, which may be missing, broken or unwritable at any time.
+The cache is one file, which may be missing, broken or unwritable at any time.
 """
 
 from __future__ import annotations

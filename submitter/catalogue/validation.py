@@ -1,10 +1,8 @@
-"""Holds a value against a JSON Schema that a stranger may have written: offline, and with an end.
+"""Validation of an input against its model's JSON Schema, offline and bounded.
 
 The live catalogue's schemas come over the network. Such a schema may refer to other addresses,
 repeat itself without end, or hold an expression that takes for ever; none of it may stop a submit,
-because the API checks each input anyway.
-
-Checks an input against its model's JSON Schema: all faults at once, in words of our own.
+because the API checks each input anyway. All faults are reported at once, in our own words.
 """
 
 from __future__ import annotations
@@ -334,7 +332,7 @@ def _shown(rule: Any) -> str:
 
 
 def _bounded(text: str) -> str:
-    """A stranger's words in one line, without what would steer a terminal (F17)."""
+    """Untrusted text on one line, without terminal control characters."""
     short = text if len(text) <= _MAX_RULE else f"{text[:_MAX_RULE]}…"
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in short)
 

@@ -1,4 +1,4 @@
-"""Brings results to the inbox, where there is one, and then to the ledger."""
+"""Delivery of found results: to the inbox, if the process has one, then to the ledger."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ class ResultDelivery:
 
 
 def has_ended(prediction: Prediction) -> bool:
-    """Whether there is nothing more to wait for: the task has ended, or is gone."""
+    """True if the task has ended or was deleted."""
     return prediction.terminal or prediction.status == Status.DELETED
 
 
 def error_text(error: Exception) -> str:
-    """What of an error may be told: the text of one that is not ours may quote an input (F16)."""
+    """Text of an error for logs; only the class of a foreign one, whose text may quote an input."""
     return str(error) if isinstance(error, SubmitterError) else type(error).__name__

@@ -1,4 +1,4 @@
-"""Settles lost answers: finds their tasks in the API's history, or that there are none."""
+"""Submits whose response was lost: their tasks are looked up in the API's history."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_UNANSWERED = 2
 
 
 class LostSubmits:
-    """Looks into the history.
+    """Finds the tasks of UNKNOWN submits, or rejects the submits.
 
     Args:
         calls: of the API.

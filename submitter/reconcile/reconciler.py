@@ -1,7 +1,7 @@
-"""Finds what nobody told: results whose webhook never came, and tasks whose answer was lost.
+"""Reconciler: fetches results whose webhook is missing, and settles submits without a response.
 
-It asks sparingly: a task only when it is overdue, with growing distances, and no two askers the
-same one; and it stops asking where the API says that it is asked too much.
+It sends few requests: a task is queried only when overdue, at growing intervals, by one process at
+a time, and a 429 or a refused key pauses all queries.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Reconciler:
             await self._settling.settle(doubtful, report)
             await self._ask_all(running, now, report)
         except (RateLimited, AuthFailed) as error:
-            # Whatever else is asked would fail the same.
+            # Every further query would fail in the same way.
             self._delivering.count(error, report)
             wait = self._schedule.hold
             if isinstance(error, RateLimited):
@@ -223,7 +223,7 @@ class Reconciler:
         except (RateLimited, AuthFailed):
             raise
         except SubmitterError as error:
-            # Perhaps something about this task, which is no reason to spare the others.
+            # The error may concern this task only, so the others are still queried.
             self._delivering.count(error, report)
             answered = not isinstance(error, Unavailable)
         if prediction and has_ended(prediction):

@@ -1,4 +1,4 @@
-"""What a reconciler finds, tells and reports, and whom it tells."""
+"""Types of a reconciler: found results, events, the report of a round, and its callbacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gives the results of one client's submits as they come."""
+"""Streams of the results of one client's submits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_REMEMBERED_KEYS = 100_000
 
 
 class ResultStreams:
-    """Knows what the client has submitted, and what of it was given."""
+    """Keys that the client has submitted, and its open streams."""
 
     def __init__(self) -> None:
         self._mine: dict[str, None] = {}
@@ -24,7 +24,7 @@ class ResultStreams:
 
     @contextlib.contextmanager
     def sending(self, key: str) -> Iterator[None]:
-        """A submit, while it is on its way; one whose answer is lost may well end."""
+        """Track a submit in flight; a lost response counts too, because its task may exist."""
         self._on_their_way += 1
         try:
             yield
@@ -38,7 +38,7 @@ class ResultStreams:
                 stream.news.put_nowait(key)
 
     async def stream(self, waiting: WaiterRegistry, *, follow: bool) -> AsyncGenerator[Entry, None]:
-        """See `WaveSpeed.stream`."""
+        """As `WaveSpeed.stream`."""
         stream = _ResultStream(self._mine, waiting)
         with contextlib.ExitStack() as exits:
             if follow:

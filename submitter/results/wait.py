@@ -1,4 +1,4 @@
-"""Waits for the end of one submission, up to a deadline."""
+"""Wait for the result of one submission, up to a deadline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEADLINE_QUERY_TIMEOUT_S = 10.0
 
 
 class ResultWaiter:
-    """Gives results.
+    """Waits for results of one client.
 
     Args:
         calls: of the API.
@@ -44,7 +44,7 @@ class ResultWaiter:
         self._clock = clock
 
     async def result(self, key: str, timeout: float | None) -> Prediction:
-        """See `Submission.result`."""
+        """As `Submission.result`."""
         try:
             async with asyncio.timeout(timeout):
                 entry = await self.entry(key)
@@ -67,7 +67,7 @@ class ResultWaiter:
             future.cancel()
 
     async def at_deadline(self, key: str) -> Prediction:
-        """What is known now; the API is asked once, where it has a task.
+        """The result at a deadline: from the ledger, else from one query of the API.
 
         Raises:
             StillRunning: the task has not ended, as far as is known.
@@ -89,7 +89,7 @@ class ResultWaiter:
         return prediction
 
     async def of(self, id: str, timeout: float | None) -> Prediction:
-        """See `WaveSpeed.wait`.
+        """As `WaveSpeed.wait`.
 
         Raises:
             StillRunning: the time is over and the task has not ended, as far as is known.
@@ -120,5 +120,5 @@ class ResultWaiter:
 
 
 def nothing_created(reason: str | None) -> Unavailable:
-    """Of a submission that may be sent again."""
+    """The error of a submission that created nothing and may be sent again."""
     return Unavailable(reason or "no reason is known", advice="the submission created nothing")

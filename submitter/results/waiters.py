@@ -1,7 +1,7 @@
-"""Waits for results in the ledger, and meanwhile sees to it that they come.
+"""Registry of this process's waits for results; one reader of the ledger resolves them all.
 
-Nobody here asks the API on a timer: the receiver writes into the same ledger, or is heard of
-through its `/api`; what is overdue is asked for by the reconciler, with growing distances.
+The receiver writes results into the same ledger, or its `/api` is followed by long poll. Only
+overdue tasks are queried from the API, by the reconciler, at growing intervals.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger("wavehook.submitter")
 
 
 class WaiterRegistry:
-    """Ends the waits of one process.
+    """Resolves the waits of one client.
 
     Args:
         ledger: open.

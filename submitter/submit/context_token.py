@@ -1,4 +1,4 @@
-"""Context, sealed into the webhook URL: what the submitter wants to find again beside the result.
+"""Context token: the submitter's JSON, encrypted into the webhook URL.
 
 A token is a Fernet token without its padding: encrypted, authenticated and dated. It can be read
 by nobody on its way, and made by nobody without a key.

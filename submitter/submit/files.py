@@ -1,9 +1,8 @@
-"""Local files in an input: found, read and checked before anything is sent or paid for.
+"""Local files of an input: found, read and checked before anything is sent.
 
-What is sent instead of a file is its URL after the upload. Until then a placeholder with the
-file's digest stands in its place, so that the rest of the input can be checked too.
-
-What a file is, by its first bytes: names and endings are only what somebody called it.
+After its upload, a file's URL is sent in its place. Until then a placeholder URL with the file's
+digest stands there, so that the rest of the input can be checked. The type of a file is taken from
+its first bytes, because names and suffixes may be wrong.
 """
 
 from __future__ import annotations

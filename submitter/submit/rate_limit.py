@@ -1,8 +1,8 @@
-"""Takes a place for each submit: so many a minute, so many tasks at once, for all processes.
+"""Limiter of submits: rate per minute and number of running tasks, shared by all processes.
 
-The ledger counts. So a restarted process does not begin anew, and a place is free when a task has
-ended, not when a timer says so. Where no limit is set and the API answers 429, this process finds
-out by itself how many requests may be on their way at once.
+The ledger counts, so a restart does not reset the limits, and a slot is free once a task has ended.
+Without configured limits, a 429 halves this process's window of concurrent requests, and each
+accepted task widens it by one.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from submitter.reconcile.schedule import Schedule
 
 
 class SubmitLimiter:
-    """The window of one account.
+    """Limiter of one account.
 
     Args:
         ledger: open.
         limits: of the account.
-        schedule: of the waits after a 429 that names none.
-        relieve: called now and then while all places are taken: asks for what is overdue, which
-            nobody may be waiting for.
+        schedule: waits after a 429 without Retry-After.
+        relieve: called repeatedly while no slot is free: queries overdue tasks, which may have
+            ended unnoticed.
         clock: Unix seconds.
         random: a number from 0 to 1, for jitter.
     """
@@ -59,10 +59,10 @@ class SubmitLimiter:
         self._closed = False
 
     async def place(self, make: Callable[[float], Intent]) -> IntentWritten:
-        """Write an intent as soon as there is room for it; first come, first served.
+        """Write an intent as soon as the limits allow it; first come, first served.
 
-        Where it is fresh, its caller sends it, and then calls `done`. Whoever cancels this leaves
-        nothing behind.
+        If the intent is fresh, its caller sends the request and then calls `done`. A cancelled
+        call leaves no intent behind.
 
         Args:
             make: the intent for a time (Unix seconds).
@@ -86,7 +86,7 @@ class SubmitLimiter:
                         self._sending += answer.fresh
                         return answer
                     if end is None:
-                        # Looked again after it: what changed in between woke nobody.
+                        # Try once more after subscribing: an earlier change woke nobody.
                         end = self._ledger.subscribe(self._woken.set)
                         continue
                     await self._wait(answer)
@@ -95,17 +95,17 @@ class SubmitLimiter:
                     end()
 
     async def refused(self, retry_after: float | None) -> None:
-        """The API answered 429: nobody submits for a while.
+        """Record a 429: all processes pause their submits.
 
         Args:
             retry_after: seconds that the API named; None where it named none.
 
         Raises:
-            LedgerUnavailable: other processes could not be told.
+            LedgerUnavailable: the pause could not be written for other processes.
         """
         self._window = max(1.0, min(self._window, self._sending) / 2)
         now = self._clock()
-        # Those that were on their way together are one refusal.
+        # Several 429 of requests sent together count as one.
         if now >= self._refused_until:
             wait = retry_after
             if wait is None:
@@ -117,21 +117,21 @@ class SubmitLimiter:
         await self._ledger.pause(self._refused_until)
 
     def accepted(self) -> None:
-        """The API took a task: the next 429 is a first one again."""
+        """Record an accepted task: the window grows and the 429 backoff starts again."""
         self._window += 1
         self._refusals = 0
 
     def done(self) -> None:
-        """A request that was on its way has its answer, or never will."""
+        """Record the end of a request."""
         self._sending -= 1
         self._woken.set()
 
     def open(self) -> None:
-        """Give places."""
+        """Accept submits."""
         self._closed = False
 
     async def stop(self) -> None:
-        """End all who wait for a place."""
+        """End all waits for a slot; their callers get Unavailable."""
         self._closed = True
         self._woken.set()
         if self._relieving is not None:
@@ -145,7 +145,7 @@ class SubmitLimiter:
         try:
             return await asyncio.shield(writing)
         except asyncio.CancelledError:
-            # It may be written all the same, and nobody will send it.
+            # The intent may be written nevertheless, and no caller is left to send it.
             undoing = asyncio.create_task(self._undo(intent.key, writing))
             self._undoing.add(undoing)
             undoing.add_done_callback(self._undoing.discard)
@@ -159,7 +159,7 @@ class SubmitLimiter:
             if isinstance(answer, IntentWritten) and answer.fresh:
                 await self._ledger.reject(key, "cancelled before it was sent", self._clock())
         except LedgerUnavailable:
-            # It is doubted when its time is over, looked for, and not found.
+            # It becomes UNKNOWN after its `until`; the reconciler finds no task and rejects it.
             return
 
     async def _wait(self, full: LimitReached) -> None:

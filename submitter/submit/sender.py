@@ -1,16 +1,19 @@
-"""The way of one submission: checked, written down, sent once, recorded.
+"""Sender of submits: checks the input, writes the intent, sends one request, records its response.
 
-Between the intent and the record there is no moment at which a killed process leaves a task that
-the ledger does not know of: what was not recorded is doubted, and looked for in the history.
+Read `check`, then `send`, then `_send`. The intent is in the ledger before the request goes out, so
+a process killed at any point leaves an entry behind. An entry without a recorded response becomes
+UNKNOWN, and the reconciler looks for its task in the API's history.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from weakref import WeakValueDictionary
 
 from submitter import catalogue
@@ -32,64 +35,123 @@ from submitter.ledger.base import Entry, Intent, Ledger, Result, State
 from submitter.prediction import JSON, Prediction
 from submitter.reconcile.schedule import Schedule
 from submitter.submit.context_token import Seal
-from submitter.submit.files import LocalFile, prepare
+from submitter.submit.files import LocalFile, PreparedInput, prepare
 from submitter.submit.rate_limit import SubmitLimiter
-from submitter.submit.request import PreparedSubmit, cap_fault, digest, key_fault, same
 
 UPLOAD_REUSE_S = 86400.0
-"""Seconds for which a file is not uploaded again."""
+"""Seconds for which an uploaded file's URL is used again; the API keeps files for 7 days."""
 
 MAX_RATE_LIMITED_TRIES = 10
-"""How often a submit is sent again after a 429, which created nothing."""
+"""Tries of one submit that the API answers with 429, which creates nothing."""
 
 MAX_RECORD_TRIES = 5
-"""How often a record is tried in a ledger that is away."""
+"""Tries to record a response while the ledger is unavailable."""
 
 log = logging.getLogger("wavehook.submitter")
 
 
+MAX_KEY_BYTES = 200
+"""Bytes of an idempotency key, which is part of the webhook URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSubmit:
+    """A submit that has been checked and not yet sent.
+
+    Attributes:
+        key: idempotency key.
+        model: the model's id.
+        prepared: the input and its local files.
+        digest: SHA-256 of model and input.
+        context: JSON for the handlers.
+        webhook: True for the receiver's URL, a URL of its own, or False for no webhook.
+        max_cost: USD; None: the price is not requested.
+        cost: USD, if it is known already.
+    """
+
+    key: str
+    model: str
+    prepared: PreparedInput = field(repr=False)
+    digest: str
+    context: JSON = field(default=None, repr=False)
+    webhook: bool | str = field(default=True, repr=False)
+    max_cost: float | None = None
+    cost: float | None = None
+
+
+def _key_fault(key: object) -> Fault | None:
+    """The fault of a key, or None; callers often pass a number."""
+    if isinstance(key, str) and key.isprintable() and 0 < len(key.encode()) <= MAX_KEY_BYTES:
+        return None
+    return Fault("key", f"must be 1 to {MAX_KEY_BYTES} bytes of printable text")
+
+
+def _cap_fault(max_cost: object) -> Fault | None:
+    """The fault of a price cap, or None; callers often pass text."""
+    # NaN compares false with every price, and would let all of them pass.
+    if max_cost is None or (isinstance(max_cost, int | float) and max_cost >= 0):
+        return None
+    return Fault("max_cost", "must be a number of USD, 0 or more")
+
+
+def _digest(model: str, prepared: PreparedInput) -> str:
+    """SHA-256 of model and input; files count by their content."""
+    given = json.dumps([model, prepared.input], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(given.encode()).hexdigest()
+
+
+def _check_same(entry: Entry, submit: PreparedSubmit) -> None:
+    """Check that a known key belongs to the same model and input.
+
+    Raises:
+        BadInput: it belongs to another.
+    """
+    if entry.digest != submit.digest:
+        raise BadInput([Fault("key", "was used for another model or input; choose a new one")])
+
+
 class Sender:
-    """Checks and sends.
+    """Checks and sends the submits of one client.
 
     Args:
-        calls: of the API.
+        api: an open client.
         ledger: open.
-        models: what is known of models.
-        flow: gives places.
+        models: the catalogue, for input schemas.
+        limiter: rate limit and limit of running tasks.
         schedule: when a result is overdue.
-        public_url: of the receiver; None: no webhooks.
-        seal: seals context and key into the webhook's URL; None: there is no token.
-        seals: without a token no webhook is asked for.
-        timeout: seconds that the answer may take.
+        public_url: the receiver's base URL; None: no webhooks.
+        seal: seals context and key into the webhook URL; None: URLs have no token.
+        seal_required: a webhook without a seal is refused.
+        timeout: seconds until the response.
         clock: Unix seconds.
     """
 
     def __init__(
         self,
-        calls: ApiClient,
+        api: ApiClient,
         ledger: Ledger,
         *,
         models: Catalogue,
-        flow: SubmitLimiter,
+        limiter: SubmitLimiter,
         schedule: Schedule,
         public_url: str | None,
         seal: Seal | None,
-        seals: bool = False,
+        seal_required: bool = False,
         timeout: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._calls = calls
+        self._api = api
         self._ledger = ledger
         self._models = models
-        self._flow = flow
+        self._limiter = limiter
         self._schedule = schedule
         self._public_url = public_url
         self._seal = seal
-        self._seals = seals
+        self._seal_required = seal_required
         self._timeout = timeout
         self._clock = clock
-        self._sending: set[asyncio.Task[tuple[Entry, Prediction]]] = set()
-        self._uploading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._in_flight: set[asyncio.Task[tuple[Entry, Prediction]]] = set()
+        self._upload_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def check(
         self,
@@ -102,26 +164,27 @@ class Sender:
         max_cost: float | None,
         faults: list[Fault],
     ) -> PreparedSubmit:
-        """Find everything that is wrong, before anything is sent.
+        """Check a submit completely; nothing is sent.
 
         Raises:
-            BadInput: with all faults, those that were given among them; ContextTooLarge where it
-                is only that.
+            BadInput: with all faults, `faults` included; ContextTooLarge if that is the only one.
             BadSettings: a public URL or a seal is missing.
         """
         no_model = requests.model_fault(model)
-        faults = [*faults, *filter(None, [no_model, key_fault(key), cap_fault(max_cost)])]
+        faults = [*faults, *filter(None, [no_model, _key_fault(key), _cap_fault(max_cost)])]
         known = None if no_model else await self._models.model(model)
         schema = (known.schema if known else None) or {}
         prepared = await asyncio.to_thread(prepare, input, schema)
         faults += prepared.faults
-        told = {fault.path for fault in faults}
-        # A model that nobody knows is checked by the API itself, beyond being JSON.
+        known_paths = {fault.path for fault in faults}
+        # Without a schema, only the API can check more than that the input is JSON.
         faults += [
-            fault for fault in catalogue.check(schema, prepared.input) if fault.path not in told
+            fault
+            for fault in catalogue.check(schema, prepared.input)
+            if fault.path not in known_paths
         ]
         try:
-            self._address(context, webhook, model, key)
+            self._webhook_url(context, webhook, model, key)
         except BadInput as error:
             if not faults:
                 raise
@@ -129,46 +192,46 @@ class Sender:
         if faults:
             raise BadInput(faults)
         return PreparedSubmit(
-            key, model, prepared, digest(model, prepared), context, webhook, max_cost
+            key, model, prepared, _digest(model, prepared), context, webhook, max_cost
         )
 
-    async def known(self, order: PreparedSubmit) -> Entry | None:
-        """The entry of this key, where it is paid for already or may be.
+    async def known(self, submit: PreparedSubmit) -> Entry | None:
+        """The entry of this key if its task exists or may exist: it must not be sent again.
 
         Raises:
-            BadInput: the key was used for something else.
-            LedgerUnavailable: it cannot be read.
+            BadInput: the key belongs to another model or input.
+            LedgerUnavailable: the ledger cannot be read.
         """
-        entry = (await self._ledger.find([order.key])).get(order.key)
+        entry = (await self._ledger.find([submit.key])).get(submit.key)
         if entry is None or entry.state is State.REJECTED:
             return None
-        same(entry, order)
+        _check_same(entry, submit)
         return entry
 
-    async def send(self, order: PreparedSubmit) -> tuple[Entry, Prediction | None]:
-        """Send it, unless its key is paid for already; a 429 is waited for.
+    async def send(self, submit: PreparedSubmit) -> tuple[Entry, Prediction | None]:
+        """Send a submit once, unless its key was sent before; after a 429 it waits and sends again.
 
-        Whoever cancels this cancels the waiting, not the request on its way.
+        Cancelling ends the wait, not a request that is in flight.
 
         Returns:
-            The entry, and the API's answer; None where this call sent nothing.
+            The entry, and the task of the response; None if this call sent nothing.
 
         Raises:
-            SubmitterError: see `WaveSpeed.submit`.
+            SubmitterError: as `WaveSpeed.submit`.
         """
-        if (entry := await self.known(order)) is not None:
+        if (entry := await self.known(submit)) is not None:
             return entry, None
-        input = order.prepared.filled(await self._upload(order))
-        cost = await self._price(order, input)
+        input = submit.prepared.filled(await self._upload(submit))
+        cost = await self._price(submit, input)
         refusals = 0
         while True:
-            intended = await self._flow.place(lambda now: self._intent(order, input, cost, now))
+            intended = await self._limiter.place(lambda now: self._intent(submit, input, cost, now))
             if not intended.fresh:
-                same(intended.entry, order)
+                _check_same(intended.entry, submit)
                 return intended.entry, None
-            sending = asyncio.create_task(self._send(intended.entry, order))
-            self._sending.add(sending)
-            sending.add_done_callback(self._sent)
+            sending = asyncio.create_task(self._send(intended.entry, submit))
+            self._in_flight.add(sending)
+            sending.add_done_callback(self._forget_request)
             try:
                 return await asyncio.shield(sending)
             except RateLimited:
@@ -177,49 +240,51 @@ class Sender:
                     raise
 
     def open(self) -> None:
-        """Take submits."""
-        self._flow.open()
+        """Accept submits."""
+        self._limiter.open()
 
     async def stop(self, grace: float) -> None:
-        """Let requests on their way end; what takes longer is doubted.
+        """Wait for requests in flight; cancel those that take longer, which become UNKNOWN.
 
         Args:
             grace: seconds.
         """
-        await self._flow.stop()
-        if self._sending:
-            _, late = await asyncio.wait(self._sending, timeout=grace)
+        await self._limiter.stop()
+        if self._in_flight:
+            _, late = await asyncio.wait(self._in_flight, timeout=grace)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
     def _intent(
-        self, order: PreparedSubmit, input: Mapping[str, JSON], cost: float | None, now: float
+        self, submit: PreparedSubmit, input: Mapping[str, JSON], cost: float | None, now: float
     ) -> Intent:
         return Intent(
-            key=order.key,
-            model=order.model,
+            key=submit.key,
+            model=submit.model,
             input=input,
-            digest=order.digest,
+            digest=submit.digest,
             # The time limit is the request's; a moment more is for writing down what came of it.
             until=now + self._timeout + self._schedule.soon,
-            context=order.context,
-            webhook=order.webhook is True and self._public_url is not None,
+            context=submit.context,
+            webhook=submit.webhook is True and self._public_url is not None,
             cost=cost,
         )
 
-    async def _send(self, entry: Entry, order: PreparedSubmit) -> tuple[Entry, Prediction]:
+    async def _send(self, entry: Entry, submit: PreparedSubmit) -> tuple[Entry, Prediction]:
         key, model = entry.key, entry.model
         try:
-            url = self._address(order.context, order.webhook, model, key)
-            # By `until` it is over: others may then believe that there is no task, and send again.
+            url = self._webhook_url(submit.context, submit.webhook, model, key)
+            # After `until`, other processes may decide that no task exists, and send again.
             left = min(self._timeout, entry.until - self._clock())
             if left <= 0:
-                raise Unavailable("its turn came too late", advice="nothing was sent")
-            prediction = await self._calls.post(model, entry.input, url, timeout=left)
-            self._flow.accepted()
+                raise Unavailable(
+                    "the rate limit delayed it for too long", advice="nothing was sent"
+                )
+            prediction = await self._api.post(model, entry.input, url, timeout=left)
+            self._limiter.accepted()
         except RateLimited as error:
-            await self._written(key, self._flow.refused(error.retry_after))
+            await self._write_or_warn(key, self._limiter.refused(error.retry_after))
             await self._reject(key, "429: too many requests")
             raise
         except (ApiError, Unavailable) as error:
@@ -234,25 +299,25 @@ class Sender:
             await self._doubt(key, "the client was closed before the answer came")
             raise
         finally:
-            self._flow.done()
-        return await self._record(entry, prediction), prediction
+            self._limiter.done()
+        return await self._record_task(entry, prediction), prediction
 
     async def _reject(self, key: str, reason: str) -> None:
-        await self._written(key, self._ledger.reject(key, reason, self._clock()))
+        await self._write_or_warn(key, self._ledger.reject(key, reason, self._clock()))
 
     async def _doubt(self, key: str, reason: str) -> None:
         now = self._clock()
         ask_at = now + (self._schedule.look(0) or 0.0)
-        await self._written(key, self._ledger.mark_unknown(key, reason, now, ask_at=ask_at))
+        await self._write_or_warn(key, self._ledger.mark_unknown(key, reason, now, ask_at=ask_at))
 
-    async def _written(self, key: str, writing: Awaitable[object]) -> None:
+    async def _write_or_warn(self, key: str, writing: Awaitable[object]) -> None:
         try:
             await writing
         except LedgerUnavailable as error:
-            # It stays INTENDED, and is doubted when its time is over.
+            # The entry stays INTENDED, and counts as UNKNOWN after its `until`.
             log.warning("ledger.failed key=%s error=%s", key, error)
 
-    async def _record(self, entry: Entry, prediction: Prediction) -> Entry:
+    async def _record_task(self, entry: Entry, prediction: Prediction) -> Entry:
         for left in reversed(range(MAX_RECORD_TRIES)):
             try:
                 return await self._accept(entry, prediction)
@@ -262,7 +327,7 @@ class Sender:
                 )
                 if left:
                     await asyncio.sleep(self._schedule.tick)
-        # The task is paid for; its webhook or the history brings it back to the ledger.
+        # The task is billed; its webhook or the history brings it back to the ledger.
         return replace(entry, state=State.ACCEPTED, task_id=prediction.id)
 
     async def _accept(self, entry: Entry, prediction: Prediction) -> Entry:
@@ -274,43 +339,43 @@ class Sender:
             await self._ledger.finish([Result(prediction, entry.key)], now)
         return accepted
 
-    def _sent(self, task: asyncio.Task[tuple[Entry, Prediction]]) -> None:
-        self._sending.discard(task)
+    def _forget_request(self, task: asyncio.Task[tuple[Entry, Prediction]]) -> None:
+        self._in_flight.discard(task)
         if not task.cancelled():
-            task.exception()  # told to whoever still waits; a caller who left wants no warning
+            task.exception()  # or asyncio warns if the caller was cancelled
 
-    async def _upload(self, order: PreparedSubmit) -> dict[str, str]:
+    async def _upload(self, submit: PreparedSubmit) -> dict[str, str]:
         urls: dict[str, str] = {}
-        for file in order.prepared.files:
-            # Of many submits with one file, the first uploads it.
-            async with self._uploading.setdefault(file.digest, asyncio.Lock()):
+        for file in submit.prepared.files:
+            # Concurrent submits of one file upload it once.
+            async with self._upload_locks.setdefault(file.digest, asyncio.Lock()):
                 urls[file.digest] = await self._uploaded(file)
         return urls
 
     async def _uploaded(self, file: LocalFile) -> str:
         now = self._clock()
-        # What one API was given, such as a simulated one, is nothing to another.
-        name = f"{file.digest} {self._calls.base_url}"
+        # An upload is valid at its own API only: a simulator's URL means nothing to the real one.
+        name = f"{file.digest} {self._api.base_url}"
         url = await self._ledger.uploaded(name, after=now - UPLOAD_REUSE_S)
         if url is None:
-            url = await self._calls.upload(
+            url = await self._api.upload(
                 file.data, filename=file.filename, content_type=file.content_type
             )
             await self._ledger.upload(name, url, now)
         return url
 
-    async def _price(self, order: PreparedSubmit, input: Mapping[str, JSON]) -> float | None:
-        if order.max_cost is None:
-            return order.cost
-        cost = order.cost
+    async def _price(self, submit: PreparedSubmit, input: Mapping[str, JSON]) -> float | None:
+        if submit.max_cost is None:
+            return submit.cost
+        cost = submit.cost
         if cost is None:
-            cost = (await self._calls.price(order.model, input)).discounted
-        if cost > order.max_cost:
-            raise OverBudget(cost, order.max_cost)
+            cost = (await self._api.price(submit.model, input)).discounted
+        if cost > submit.max_cost:
+            raise OverBudget(cost, submit.max_cost)
         return cost
 
-    def _address(self, context: JSON, webhook: bool | str, model: str, key: str) -> str | None:
-        """Where the result is to be sent, with context and key sealed in."""
+    def _webhook_url(self, context: JSON, webhook: bool | str, model: str, key: str) -> str | None:
+        """The URL for the webhook, with context and key sealed in; None for no webhook."""
         if webhook is not True:
             if context is not None:
                 how = "travels in the client's own webhook URL; leave `webhook` as it is"
@@ -324,7 +389,7 @@ class Sender:
         if self._public_url is None:
             return None
         if self._seal is None:
-            if self._seals:
+            if self._seal_required:
                 raise BadSettings(
                     "WAVEHOOK_SEAL_KEYS",
                     "is needed on PostgreSQL, with the same keys wherever tasks are submitted and "

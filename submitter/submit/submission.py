@@ -1,4 +1,4 @@
-"""One submission, as its submitter holds it."""
+"""A submitted task, as `WaveSpeed.submit` returns it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from submitter.prediction import Prediction
 
 
 class WaitForResult(Protocol):
-    """Waits for the result of a submission."""
+    """Function that waits for the result of a submission."""
 
     async def __call__(self, key: str, timeout: float | None) -> Prediction:
-        """See `Submission.result`."""
+        """As `Submission.result`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A task that was paid for once, whoever asks for it again under its key.
+    """A task that was submitted once; a submit with the same key returns the same one.
 
     Attributes:
-        entry: what the ledger had of it when this was made.
-        prediction: the task as the API described it then; None where its answer is not known.
+        entry: its ledger entry at the time of the submit.
+        prediction: the task in the API's response; None if the response is not known.
     """
 
     entry: Entry
@@ -32,7 +32,7 @@ class Submission:
 
     @property
     def key(self) -> str:
-        """Unique to it; the ledger finds it by this."""
+        """The idempotency key."""
         return self.entry.key
 
     @property
@@ -46,17 +46,17 @@ class Submission:
         return self.entry.task_id
 
     async def result(self, timeout: float | None = None) -> Prediction:
-        """Wait until the task has ended; a failed one is an answer, no error.
+        """Wait until the task has ended; a failed task does not raise.
 
-        A result that came before the wait began is there at once. Whoever cancels loses nothing.
+        An earlier result is returned at once. Cancelling the wait loses nothing.
 
         Args:
-            timeout: seconds. At their end the API is asked once. None waits as long as it takes.
+            timeout: seconds; at their end the API is asked once. None: no limit.
 
         Raises:
-            StillRunning: the time is over and the task has not ended.
+            StillRunning: the timeout is over and the task has not ended.
             Unavailable: the submission turned out to have created nothing.
             ApiError: the API refused the question at the end.
-            LedgerUnavailable: nothing can be read now.
+            LedgerUnavailable: the ledger cannot be read.
         """
         return await self._wait(self.key, timeout)

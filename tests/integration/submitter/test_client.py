@@ -90,7 +90,7 @@ async def test_all_from_the_environment(
         await wave.submit(KLING, INPUT, context=1, key="k")
         entry = (await wave.find(["k"]))["k"]
         assert wave._feed is not None
-        assert wave._submitting._flow._limits == Limits(10, 20)
+        assert wave._sender._limiter._limits == Limits(10, 20)
     assert entry.until == pytest.approx(entry.sent_at + 20 + 2)
     [request] = [each for each in wire.sent if each.method == "POST"]
     token = request.url.params["webhook"].rpartition("/")[2]
