@@ -196,8 +196,8 @@ async def test_a_stream_that_is_left(world: World) -> None:
         stream = wave.stream()
         first = (await anext(stream)).id
         await stream.aclose()
-        assert wave._waiting is not None
-        await until(lambda: not wave._waiting._waits)
+        assert wave._waiters is not None
+        await until(lambda: not wave._waiters._waits)
         rest = await collected(wave)
     assert len({first, *rest}) == 5
     assert len(rest) == 4
