@@ -87,4 +87,4 @@ def test_without_boto3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     (fault,) = read({"WAVEHOOK_ADMIN_TOKEN": "ssm:x"}, cwd=tmp_path).faults
 
-    assert fault.endswith("install wavehook[aws]")
+    assert fault.endswith("pip install 'wavehook[aws]'")
