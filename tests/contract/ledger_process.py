@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from receiver.stores.sqlite import SQLiteStore
@@ -17,22 +15,19 @@ from submitter.ledger.base import IntentWritten, Ledger, Limits
 from submitter.ledger.postgres import PostgresLedger
 from submitter.ledger.sqlite import SQLiteLedger
 from tests.support.events import PLAN, event
+from tests.support.opening import opened
 from tests.support.submissions import NOW, intent, result
 
 
-@asynccontextmanager
-async def opened(path: str) -> AsyncIterator[Ledger]:
+def ledger_at(path: str) -> Ledger:
     """A ledger on a file, or in a schema of a database: `postgresql://…#schema`."""
     url, _, schema = path.partition("#")
-    ledger: Ledger = PostgresLedger(url, schema=schema) if schema else SQLiteLedger(path)
-    await ledger.open()
-    yield ledger
-    await ledger.close()
+    return PostgresLedger(url, schema=schema) if schema else SQLiteLedger(path)
 
 
 async def intend(path: str, first: str, count: str) -> list[str]:
     """Intend the same keys as the siblings, all at once; tells which were fresh."""
-    async with opened(path) as ledger:
+    async with opened(ledger_at(path)) as ledger:
         keys = [f"k{(int(first) + n) % int(count)}" for n in range(int(count))]
         answers = await asyncio.gather(*(ledger.intend(intent(key), Limits(), NOW) for key in keys))
         return [key for key, answer in zip(keys, answers, strict=True) if is_fresh(answer)]
@@ -40,7 +35,7 @@ async def intend(path: str, first: str, count: str) -> list[str]:
 
 async def crowd(path: str, name: str, rate: str) -> int:
     """Intend many under limits; tells how many found room."""
-    async with opened(path) as ledger:
+    async with opened(ledger_at(path)) as ledger:
         limits = Limits(rate=int(rate), in_flight=int(rate))
         answers = await asyncio.gather(
             *(ledger.intend(intent(f"{name}-{n}"), limits, NOW + n / 100) for n in range(30))
@@ -50,7 +45,7 @@ async def crowd(path: str, name: str, rate: str) -> int:
 
 async def take(path: str, _: str, count: str) -> list[str]:
     """Take what is due in small pieces, and finish it; tells which."""
-    async with opened(path) as ledger:
+    async with opened(ledger_at(path)) as ledger:
         taken = []
         while due := await ledger.due(NOW + 1e6, hold=1e6, limit=int(count)):
             taken += [entry.key for entry in due]
@@ -75,7 +70,7 @@ async def beside_a_store(path: str, name: str, first: str) -> int:
 
 async def finish_when_told(path: str, key: str, _: str) -> str:
     """Finish an entry after a line on standard input."""
-    async with opened(path) as ledger:
+    async with opened(ledger_at(path)) as ledger:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         await asyncio.to_thread(sys.stdin.readline)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from submitter.ledger.base import Ledger
 from submitter.ledger.sqlite import SQLiteLedger
 from submitter.storage.notify import Subscribers
 from tests.support.events import PLAN, event
+from tests.support.opening import opened
 from tests.support.submissions import NOW, accepted, intended, prediction, result
 
 FAR = 3600.0
@@ -38,15 +38,6 @@ class Ear:
         async with asyncio.timeout(30):
             await self._woken.wait()
         self._woken.clear()
-
-
-@asynccontextmanager
-async def opened(path: Path, poll: float = FAR) -> AsyncIterator[SQLiteLedger]:
-    """A ledger on a file, which does not look for other processes."""
-    ledger = SQLiteLedger(path, poll=poll)
-    await ledger.open()
-    yield ledger
-    await ledger.close()
 
 
 async def listening(ledger: Ledger, *, first: bool = True) -> tuple[Ear, Callable[[], None]]:
@@ -91,7 +82,10 @@ async def test_nobody_is_woken_after_the_end(ledger: Ledger) -> None:
 
 async def test_closing_ends_the_subscriptions(tmp_path: Path) -> None:
     """A ledger that is closed calls nobody, though others on its file live on."""
-    async with opened(tmp_path / "x.db") as one, opened(tmp_path / "x.db") as two:
+    async with (
+        opened(SQLiteLedger(tmp_path / "x.db", poll=FAR)) as one,
+        opened(SQLiteLedger(tmp_path / "x.db", poll=FAR)) as two,
+    ):
         ear, _ = await listening(two)
         other, _ = await listening(one, first=False)
         await two.close()
@@ -105,7 +99,10 @@ async def test_closing_ends_the_subscriptions(tmp_path: Path) -> None:
 async def test_other_objects_on_the_file_wake_at_once(tmp_path: Path) -> None:
     """The receiver and a submitter of one process need no poll between them."""
     (tmp_path / "link.db").symlink_to("x.db")
-    async with opened(tmp_path / "x.db") as one, opened(tmp_path / "link.db") as two:
+    async with (
+        opened(SQLiteLedger(tmp_path / "x.db", poll=FAR)) as one,
+        opened(SQLiteLedger(tmp_path / "link.db", poll=FAR)) as two,
+    ):
         ear, end = await listening(two)
         await intended(one)
         await ear.next()
@@ -118,7 +115,7 @@ async def test_each_is_woken_on_its_own_loop(tmp_path: Path) -> None:
     ready, go = threading.Event(), threading.Event()
 
     async def beside() -> None:
-        async with opened(tmp_path / "x.db") as ledger:
+        async with opened(SQLiteLedger(tmp_path / "x.db", poll=FAR)) as ledger:
             ear = Ear()
             ledger.subscribe(lambda: woken.append(threading.get_ident()))
             ledger.subscribe(ear.wake)
@@ -132,7 +129,7 @@ async def test_each_is_woken_on_its_own_loop(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=lambda: asyncio.run(beside()))
     thread.start()
-    async with opened(tmp_path / "x.db") as ledger:
+    async with opened(SQLiteLedger(tmp_path / "x.db", poll=FAR)) as ledger:
         await asyncio.to_thread(asyncio.run, careless(ledger))
         await asyncio.to_thread(ready.wait, 30)
         woken.clear()
@@ -162,7 +159,7 @@ async def test_a_closed_loop_is_forgotten() -> None:
 
 async def test_the_watch_ends_with_the_last_who_waits(tmp_path: Path) -> None:
     """F45: nothing looks at the file where nobody waits."""
-    async with opened(tmp_path / "x.db") as ledger:
+    async with opened(SQLiteLedger(tmp_path / "x.db", poll=FAR)) as ledger:
         assert ledger._poller._thread is None
         first, end_first = await listening(ledger)
         _, end_second = await listening(ledger, first=False)
@@ -182,7 +179,7 @@ async def test_the_watch_ends_with_the_last_who_waits(tmp_path: Path) -> None:
 
 async def test_the_inbox_s_commits_wake_nobody(tmp_path: Path) -> None:
     """They change the file, and no submission."""
-    async with opened(tmp_path / "x.db", poll=0.001) as ledger:
+    async with opened(SQLiteLedger(tmp_path / "x.db", poll=0.001)) as ledger:
         store = SQLiteStore(ledger.path)
         await store.open()
         ear, end = await listening(ledger)
@@ -203,7 +200,7 @@ async def test_a_failing_watch_wakes_so_that_somebody_asks(
 ) -> None:
     """F20: whoever asks is told what is wrong, and all goes on when it is over."""
     path = tmp_path / "x.db"
-    async with opened(path, poll=0.001) as ledger:
+    async with opened(SQLiteLedger(path, poll=0.001)) as ledger:
         await accepted(ledger)
         path.rename(tmp_path / "away.db")
         ear = Ear()

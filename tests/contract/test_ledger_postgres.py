@@ -14,6 +14,7 @@ from submitter.errors import LedgerMismatch, LedgerUnavailable
 from submitter.ledger.base import Entry, Result, State
 from submitter.ledger.postgres import PostgresLedger
 from submitter.storage import migrations
+from tests.support.opening import postgres_ledger
 from tests.support.postgres_schemas import connected, fresh_schema
 from tests.support.proxy import proxy
 from tests.support.submissions import (
@@ -39,21 +40,10 @@ async def place() -> AsyncIterator[tuple[str, str]]:
         yield f"{url}?application_name={schema}", schema
 
 
-@asynccontextmanager
-async def opened(url: str, schema: str, **options: Any) -> AsyncIterator[PostgresLedger]:
-    """An open ledger."""
-    ledger = PostgresLedger(url, schema=schema, **options)
-    await ledger.open()
-    try:
-        yield ledger
-    finally:
-        await ledger.close()
-
-
 @pytest.fixture
 async def ledger(place: tuple[str, str]) -> AsyncIterator[PostgresLedger]:
     """An open, empty ledger."""
-    async with opened(*place) as ledger:
+    async with postgres_ledger(*place) as ledger:
         yield ledger
 
 
@@ -113,7 +103,7 @@ async def test_everything_is_there_after_a_restart(
     before = await ledger.find(keys)
     await ledger.close()
 
-    async with opened(*place) as second:
+    async with postgres_ledger(*place) as second:
         assert await second.find(keys) == before
         assert await second.finished(0) == [before["k2"]]
         assert await second.last_place() == 1
@@ -173,7 +163,7 @@ async def test_a_schema_of_any_name(place: tuple[str, str]) -> None:
     url, schema = place
     name = f'{schema[:30]} "{{columns}};é'
     try:
-        async with opened(url, name) as ledger:
+        async with postgres_ledger(url, name) as ledger:
             await accepted(ledger)
             assert len(await ledger.finish([result()], NOW)) == 1
     finally:
@@ -286,7 +276,7 @@ async def test_reads_do_not_wait_for_a_writer(
 
 async def test_a_lock_that_is_not_given_back(place: tuple[str, str]) -> None:
     """F20: those who asked are told; when it is over, all goes on by itself."""
-    async with opened(*place, lock_timeout_s=0.05) as ledger:
+    async with postgres_ledger(*place, lock_timeout_s=0.05) as ledger:
         async with locked(place):
             answers = await asyncio.gather(
                 intended(ledger, "k1"), intended(ledger, "k2"), return_exceptions=True
@@ -358,7 +348,7 @@ async def test_nothing_is_lost_or_doubled_while_connections_are_killed(
 
 async def test_a_commit_whose_answer_is_lost(place: tuple[str, str]) -> None:
     """Promise 2: whether it was done is not known, so it is not said to be done, nor done again."""
-    async with proxy(place[0]) as network, opened(network.url, place[1]) as ledger:
+    async with proxy(place[0]) as network, postgres_ledger(network.url, place[1]) as ledger:
         await intended(ledger, "k1")
         network.cut_at = b"COMMIT\0"
         with pytest.raises(LedgerUnavailable):

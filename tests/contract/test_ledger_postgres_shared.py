@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from itertools import chain
 from typing import Any
 
@@ -19,6 +19,7 @@ from submitter.ledger.rows import COLUMNS, MUTABLE_COLUMNS
 from submitter.storage import migrations
 from tests.contract.test_ledger_notify import FAR, Ear
 from tests.contract.test_ledger_processes import PROCESSES, start, told
+from tests.support.opening import postgres_ledger
 from tests.support.postgres_pooler import pooled
 from tests.support.postgres_schemas import connected, fresh_schema
 from tests.support.proxy import proxy
@@ -41,17 +42,6 @@ async def place() -> AsyncIterator[tuple[str, str]]:
     """A server's address, and a schema that is not there yet."""
     async with fresh_schema() as found:
         yield found
-
-
-@asynccontextmanager
-async def opened(url: str, schema: str, **options: Any) -> AsyncIterator[PostgresLedger]:
-    """An open ledger."""
-    ledger = PostgresLedger(url, schema=schema, **options)
-    await ledger.open()
-    try:
-        yield ledger
-    finally:
-        await ledger.close()
 
 
 def elsewhere(url: str) -> str:
@@ -85,7 +75,7 @@ async def test_limits_hold_for_all_processes_together(place: tuple[str, str]) ->
 
 async def test_a_reader_misses_no_place_while_processes_write(place: tuple[str, str]) -> None:
     """Promises 4, 5: each is taken once; who remembers the last place has seen all before it."""
-    async with opened(*place) as ledger:
+    async with postgres_ledger(*place) as ledger:
         await asyncio.gather(*(intended(ledger, f"k{n}") for n in range(60)))
         processes = [await start("take", "#".join(place), "", 1) for _ in range(PROCESSES)]
 
@@ -102,7 +92,7 @@ async def test_a_reader_misses_no_place_while_processes_write(place: tuple[str, 
 async def test_places_come_in_the_order_of_commits(place: tuple[str, str]) -> None:
     """Promise 4: who began later does not end first, however many write at once."""
     url, schema = place
-    async with opened(*place) as one, opened(elsewhere(url), schema) as two:
+    async with postgres_ledger(*place) as one, postgres_ledger(elsewhere(url), schema) as two:
         for n in range(4):
             await accepted(one, f"k{n}", f"t{n}")
         async with connected(url) as other, other.transaction():
@@ -120,7 +110,7 @@ async def test_places_come_in_the_order_of_commits(place: tuple[str, str]) -> No
 
 async def test_two_ledgers_on_one_schema_see_each_other(place: tuple[str, str]) -> None:
     """Limits, pauses and results are the schema's, not the object's."""
-    async with opened(*place) as one, opened(*place) as two:
+    async with postgres_ledger(*place) as one, postgres_ledger(*place) as two:
         await accepted(one)
 
         assert await two.intend(intent("k2"), Limits(in_flight=1), NOW) == LimitReached(None)
@@ -133,9 +123,9 @@ async def test_two_ledgers_on_one_schema_see_each_other(place: tuple[str, str]) 
 async def test_two_schemas_know_nothing_of_each_other(place: tuple[str, str]) -> None:
     """One database serves several, each with its own entries and its own news."""
     async with AsyncExitStack() as stack:
-        one = await stack.enter_async_context(opened(*place, poll=FAR))
+        one = await stack.enter_async_context(postgres_ledger(*place, poll=FAR))
         other_place = await stack.enter_async_context(fresh_schema())
-        two = await stack.enter_async_context(opened(*other_place, poll=FAR))
+        two = await stack.enter_async_context(postgres_ledger(*other_place, poll=FAR))
         ear, _ = await listening(one)
         other, _ = await listening(two)
         await accepted(two)
@@ -148,7 +138,10 @@ async def test_two_schemas_know_nothing_of_each_other(place: tuple[str, str]) ->
 async def test_others_are_heard_without_looking(place: tuple[str, str]) -> None:
     """A change of another process is told by the server."""
     url, schema = place
-    async with opened(*place, poll=FAR) as one, opened(elsewhere(url), schema) as two:
+    async with (
+        postgres_ledger(*place, poll=FAR) as one,
+        postgres_ledger(elsewhere(url), schema) as two,
+    ):
         ear, end = await listening(one)
         async with connected(url) as other:
             await other.execute(f"NOTIFY {postgres.channel(schema)}, 'nonsense'")
@@ -161,7 +154,7 @@ async def test_others_are_heard_without_looking(place: tuple[str, str]) -> None:
 async def test_a_listener_that_was_cut_off_looks(place: tuple[str, str]) -> None:
     """F20: what was told meanwhile is found by the next look, which also listens again."""
     url, schema = place
-    async with proxy(url) as network, opened(network.url, schema, poll=0.01) as one:
+    async with proxy(url) as network, postgres_ledger(network.url, schema, poll=0.01) as one:
         ear, end = await listening(one)
         network.refusing = True
         network.cut()
@@ -169,7 +162,7 @@ async def test_a_listener_that_was_cut_off_looks(place: tuple[str, str]) -> None
         await ear.next()
         with pytest.raises(LedgerUnavailable):
             await one.last_place()
-        async with opened(url, schema) as two:
+        async with postgres_ledger(url, schema) as two:
             await intended(two)
         network.refusing = False
         async with asyncio.timeout(30):
@@ -185,7 +178,7 @@ async def test_a_listener_that_was_cut_off_looks(place: tuple[str, str]) -> None
 
 async def test_the_watch_ends_with_the_last_who_waits(place: tuple[str, str]) -> None:
     """F45: nothing looks at the database where nobody waits."""
-    async with opened(*place) as ledger:
+    async with postgres_ledger(*place) as ledger:
         assert ledger._notifier._task is None
         _, end_first = await listening(ledger)
         end_second = ledger.subscribe(lambda: None)
@@ -207,7 +200,7 @@ async def test_the_watch_ends_with_the_last_who_waits(place: tuple[str, str]) ->
 
 async def test_closing_ends_the_subscriptions(place: tuple[str, str]) -> None:
     """A ledger that is closed calls nobody, though others in its process live on."""
-    async with opened(*place, poll=FAR) as one, opened(*place, poll=FAR) as two:
+    async with postgres_ledger(*place, poll=FAR) as one, postgres_ledger(*place, poll=FAR) as two:
         ear, end = await listening(two)
         other = Ear()
         one.subscribe(other.wake)
@@ -225,8 +218,10 @@ async def test_behind_a_pooler(place: tuple[str, str]) -> None:
     url, schema = place
     async with AsyncExitStack() as stack:
         between = await stack.enter_async_context(pooled(url))
-        one = await stack.enter_async_context(opened(between, schema, pooler=True, poll=0.01))
-        two = await stack.enter_async_context(opened(url, schema))
+        one = await stack.enter_async_context(
+            postgres_ledger(between, schema, pooler=True, poll=0.01)
+        )
+        two = await stack.enter_async_context(postgres_ledger(url, schema))
         ear, end = await listening(one)
         keys = [f"k{n}" for n in range(9)]
         await asyncio.gather(*(accepted(one, key, f"t-{key}") for key in keys))
@@ -246,8 +241,8 @@ async def test_a_pooler_s_news_are_heard(place: tuple[str, str]) -> None:
     url, schema = place
     async with AsyncExitStack() as stack:
         between = await stack.enter_async_context(pooled(url))
-        one = await stack.enter_async_context(opened(*place, poll=FAR))
-        two = await stack.enter_async_context(opened(between, schema, pooler=True))
+        one = await stack.enter_async_context(postgres_ledger(*place, poll=FAR))
+        two = await stack.enter_async_context(postgres_ledger(between, schema, pooler=True))
         ear, _ = await listening(one)
         await intended(two)
         await ear.next()
@@ -290,7 +285,7 @@ async def test_no_cost_grows_with_what_is_stored(place: tuple[str, str], mode: s
     """Every statement finds its rows by an index, with tens of thousands stored: plans say so."""
     url, schema = place
     sql = postgres.statements(schema)
-    async with opened(*place), connected(url) as connection:
+    async with postgres_ledger(*place), connected(url) as connection:
         await connection.execute(FILL.replace("{schema}", f'"{schema}"'))
         await connection.execute(
             f'INSERT INTO "{schema}".ledger_upload '

@@ -10,14 +10,13 @@ import random
 import signal
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from submitter.ledger.base import State
 from submitter.ledger.sqlite import SQLiteLedger
+from tests.support.opening import opened
 from tests.support.paths import ROOT
 from tests.support.submissions import intent
 
@@ -29,7 +28,7 @@ async def test_what_was_confirmed_survives(tmp_path: Path, step: str) -> None:
     """F32: killed right after a step; the next process finds the submission as it was left."""
     await killed(tmp_path, step, lines=1)
 
-    async with opened(tmp_path) as ledger:
+    async with opened(SQLiteLedger(tmp_path / "ledger.db")) as ledger:
         found = (await ledger.find(["k0"]))["k0"]
     assert found.state is STEPS[step]
     assert (found.input, found.context) == (intent("k0").input, intent("k0").context)
@@ -41,7 +40,7 @@ async def test_killed_at_any_time(tmp_path: Path) -> None:
     for n in range(5):
         lines = random.Random(n).randint(1, 40)
         confirmed += await killed(tmp_path, "all", lines=lines, first=1000 * n)
-        async with opened(tmp_path) as ledger:
+        async with opened(SQLiteLedger(tmp_path / "ledger.db")) as ledger:
             entries = await ledger.find(confirmed)
             finished = await ledger.finished(0, limit=100_000)
             assert sorted(entries) == sorted(confirmed)
@@ -49,15 +48,6 @@ async def test_killed_at_any_time(tmp_path: Path) -> None:
             places = [entry.place for entry in finished]
             assert places == list(range(1, len(places) + 1))
             assert await ledger.last_place() == len(places)
-
-
-@asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[SQLiteLedger]:
-    """A ledger in a folder."""
-    ledger = SQLiteLedger(folder / "ledger.db")
-    await ledger.open()
-    yield ledger
-    await ledger.close()
 
 
 async def killed(folder: Path, step: str, *, lines: int, first: int = 0) -> list[str]:

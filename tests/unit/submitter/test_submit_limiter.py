@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from submitter.reconcile.schedule import Schedule
 from submitter.submit.rate_limit import SubmitLimiter
 from tests.support.clocks import Clock
 from tests.support.cuttable_transport import BOTH_LEDGERS, NOW, intent
+from tests.support.opening import opened
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -174,23 +174,16 @@ async def test_two_clients_share_the_limits(placing: Making) -> None:
 async def test_over_two_ledgers_of_one_file(tmp_path: Path) -> None:
     """F22: another process's end of a task frees a place here."""
     clock = Clock(NOW)
-    async with opened(tmp_path) as mine, opened(tmp_path) as others:
+    async with (
+        opened(SQLiteLedger(tmp_path / "ledger.db")) as mine,
+        opened(SQLiteLedger(tmp_path / "ledger.db")) as others,
+    ):
         here = Places(mine, clock, Limits(in_flight=1))
         there = Places(others, clock, Limits(in_flight=1))
         await there.place("theirs")
         here.ask("mine")
         await there.finish("theirs")
         await until(lambda: here.placed == ["mine"])
-
-
-@asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[Ledger]:
-    ledger = SQLiteLedger(folder / "ledger.db")
-    await ledger.open()
-    try:
-        yield ledger
-    finally:
-        await ledger.close()
 
 
 async def test_a_key_that_is_there_takes_no_place(placing: Making) -> None:
