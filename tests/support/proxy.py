@@ -47,7 +47,11 @@ class Proxy:
             writer.transport.abort()
             return
         self.connections += 1
-        server_reader, server = await asyncio.open_connection(*self.target)
+        try:
+            server_reader, server = await asyncio.open_connection(*self.target)
+        except OSError:  # The server is away.
+            writer.transport.abort()
+            return
         self._pairs.append((writer, server))
         with contextlib.suppress(ConnectionError):
             await asyncio.gather(
