@@ -123,7 +123,7 @@ class ApiRequests:
         if filters.model is not None:
             faults += filter(None, [model_fault(filters.model)])
         if filters.status is not None and not re.fullmatch(r"[\w.-]{1,64}", filters.status):
-            faults.append(Fault("status", "is no status, such as completed"))
+            faults.append(Fault("status", "is not a status, such as completed"))
         body: dict[str, JSON] = {"page": page, "page_size": page_size}
         for name in ("model", "status"):
             if (text := getattr(filters, name)) is not None:
@@ -179,11 +179,11 @@ class ApiRequests:
         """
         faults: list[Fault] = []
         if not re.fullmatch(r"(?!\.)[^/\\]{1,255}", filename) or not filename.isprintable():
-            faults.append(Fault("filename", "is no file name, such as first.png"))
+            faults.append(Fault("filename", "is not a file name, such as first.png"))
         if not 1 <= size <= MAX_UPLOAD_BYTES:
             faults.append(Fault("data", f"is {size} bytes; the API takes 1 to {MAX_UPLOAD_BYTES}"))
         if not re.fullmatch(r"[\w.+-]{1,64}/[\w.+-]{1,64}", content_type, re.ASCII):
-            faults.append(Fault("content_type", "is no media type, such as image/png"))
+            faults.append(Fault("content_type", "is not a media type, such as image/png"))
         if faults:
             raise BadInput(faults)
         told: dict[str, JSON] = {"filename": filename, "size": size, "content_type": content_type}
@@ -217,7 +217,7 @@ def model_fault(model: str) -> Fault | None:
     """What keeps a text from being a model's id, if anything."""
     segments = model.split("/")
     if len(model) > _MAX_MODEL_ID_CHARS or not all(map(_SEGMENT.fullmatch, segments)):
-        return Fault("model", "is no model id, such as kwaivgi/kling-v2.1-i2v-standard")
+        return Fault("model", "is not a model id, such as kwaivgi/kling-v2.1-i2v-standard")
     if segments[0] in _OWN_PATHS:
         return Fault("model", "is a path of the API itself, not a model")
     return None
@@ -231,7 +231,7 @@ def _check(model: str, input: Mapping[str, JSON]) -> None:
 
 
 def _check_ids(task_ids: Sequence[str]) -> None:
-    advice = "is no task id: letters, digits, `.`, `_`, `-`"
+    advice = "is not a task id; it may have letters, digits, `.`, `_` and `-`"
     faults = [Fault("task_id", advice) for id in task_ids if not TASK_ID.fullmatch(id)]
     if faults:
         raise BadInput(faults)

@@ -373,7 +373,7 @@ def _data(answer: ApiResponse, now: float) -> JSON:
     if not 200 <= answer.status < 300:
         raise refusal(answer.status, answer.headers, envelope, code, now)
     if not readable:
-        raise Unavailable("its answer is no JSON", status=answer.status)
+        raise Unavailable("its response is not JSON", status=answer.status)
     if "data" not in envelope and Prediction.parse(body):
         # A bare prediction: its `code` is about the task, not about the request.
         return body

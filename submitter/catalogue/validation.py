@@ -324,7 +324,7 @@ def _properties(error: ValidationError) -> list[str]:
 def _unknown(name: str, fields: list[str]) -> str:
     printable = [field for field in fields if field.isprintable()]
     hint = suggest(name, printable) or f"; it has {_bounded(', '.join(printable))}"
-    return f"is no field of this model{hint}"
+    return f"is not a field of this model{hint}"
 
 
 def _shown(rule: Any) -> str:

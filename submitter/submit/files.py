@@ -360,7 +360,7 @@ def _no_path(text: str) -> str:
     if "://" in text:
         raise _FileRefused("must be an http(s) URL or a local file")
     home = ", in which `~` has no meaning" if text[0] == "~" else ""
-    return f"is no http(s) URL, and cannot be read as a local file{home}"
+    return f"is not an http(s) URL, and cannot be read as a local file{home}"
 
 
 def _open(path: str, flags: int) -> int:

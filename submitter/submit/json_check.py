@@ -45,7 +45,7 @@ def json_faults(value: object, path: str = "") -> tuple[list[Fault], bool]:
                 if isinstance(name, str) and _encodable(name):
                     members.append((member, inside, depth + 1))
                 else:
-                    faults.append(Fault(inside, "has a name that is no text"))
+                    faults.append(Fault(inside, "has a name that is not text"))
                     sound = False
         elif isinstance(item, list):
             members = [(member, member_path(where, i), depth + 1) for i, member in enumerate(item)]

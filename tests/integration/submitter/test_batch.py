@@ -77,7 +77,7 @@ async def test_results_in_the_order_of_the_inputs(sim: Simulator, tmp_path: Path
     assert unread["input"] is None
     assert "line 1" not in unread["error"]
     assert "duration: must be one of 5, 10" in bad["error"]
-    assert "seed: is no field" in bad["error"]
+    assert "seed: is not a field" in bad["error"]
     assert done.said[0] == "2 of 5 rows cannot be sent:"
     assert done.said[1].startswith("  line 2: is not JSON")
     assert done.batch.cost == 1.0

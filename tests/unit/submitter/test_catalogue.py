@@ -62,8 +62,8 @@ def test_all_faults_at_once() -> None:
         "duration": "must be one of 5, 10",
         "guidance_scale": "must be at most 1",
         "negative_prompt": "must be of type string, is a number",
-        "promt": "is no field of this model; did you mean prompt?",
-        "seed": "is no field of this model; it has prompt, image, negative_prompt, "
+        "promt": "is not a field of this model; did you mean prompt?",
+        "seed": "is not a field of this model; it has prompt, image, negative_prompt, "
         "guidance_scale, duration",
     }
 

@@ -146,7 +146,7 @@ def test_a_first_frame_at_the_limits() -> None:
 @pytest.mark.parametrize(
     ("image", "said"),
     [
-        ("missing.png", "is no http(s) URL, and cannot be read as a local file: No such file"),
+        ("missing.png", "is not an http(s) URL, and cannot be read as a local file: No such file"),
         ("~/first.png", "local file, in which `~` has no meaning: No such file"),
         ("a\0b", "no file has such a name"),
         ("a" * 5000, "cannot be read as a local file: File name too long"),
@@ -224,7 +224,7 @@ def test_an_input_that_is_no_json_is_not_walked() -> None:
         assert check({}, prepare(input, KLING).input)
 
 
-FILE = "is no http(s) URL, and cannot be read"
+FILE = "is not an http(s) URL, and cannot be read"
 
 
 @pytest.mark.parametrize(
