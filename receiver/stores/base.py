@@ -1,25 +1,28 @@
-"""The Store: the durable inbox, which is also the queue. Its promises, kept by every backend.
+"""Port of the store: the durable inbox, which is also the queue.
+
+Its promises, kept by every backend:
 
 1. `add` is atomic: the event and all its dispatches, or nothing. Of parallel adds of one id, in
    one process or many, exactly one receipt says `duplicate=False`.
 2. A duplicate receipt means that the original is durably stored.
 3. `claim` never gives one dispatch to two owners; it honours the due time, the handlers in
    `after`, a handler's pause, and its rate: over all owners no more leases than the rate allows,
-   with a burst of one second's worth at most (of one at least), whatever was left unused (F26).
+   with a burst of one second's worth at most (of one at least), whatever was left unused.
    A lease counts as a start, also one that is given back. A clock that is set back adds nothing,
-   and holds a handler for half a minute longer at most (F6).
-4. `settle` is fenced: it changes nothing and says False where the lease is another's by now.
-5. A dispatch whose lease ran out can be claimed again; `extend` renews a lease still owned.
+   and holds a handler for half a minute longer at most.
+4. `settle` is fenced: it changes nothing and returns False if another owner has the lease by now.
+5. A dispatch whose lease expired can be claimed again; `extend` renews a lease still owned.
 6. Every attempt leaves a row: start, end, outcome, error.
 7. `purge` removes payloads by age, never a deduplication key younger than 30 days, never
    anything of an event with open dispatches.
 8. Time is an argument everywhere, in Unix seconds.
 9. `seq` numbers events in the order in which they become visible, whatever process stores them,
-   and no number is given twice: `purge` keeps the newest event's row. So whoever reads with
-   `since` and keeps the last `seq` misses nothing.
+   and no number is given twice: `purge` keeps the newest event's row. So a reader that calls
+   `since` with the last `seq` it saw misses nothing.
 
-Every method raises `StoreUnavailable` where the store cannot do its work now (locked, disk full,
-read-only, closed), and has then changed nothing, or will not be believed to have.
+Every method raises `StoreUnavailable` if the store cannot do its work now (locked, disk full,
+read-only, closed). Nothing is changed then, but for a COMMIT whose response was lost: repeating the
+call is safe.
 """
 
 from __future__ import annotations
@@ -39,12 +42,12 @@ Plan = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """How the queue stands.
+    """State of the queue.
 
     Attributes:
         depth: the number of dispatches by handler and state, without those done.
         oldest_open: Unix seconds, when the oldest event with an open dispatch was received, with
-            no exclusions (delayed, paused and waiting ones count); None where nothing is open.
+            no exclusions (delayed, paused and waiting ones count); None if nothing is open.
     """
 
     depth: Mapping[tuple[str, DispatchState], int]
@@ -68,31 +71,31 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """What one `purge` removed: payloads of events, and whole events with their keys."""
+    """Numbers of payloads, and of whole events with their keys, that one `purge` removed."""
 
     payloads: int
     events: int
 
 
 class Store(ABC):
-    """The interface; the module's docstring holds its promises."""
+    """Interface of the inbox; the module's docstring has its promises."""
 
     @abstractmethod
     async def open(self) -> None:
-        """Connect, and bring an empty or older schema up to date.
+        """Connect, and migrate an empty or older schema.
 
         Raises:
-            SchemaMismatch: the database was made by a newer version.
+            SchemaMismatch: a newer version or another program made the database.
             StoreUnavailable: it cannot be opened.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish what was asked, then let go of everything. May be called twice."""
+        """Finish pending calls, then disconnect. May be called twice."""
 
     @abstractmethod
     async def ping(self) -> None:
-        """Return if the store would take an event now; raise StoreUnavailable if not."""
+        """Return if the store takes events now; raise StoreUnavailable if not."""
 
     @abstractmethod
     def subscribe(self, wake: Callable[[], None]) -> None:
@@ -117,11 +120,11 @@ class Store(ABC):
         """Lease due dispatches, longest due first.
 
         Args:
-            owner: who takes them; unique to one running dispatcher.
-            limits: how many at most, by handler; other handlers' are left alone.
-            lease: seconds.
+            owner: unique to one running dispatcher.
+            limits: the number of leases at most, by handler; other handlers get none.
+            lease: visibility timeout, seconds.
             now: Unix seconds.
-            rates: leases a second, by handler; those of others are not limited.
+            rates: leases a second, by handler; other handlers are not limited.
         """
 
     @abstractmethod
@@ -132,22 +135,22 @@ class Store(ABC):
 
     @abstractmethod
     async def settle(self, dispatch: Dispatch, owner: str, outcome: Outcome, now: float) -> bool:
-        """Record what an attempt came to, and free the dispatches that waited for it.
+        """Record the outcome of an attempt, and free the dispatches that waited for it.
 
         Returns:
-            False, and nothing changed, where `owner` does not hold attempt `dispatch.attempt`.
+            False, and nothing changed, if `owner` does not hold attempt `dispatch.attempt`.
         """
 
     @abstractmethod
     async def pause(self, handler: str, until: float) -> None:
-        """Let nobody claim for `handler` before `until`; a pause is never made shorter."""
+        """Allow no claims for `handler` before `until`; a pause is never made shorter."""
 
     @abstractmethod
     async def next_due(self, handlers: Sequence[str]) -> float | None:
-        """When the next open dispatch of these handlers is due (or its lease ends), if any.
+        """The time when the next open dispatch of these handlers is due, or its lease ends.
 
-        Not before the end of a pause, nor before the rate at which the handler was last claimed
-        for lets one start.
+        Not before the end of a pause, nor before the next start by the rate of the handler's last
+        claim; None if no dispatch is open.
         """
 
     @abstractmethod
@@ -161,14 +164,14 @@ class Store(ABC):
         """Stored events, newest first.
 
         Args:
-            limit: how many at most.
+            limit: the number of events, at most.
             before: only those with a smaller `seq`: the last one of the page before.
             type: only those of this exact type.
         """
 
     @abstractmethod
     async def find(self, ids: Sequence[str]) -> dict[str, Event]:
-        """Events by their ids, those of `ids` that are there."""
+        """Events by id, of the ids that are stored."""
 
     @abstractmethod
     async def since(self, after: int, *, limit: int = 100) -> list[Listed]:
@@ -176,12 +179,12 @@ class Store(ABC):
 
         Args:
             after: only those with a greater `seq`: the last one of the page before, or 0.
-            limit: how many at most.
+            limit: the number of events, at most.
         """
 
     @abstractmethod
     async def last_seq(self) -> int:
-        """The `seq` of the newest event; 0 where none was ever stored."""
+        """The `seq` of the newest event; 0 if none was ever stored."""
 
     @abstractmethod
     async def dispatches(self, event_id: str) -> list[Dispatch]:
@@ -197,18 +200,18 @@ class Store(ABC):
 
     @abstractmethod
     async def retry(self, event_id: str, handler: str, now: float) -> bool:
-        """Make a dead dispatch pending, with a fresh count of tries; False where none is dead."""
+        """Make a dead dispatch pending, with a fresh count of tries; False if it is not dead."""
 
     @abstractmethod
     async def redeliver(self, event_id: str, plan: Plan, now: float) -> bool:
-        """Let the handlers of `plan` run again for a stored event, leased ones left alone.
+        """Run the handlers of `plan` again for a stored event, without those that hold a lease.
 
-        Dispatches that the event did not have yet are added. False where there is no such event.
+        Dispatches that the event did not have yet are added. False if the event is not stored.
         """
 
     @abstractmethod
     async def purge(self, *, before: float, now: float) -> Purged:
-        """Remove what is old, in small steps that do not hold up `add`.
+        """Remove old data, in small steps that do not hold up `add`.
 
         Args:
             before: Unix seconds; payloads and attempts of finished events received earlier go,
@@ -219,4 +222,4 @@ class Store(ABC):
 
     @abstractmethod
     async def stats(self) -> Stats:
-        """How the queue stands now."""
+        """The state of the queue now."""

@@ -1,7 +1,4 @@
-"""The reference Store: plain dictionaries, easily seen to be right; others are compared with it.
-
-One event of the reference Store with all that belongs to it, and what can happen to it.
-"""
+"""Reference store: plain dictionaries, with which the other backends are compared."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ from receiver.stores.rate_limit import NEVER, available_permits, clamp_clock_ste
 
 
 @dataclass
-class Record:
+class _Record:
     """One event, its dispatches by handler, and its attempts by handler and number."""
 
     seq: int
@@ -42,20 +39,20 @@ class Record:
 
     @property
     def open(self) -> bool:
-        """Whether there is still something to do."""
+        """True while a dispatch is open."""
         return any(dispatch.state.open for dispatch in self.dispatches.values())
 
-    def given(self) -> Event:
-        """The event, sharing nothing that can be changed with the stored one."""
+    def copy(self) -> Event:
+        """A copy of the event."""
         return replace(self.event, context=deepcopy(self.event.context))
 
     def listed(self) -> Listed:
-        """The event as listings show it."""
+        """The event's row in a listing."""
         states = {name: dispatch.state for name, dispatch in self.dispatches.items()}
-        return Listed(self.seq, self.given(), states)
+        return Listed(self.seq, self.copy(), states)
 
     def plan(self, plan: Plan, now: float) -> None:
-        """Make the dispatches of `plan` new, apart from those that run now."""
+        """Make the dispatches of `plan` pending, apart from those that hold a lease."""
         old = self.dispatches
         fresh = [n for n in plan if n not in old or old[n].state is not DispatchState.LEASED]
         for name in fresh:
@@ -66,14 +63,14 @@ class Record:
             old[name] = replace(old[name], waiting=self._blocked(plan[name]))
 
     def held(self, dispatch: Dispatch, owner: str) -> Dispatch | None:
-        """The stored dispatch, where its lease is still this attempt's of this owner."""
+        """The stored dispatch, if this owner still holds this attempt's lease."""
         now = self.dispatches.get(dispatch.handler)
         if now is None or now.state is not DispatchState.LEASED:
             return None
         return now if (now.owner, now.attempt) == (owner, dispatch.attempt) else None
 
     def lease(self, dispatch: Dispatch, owner: str, lease: float, now: float) -> Claim:
-        """Begin the next attempt of a dispatch."""
+        """Lease a dispatch for its next attempt."""
         if dispatch.state is DispatchState.LEASED:
             self._end(dispatch, "lost", now, None)
         number = dispatch.attempt + 1
@@ -81,7 +78,7 @@ class Record:
         taken = replace(taken, attempt=number, tries=dispatch.tries + 1)
         self.dispatches[taken.handler] = taken
         self.attempts[taken.handler, number] = Attempt(taken.handler, number, owner, now)
-        return Claim(taken, self.given(), self._finished(taken.after))
+        return Claim(taken, self.copy(), self._finished(taken.after))
 
     def settle(self, held: Dispatch, outcome: Outcome, now: float) -> None:
         """End an attempt, and free the dispatches that waited for it."""
@@ -109,7 +106,7 @@ class Record:
                 self.dispatches[name] = replace(dispatch, waiting=False, due_at=now)
 
     def purge(self) -> None:
-        """Forget all that was said and done; what is left is the key and the states."""
+        """Remove payload, results and attempts; the key and the states stay."""
         self.purged = True
         self.event = replace(self.event, body=b"", context=None)
         self.attempts.clear()
@@ -117,13 +114,13 @@ class Record:
             self.dispatches[name] = replace(dispatch, result=None)
 
     def _blocked(self, after: tuple[str, ...]) -> bool:
-        """Whether one of these handlers has not come to an end."""
+        """True while a dispatch of one of these handlers is open."""
         return any(name in self.dispatches and self.dispatches[name].state.open for name in after)
 
     def _finished(self, names: tuple[str, ...]) -> dict[str, Dispatch]:
-        """Those of these handlers that have come to an end."""
+        """The dispatches of these handlers that are done or dead."""
         found = (self.dispatches[name] for name in names if name in self.dispatches)
-        return {one.handler: own(one) for one in found if not one.state.open}
+        return {one.handler: _copy_dispatch(one) for one in found if not one.state.open}
 
     def _end(self, dispatch: Dispatch, outcome: str, now: float, error: str | None) -> None:
         key = dispatch.handler, dispatch.attempt
@@ -131,20 +128,20 @@ class Record:
         self.attempts[key] = ended
 
 
-def own(dispatch: Dispatch) -> Dispatch:
-    """A dispatch that shares nothing that can be changed with the stored one."""
+def _copy_dispatch(dispatch: Dispatch) -> Dispatch:
+    """A copy of a dispatch."""
     return replace(dispatch, result=deepcopy(dispatch.result))
 
 
 class MemoryStore(Store):
-    """An inbox in this process's memory, and gone with it; for tests and for comparison.
+    """Store in this process's memory, and gone with it; for tests and for comparison.
 
-    One event loop uses it. No method awaits anything, so each is atomic as it stands.
+    One event loop uses it. No method suspends, so each is atomic.
     """
 
     def __init__(self) -> None:
-        self._records: dict[str, Record] = {}
-        self._unfinished: dict[str, Record] = {}
+        self._records: dict[str, _Record] = {}
+        self._unfinished: dict[str, _Record] = {}
         self._paused: dict[str, float] = {}
         self._next_at: dict[str, float] = {}
         self._wakes: list[Callable[[], None]] = []
@@ -152,30 +149,25 @@ class MemoryStore(Store):
         self._opened = False
 
     async def open(self) -> None:
-        """Start to answer."""
         self._opened = True
 
     async def close(self) -> None:
-        """Stop to answer; `open` brings everything back."""
         self._opened = False
 
     async def ping(self) -> None:
-        """Return if open."""
         self._check()
 
     def subscribe(self, wake: Callable[[], None]) -> None:
-        """Call `wake` when a dispatch became claimable."""
         self._wakes.append(wake)
 
     async def add(self, event: Event, plan: Plan) -> Receipt:
-        """Store an event with a pending dispatch for every handler of `plan`."""
         self._check()
         if event.id in self._records:
             return Receipt(event.id, duplicate=True)
         self._seq += 1
-        record = self._records[event.id] = Record(self._seq, event)
-        # Whoever gave the event may change its context.
-        record.event = record.given()
+        record = self._records[event.id] = _Record(self._seq, event)
+        # The caller may change the context of its event.
+        record.event = record.copy()
         self._plan(record, plan, event.received_at)
         return Receipt(event.id, duplicate=False)
 
@@ -187,7 +179,6 @@ class MemoryStore(Store):
         now: float,
         rates: Mapping[str, float] = {},
     ) -> list[Claim]:
-        """Lease due dispatches, longest due first."""
         self._check()
         left = {
             name: most
@@ -217,7 +208,6 @@ class MemoryStore(Store):
     async def extend(
         self, dispatches: Sequence[Dispatch], owner: str, lease: float, now: float
     ) -> list[Dispatch]:
-        """Renew leases until `now + lease`; returns those that were lost."""
         self._check()
         lost = []
         for dispatch in dispatches:
@@ -229,7 +219,6 @@ class MemoryStore(Store):
         return lost
 
     async def settle(self, dispatch: Dispatch, owner: str, outcome: Outcome, now: float) -> bool:
-        """Record what an attempt came to, and free the dispatches that waited for it."""
         self._check()
         record = self._records.get(dispatch.event_id)
         held = record.held(dispatch, owner) if record else None
@@ -241,12 +230,10 @@ class MemoryStore(Store):
         return True
 
     async def pause(self, handler: str, until: float) -> None:
-        """Let nobody claim for `handler` before `until`; a pause is never made shorter."""
         self._check()
         self._paused[handler] = max(until, self._paused.get(handler, until))
 
     async def next_due(self, handlers: Sequence[str]) -> float | None:
-        """When the next open dispatch of these handlers is due, if any."""
         self._check()
         holds = self._paused, self._next_at
         due = (
@@ -257,20 +244,17 @@ class MemoryStore(Store):
         return min(due, default=None)
 
     async def event(self, event_id: str) -> Event | None:
-        """One event by its id."""
         self._check()
         record = self._records.get(event_id)
-        return record.given() if record else None
+        return record.copy() if record else None
 
     async def find(self, ids: Sequence[str]) -> dict[str, Event]:
-        """Those of some events that are there."""
         self._check()
-        return {id: self._records[id].given() for id in ids if id in self._records}
+        return {id: self._records[id].copy() for id in ids if id in self._records}
 
     async def events(
         self, *, limit: int = 50, before: int | None = None, type: str | None = None
     ) -> list[Listed]:
-        """Stored events, newest first."""
         self._check()
         found = (
             record
@@ -280,39 +264,33 @@ class MemoryStore(Store):
         return [record.listed() for record in islice(found, limit)]
 
     async def since(self, after: int, *, limit: int = 100) -> list[Listed]:
-        """Stored events in order of arrival."""
         self._check()
         found = (record for record in self._records.values() if record.seq > after)
         return [record.listed() for record in islice(found, limit)]
 
     async def last_seq(self) -> int:
-        """The `seq` of the newest event."""
         self._check()
         return self._seq
 
     async def dispatches(self, event_id: str) -> list[Dispatch]:
-        """The dispatches of one event, by handler name."""
         self._check()
         record = self._records.get(event_id)
         found = record.dispatches if record else {}
-        return [own(found[name]) for name in sorted(found)]
+        return [_copy_dispatch(found[name]) for name in sorted(found)]
 
     async def attempts(self, event_id: str) -> list[Attempt]:
-        """The attempts of one event, in order of handler and number."""
         self._check()
         record = self._records.get(event_id)
         found = record.attempts if record else {}
         return [found[key] for key in sorted(found)]
 
     async def dead(self, *, limit: int = 50) -> list[Dispatch]:
-        """Dead dispatches, latest first."""
         self._check()
         found = [one for one in self._newest_first() if one.state is DispatchState.DEAD]
         found.sort(key=lambda one: one.settled_at or 0.0, reverse=True)
         return found[:limit]
 
     async def retry(self, event_id: str, handler: str, now: float) -> bool:
-        """Make a dead dispatch pending, with a fresh count of tries."""
         self._check()
         record = self._records.get(event_id)
         dispatch = record.dispatches.get(handler) if record else None
@@ -325,7 +303,6 @@ class MemoryStore(Store):
         return True
 
     async def redeliver(self, event_id: str, plan: Plan, now: float) -> bool:
-        """Let the handlers of `plan` run again for a stored event, leased ones left alone."""
         self._check()
         record = self._records.get(event_id)
         if record is None:
@@ -334,7 +311,6 @@ class MemoryStore(Store):
         return True
 
     async def purge(self, *, before: float, now: float) -> Purged:
-        """Remove what is old."""
         self._check()
         key_ends = now - KEY_DAYS * 86400
         payloads = events = 0
@@ -352,7 +328,6 @@ class MemoryStore(Store):
         return Purged(payloads, events)
 
     async def stats(self) -> Stats:
-        """How the queue stands now."""
         self._check()
         depth: Counter[tuple[str, DispatchState]] = Counter(
             (dispatch.handler, dispatch.state)
@@ -370,19 +345,19 @@ class MemoryStore(Store):
         for record in reversed(self._records.values()):
             yield from sorted(record.dispatches.values(), key=lambda one: one.handler)
 
-    def _claimable(self) -> Iterator[tuple[Record, Dispatch]]:
+    def _claimable(self) -> Iterator[tuple[_Record, Dispatch]]:
         """Every dispatch that time alone keeps from being claimed."""
         for record in self._unfinished.values():
             for dispatch in record.dispatches.values():
                 if dispatch.state.open and not dispatch.waiting:
                     yield record, dispatch
 
-    def _plan(self, record: Record, plan: Plan, now: float) -> None:
+    def _plan(self, record: _Record, plan: Plan, now: float) -> None:
         record.plan(plan, now)
         self._changed(record)
         self._wake()
 
-    def _changed(self, record: Record) -> None:
+    def _changed(self, record: _Record) -> None:
         """Keep the index of what is unfinished."""
         if record.open:
             self._unfinished[record.event.id] = record

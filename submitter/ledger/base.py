@@ -1,21 +1,21 @@
-"""The Ledger: every submission, written before the request and completed after it.
+"""Port of the ledger: every submission, written before its request and completed after it.
 
-It is also where all who wait meet: whatever learns that a task has ended (the receiver, a
-reconcile, a caller at its deadline) writes it here, and everybody else reads it here.
+Whichever part first learns that a task finished (the receiver, a reconcile, a caller at its
+deadline) records it in the ledger; waiting callers read it there.
 
 Its promises, kept by every backend:
 
 1. `intend` is atomic over all processes: of parallel intents of one key exactly one is fresh, and
    the limits hold for all of them together.
 2. What a method has returned from is durable.
-3. States only go forward (see `State`); a late word changes nothing that is known better.
+3. States only go forward (see `State`); late news changes nothing that is known better.
 4. `finish` keeps the first result of a submission, and gives each its place in one order, so that
    a reader who remembers the last place it saw misses nothing.
-5. `due` gives one entry to one asker at a time.
+5. `due` gives one entry to one caller at a time.
 6. Time is an argument everywhere, in Unix seconds.
 
-Every method raises `LedgerUnavailable` where it cannot do its work now, and has then changed
-nothing, or will not be believed to have.
+Every method raises `LedgerUnavailable` if it cannot do its work now. Nothing is changed then, but
+for a COMMIT whose response was lost: repeating the call is safe.
 """
 
 from __future__ import annotations
@@ -28,51 +28,51 @@ from dataclasses import dataclass, field
 from submitter.prediction import JSON, Prediction
 
 RATE_WINDOW_S = 60.0
-"""Seconds of the window that `Limits.rate` counts in."""
+"""The window that `Limits.rate` counts in."""
 
 MAX_PAUSE_S = 86400.0
-"""Seconds of the longest pause; what ends later was written before a clock's step."""
+"""The longest pause; one that ends later was written before the clock was set back."""
 
 MAX_OPEN_ENTRIES = 1_000_000
-"""A limit that is none: more submissions than are ever open at once."""
+"""More submissions than are ever open at once: a `limit` that returns all."""
 
 
 class State(enum.StrEnum):
-    """How much is known of a submission."""
+    """States of a submission: how much is known of it."""
 
     #: The request was about to go out; nothing else is known. To ACCEPTED, UNKNOWN, REJECTED,
     #: FINISHED.
     INTENDED = "intended"
-    #: The answer was lost: the task may exist and be billed. To ACCEPTED, REJECTED, FINISHED.
+    #: The response was lost: the task may exist and be billed. To ACCEPTED, REJECTED, FINISHED.
     UNKNOWN = "unknown"
     #: The API named a task. To FINISHED; a guess that took another submission's task, to UNKNOWN.
     ACCEPTED = "accepted"
-    #: Nothing was created; it may be intended again. To INTENDED, ACCEPTED, FINISHED: word of a
-    #: task goes over the belief that there is none.
+    #: Nothing was created; it may be intended again. To INTENDED; and to ACCEPTED or FINISHED if a
+    #: task turns up all the same.
     REJECTED = "rejected"
-    #: The task has ended, as its status says. For good.
+    #: The task has ended, as its status says. The last state.
     FINISHED = "finished"
 
 
 OPEN = (State.INTENDED, State.UNKNOWN, State.ACCEPTED)
-"""The states of what takes a place among the tasks in flight."""
+"""The states of submissions that count as tasks in flight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What is about to be sent.
+    """A submission that is about to be sent.
 
     Attributes:
-        key: unique to one thing that is to be paid once; printable, at most 200 characters.
+        key: the idempotency key; printable, at most 200 characters.
         model: the model's id.
         input: exactly what is sent.
-        digest: of model and input as they were given (a file by its content, not its address), so
-            that a key that is used for something else is noticed.
-        until: Unix seconds when the request is over, one way or the other; who finds the entry
-            still INTENDED after it must doubt it.
-        context: what the submitter wants to find again beside the result.
-        webhook: whether a webhook was asked for, so that the inbox is to get the result.
-        cost: USD by the price endpoint; None where nobody asked.
+        digest: of model and input as the caller gave them (a file by its content, not its address),
+            so that a key that is used for another request is noticed.
+        until: Unix seconds when the request has ended, one way or the other; an entry that is
+            still INTENDED after it becomes UNKNOWN.
+        context: data of the submitter, to be found again beside the result.
+        webhook: True if a webhook was requested, so that the inbox gets the result.
+        cost: USD by the price endpoint; None if the price was not asked for.
     """
 
     key: str
@@ -90,20 +90,20 @@ class Entry:
     """One submission.
 
     Attributes:
-        key: see `Intent`; as are `model`, `input`, `digest`, `until`, `context`, `webhook`, `cost`.
+        key: as in `Intent`, like `model`, `input`, `digest`, `until`, `context`, `webhook`, `cost`.
         state: how much is known of it.
-        tries: how often it was intended.
+        tries: the number of intents.
         sent_at: Unix seconds of the latest intent.
         task_id: the API's id.
         guessed: the id was found in the history by model, time and input; a webhook that carries
-            the key knows better.
+            the key overrules it.
         accepted_at: Unix seconds.
         expected_at: Unix seconds when the result is overdue.
-        ask_at: Unix seconds of the next question to the API, of an INTENDED entry at first
-            `until`; None where there is none to ask.
-        asks: how often it was asked.
+        ask_at: Unix seconds of the next question to the API, at first `until` for an INTENDED
+            entry; None if no question is left.
+        asks: the number of questions to the API.
         reason: why it is UNKNOWN or REJECTED; never repeats an input.
-        status: of the task, as far as it is known.
+        status: of the task, if known.
         finished_at: Unix seconds.
         place: in the order of finishing, from 1; 0 before.
         prediction: the result, once FINISHED.
@@ -137,11 +137,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much may be asked of the account; None is no limit.
+    """Limits of the account; None is no limit.
 
     Attributes:
         rate: submits in any minute.
-        in_flight: tasks that are open at once.
+        in_flight: open tasks at the same time.
     """
 
     rate: int | None = None
@@ -150,12 +150,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class IntentWritten:
-    """The answer to `Ledger.intend`.
+    """Answer of `Ledger.intend` when the key has an entry.
 
     Attributes:
-        entry: as it stands now.
-        fresh: this call wrote the intent, and its caller is the one to send; False where the key
-            was there before and is not REJECTED.
+        entry: as stored now.
+        fresh: True if this call wrote the intent, so that its caller sends the request; False if
+            the key was there before and is not REJECTED.
     """
 
     entry: Entry
@@ -164,10 +164,10 @@ class IntentWritten:
 
 @dataclass(frozen=True, slots=True)
 class LimitReached:
-    """There is no room now; nothing was written.
+    """Answer of `Ledger.intend` when a limit is reached; nothing was written.
 
     Attributes:
-        until: Unix seconds when it is worth trying again; None: when a task has ended.
+        until: Unix seconds of the next try; None: once a task has ended.
     """
 
     until: float | None
@@ -175,12 +175,12 @@ class LimitReached:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """That a task has ended.
+    """Result of a task that has ended.
 
     Attributes:
         prediction: terminal.
-        key: of the submission, where it is known; it goes over the task id.
-        delivered: the inbox has it.
+        key: of the submission, if known; it is matched before the task id.
+        delivered: the inbox has the result.
     """
 
     prediction: Prediction
@@ -189,27 +189,30 @@ class Result:
 
 
 class Ledger(ABC):
-    """The interface; the module's docstring holds its promises."""
+    """Interface of the ledger; the module's docstring has its promises."""
 
     @abstractmethod
     async def open(self) -> None:
-        """Connect, and bring an empty or older schema up to date. May be called twice.
+        """Connect, and migrate an empty or older schema. May be called twice.
 
         Raises:
             LedgerUnavailable: it cannot be opened.
-            LedgerMismatch: a newer version made it, or something else.
+            LedgerMismatch: a newer version or another program made the database.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish what was asked, end all subscriptions, let go of everything; also twice."""
+        """Finish pending calls, end all subscriptions, disconnect. May be called twice."""
 
     @abstractmethod
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` on the event loop after every change of a state, whoever made it.
+        """Call `wake` on the event loop after every change of a state, by any process.
 
-        At once where this process made it, within 0.2 seconds where another did. It may be called
-        without a change. Returns what ends the subscription.
+        At once for changes of this process, within 0.2 seconds for those of others. It may be
+        called without a change.
+
+        Returns:
+            A function that ends the subscription.
         """
 
     @abstractmethod
@@ -218,8 +221,8 @@ class Ledger(ABC):
     ) -> IntentWritten | LimitReached:
         """Write an intent before its request goes out.
 
-        A key that is there and not REJECTED is left alone, whatever the limits say. One that is
-        REJECTED is intended again, with all fields of `intent`. `Limits.rate` counts entries by
+        An entry that exists and is not REJECTED stays, whatever the limits say. A REJECTED one is
+        replaced, with all fields of `intent`. `Limits.rate` counts entries by
         `sent_at`, whatever became of them. `LimitReached.until` is None while as many tasks are
         open as may be; else it is when the rate allows the next, or the pause ends.
         """
@@ -236,23 +239,22 @@ class Ledger(ABC):
     ) -> Entry:
         """Record the task that the API named; the first question is due at `expected_at`.
 
-        A FINISHED entry stays as it is, as does one that is ACCEPTED where this is a guess. A
-        guess changes nothing either where another entry has this task; a word that is none takes
-        the task from whoever guessed it, who is UNKNOWN again.
+        A FINISHED entry stays. A guess changes neither an ACCEPTED entry nor a task that another
+        entry has; anything else takes the task from an entry that guessed it, which becomes
+        UNKNOWN again.
 
         Raises:
-            KeyError: there is no such entry.
+            KeyError: the key has no entry.
         """
 
     @abstractmethod
     async def import_task(
         self, prediction: Prediction, now: float, *, expected_at: float, webhook: bool = False
     ) -> Entry:
-        """Take in a task that something else submitted, under the key `task:<task id>`.
+        """Add a task that another program submitted, under the key `task:<task id>`.
 
-        Where an entry has this task id already, that one is left alone and returned. It counts as
-        sent and accepted when the API says that it was created. The prediction need not have
-        ended; one that has is for `finish`.
+        An entry that has this task id already stays, and is returned. The task counts as sent and
+        accepted at its creation by the API. A prediction that has ended is recorded by `finish`.
         """
 
     @abstractmethod
@@ -261,32 +263,32 @@ class Ledger(ABC):
 
     @abstractmethod
     async def reject(self, key: str, reason: str, now: float) -> bool:
-        """INTENDED or UNKNOWN becomes REJECTED; False where it was neither."""
+        """INTENDED or UNKNOWN becomes REJECTED; False if it was neither."""
 
     @abstractmethod
     async def finish(self, results: Sequence[Result], now: float) -> list[Entry]:
         """Record results of tasks.
 
-        Each goes to the entry of its key, whose task id it sets, and which takes the task from
-        whoever guessed it, as in `accept`; else to the entry with its task id; else to none.
-        Where a task was adopted beside its entry, both are finished. An entry that is FINISHED
-        keeps its first result; `delivered` of the same task is kept wherever it is True.
+        Each goes to the entry of its key, whose task id it sets, and which takes the task from an
+        entry that guessed it, as in `accept`; else to the entry with its task id; else to none.
+        If a task was imported beside its entry, both are finished. A FINISHED entry keeps its first
+        result; `delivered` of the same task is set once it is True.
 
         Returns:
-            The entries that this call has finished, in order.
+            The entries that this call finished, in order.
         """
 
     @abstractmethod
     async def find(self, keys: Sequence[str]) -> dict[str, Entry]:
-        """Entries by key, of those that are there."""
+        """Entries by key, of the keys that have one."""
 
     @abstractmethod
     async def find_tasks(self, task_ids: Sequence[str]) -> dict[str, Entry]:
-        """Entries by task id, of those that are there."""
+        """Entries by task id, of the ids that have one; the entry that did not guess goes first."""
 
     @abstractmethod
     async def open_entries(self, *, limit: int = 1000) -> list[Entry]:
-        """Entries that are open, the longest sent first."""
+        """Open entries, the longest sent first."""
 
     @abstractmethod
     async def finished(self, after: int, *, limit: int = 1000) -> list[Entry]:
@@ -294,31 +296,31 @@ class Ledger(ABC):
 
     @abstractmethod
     async def last_place(self) -> int:
-        """The place of the entry that was finished last; 0 where there was none."""
+        """The place of the entry that was finished last; 0 if there is none."""
 
     @abstractmethod
     async def due(
         self, now: float, *, hold: float, limit: int = 100, keys: Sequence[str] | None = None
     ) -> list[Entry]:
-        """Take open entries whose `ask_at` has come, the longest due first.
+        """Take open entries whose `ask_at` has passed, the longest due first.
 
-        Nobody else is given them for `hold` seconds, of which their `ask_at` tells; whoever takes
-        them calls `postpone`, or finishes, accepts, doubts or rejects them.
+        No other caller gets them for `hold` seconds, which their new `ask_at` shows; the caller
+        then calls `postpone`, `finish`, `accept`, `mark_unknown` or `reject`.
 
         Args:
             now: Unix seconds.
             hold: seconds.
-            limit: how many at most.
+            limit: the number of entries, at most.
             keys: only these.
         """
 
     @abstractmethod
     async def postpone(self, key: str, ask_at: float) -> None:
-        """Count one question that gave no answer, and set the time of the next."""
+        """Count one question to the API without a result, and set the time of the next."""
 
     @abstractmethod
     async def undelivered(self, before: float, *, limit: int = 100) -> list[Entry]:
-        """Entries with a webhook, FINISHED before a time, whose result the inbox has not got."""
+        """Entries with a webhook, FINISHED before a time, whose result is not in the inbox."""
 
     @abstractmethod
     async def pause(self, until: float) -> None:
@@ -330,15 +332,15 @@ class Ledger(ABC):
 
     @abstractmethod
     async def overdue(self, now: float) -> int:
-        """How many open entries are past the time when their result was expected."""
+        """The number of open entries whose result is overdue."""
 
     @abstractmethod
     async def uploaded(self, digest: str, *, after: float) -> str | None:
-        """The URL of content that was uploaded after a time (Unix seconds); see `upload`."""
+        """The URL of content that `upload` recorded after a time (Unix seconds)."""
 
     @abstractmethod
     async def upload(self, digest: str, url: str, now: float) -> None:
-        """Remember where content was uploaded to, by its digest and the API that has it."""
+        """Record the URL of uploaded content, by a digest of the content and its API."""
 
     @abstractmethod
     async def purge(self, before: float) -> int:
