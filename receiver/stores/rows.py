@@ -1,4 +1,4 @@
-"""Values to rows of the SQL stores, and back; the columns are in the order of the schema."""
+"""Rows of the SQL stores: values to columns and back, in the order of the schema."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def read_event(row: Sequence[Any]) -> Event:
 
 
 def read_listed(row: Sequence[Any]) -> Listed:
-    """A listing's row from all columns of `event`, and the states of its dispatches as JSON."""
+    """A row of a listing, from all columns of `event` and the states of its dispatches as JSON."""
     states = {name: DispatchState(state) for name, state in json.loads(row[-1]).items()}
     return Listed(row[0], read_event(row[:-1]), states)
 
@@ -93,7 +93,7 @@ def read_attempt(row: Sequence[Any]) -> Attempt:
 
 
 def settlement(outcome: Outcome, now: float) -> dict[str, Any]:
-    """The parameters of `settle` and `end_attempt` that follow from an outcome."""
+    """The parameters of the statements `settle` and `end_attempt` for an outcome."""
     state, due, spared, error, word = DispatchState.PENDING, None, 0, None, "released"
     result: JSON = None
     match outcome:

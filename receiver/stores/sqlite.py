@@ -1,7 +1,7 @@
 """Store on one SQLite file: for one machine, with any number of processes.
 
-The engine is `submitter.storage.sqlite_writer`. The first half of this module are the writes, as
-bulk functions on an open connection inside a transaction; the second is the store.
+The engine is `submitter.storage.sqlite_writer`. First come the writes, as bulk functions on an open
+connection inside a transaction; then the store.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _PACKAGE = "receiver.stores"
 
 SQL = migrations.statements(_PACKAGE, "sqlite")
 
-Ask = tuple[str, Mapping[str, int], float, float, Mapping[str, float]]
-"""Of `claim`: owner, limits, lease, now, rates."""
+ClaimRequest = tuple[str, Mapping[str, int], float, float, Mapping[str, float]]
+"""Owner, limits, lease, now, rates."""
 
 
 def add(connection: sqlite3.Connection, batch: list[tuple[Event, Plan]]) -> list[Receipt]:
-    """Store what is new, with its dispatches."""
+    """Store new events with their dispatches."""
     receipts = []
     for start in range(0, len(batch), MAX_ROWS):
         receipts += _add(connection, batch[start : start + MAX_ROWS])
@@ -56,7 +56,7 @@ def _add(connection: sqlite3.Connection, batch: list[tuple[Event, Plan]]) -> lis
 
 
 def _firsts(ids: list[str], new: set[str]) -> list[bool]:
-    """Which of these are the first of an id that is new."""
+    """For each id, True if it is new and stands here for the first time."""
     fresh = []
     for each in ids:
         fresh.append(each in new)
@@ -65,7 +65,7 @@ def _firsts(ids: list[str], new: set[str]) -> list[bool]:
 
 
 def _fan_out(connection: sqlite3.Connection, plans: list[Plan], before: int) -> None:
-    """Give the events that follow number `before` their dispatches, a run of like plans at once."""
+    """Insert the dispatches of the events after number `before`, a run of equal plans at once."""
     first = before + 1
     for plan, run in groupby(plans):
         last = first + len(list(run)) - 1
@@ -85,13 +85,13 @@ def _planned(plan: Plan) -> str:
     )
 
 
-def claim(connection: sqlite3.Connection, asks: list[Ask]) -> list[list[Claim]]:
-    """Lease what is due, each asker after the other."""
-    return [_claim(connection, ask) for ask in asks]
+def claim(connection: sqlite3.Connection, requests: list[ClaimRequest]) -> list[list[Claim]]:
+    """Lease due dispatches, one request after the other."""
+    return [_claim(connection, request) for request in requests]
 
 
-def _claim(connection: sqlite3.Connection, ask: Ask) -> list[Claim]:
-    owner, limits, lease, now, rates = ask
+def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> list[Claim]:
+    owner, limits, lease, now, rates = request
     paused = {name for (name,) in connection.execute(SQL["paused"], {"now": now})}
     due = []
     for handler, limit in limits.items():
@@ -129,7 +129,7 @@ def _claim(connection: sqlite3.Connection, ask: Ask) -> list[Claim]:
 
 
 def _metered(connection: sqlite3.Connection, due: list[Any], rate: float, now: float) -> list[Any]:
-    """Those of a handler's due rows that its rate lets start, which are counted."""
+    """The due rows of a handler that its rate allows to start, which are counted as started."""
     handler = due[0][1]
     row = connection.execute(SQL["next_at"], {"handler": handler}).fetchone()
     kept = NEVER if row is None else float(row[0])
@@ -169,9 +169,9 @@ def _earlier(connection: sqlite3.Connection, event: int, after: str) -> dict[str
 
 
 def extend(
-    connection: sqlite3.Connection, asks: list[tuple[Sequence[Dispatch], str, float, float]]
+    connection: sqlite3.Connection, requests: list[tuple[Sequence[Dispatch], str, float, float]]
 ) -> list[list[Dispatch]]:
-    """Renew leases; answers those that were lost."""
+    """Renew leases; each answer holds the dispatches whose lease was lost."""
     return [
         [
             dispatch
@@ -180,15 +180,15 @@ def extend(
                 SQL["extend"], _fence(dispatch, owner) | {"until": now + lease}
             ).rowcount
         ]
-        for dispatches, owner, lease, now in asks
+        for dispatches, owner, lease, now in requests
     ]
 
 
 def settle(
-    connection: sqlite3.Connection, asks: list[tuple[Dispatch, str, Outcome, float]]
+    connection: sqlite3.Connection, requests: list[tuple[Dispatch, str, Outcome, float]]
 ) -> list[bool]:
-    """Record outcomes; False where the lease was lost."""
-    return [_settle(connection, *ask) for ask in asks]
+    """Record outcomes; False if the lease was lost."""
+    return [_settle(connection, *request) for request in requests]
 
 
 def _settle(
@@ -212,29 +212,31 @@ def _fence(dispatch: Dispatch, owner: str) -> dict[str, Any]:
     }
 
 
-def pause(connection: sqlite3.Connection, asks: list[tuple[str, float]]) -> list[None]:
-    """Make pauses, or make them longer."""
+def pause(connection: sqlite3.Connection, requests: list[tuple[str, float]]) -> list[None]:
+    """Set or extend pauses."""
     connection.executemany(
-        SQL["pause"], [{"handler": name, "until": until} for name, until in asks]
+        SQL["pause"], [{"handler": name, "until": until} for name, until in requests]
     )
-    return [None] * len(asks)
+    return [None] * len(requests)
 
 
-def retry(connection: sqlite3.Connection, asks: list[tuple[str, str, float]]) -> list[bool]:
-    """Make dead dispatches pending; False where none is dead."""
+def retry(connection: sqlite3.Connection, requests: list[tuple[str, str, float]]) -> list[bool]:
+    """Make dead dispatches pending; False if the dispatch is not dead."""
     return [
         bool(
             connection.execute(
                 SQL["retry"], {"event_id": event_id, "handler": handler, "now": now}
             ).rowcount
         )
-        for event_id, handler, now in asks
+        for event_id, handler, now in requests
     ]
 
 
-def redeliver(connection: sqlite3.Connection, asks: list[tuple[str, Plan, float]]) -> list[bool]:
+def redeliver(
+    connection: sqlite3.Connection, requests: list[tuple[str, Plan, float]]
+) -> list[bool]:
     """Make the dispatches of stored events pending again; False where there is no event."""
-    return [_redeliver(connection, *ask) for ask in asks]
+    return [_redeliver(connection, *request) for request in requests]
 
 
 def _redeliver(connection: sqlite3.Connection, event_id: str, plan: Plan, now: float) -> bool:
@@ -253,17 +255,17 @@ def _redeliver(connection: sqlite3.Connection, event_id: str, plan: Plan, now: f
     return True
 
 
-def ping(connection: sqlite3.Connection, asks: list[None]) -> list[None]:
-    """Write something that changes nothing."""
+def ping(connection: sqlite3.Connection, requests: list[None]) -> list[None]:
+    """Write a row that means nothing, to find out whether writing works."""
     connection.execute(SQL["ping"])
-    return asks
+    return requests
 
 
 def purge(
-    connection: sqlite3.Connection, asks: list[tuple[int, float, float, int]]
+    connection: sqlite3.Connection, requests: list[tuple[int, float, float, int]]
 ) -> list[tuple[int, Purged]]:
-    """One step each: after which `seq`, before when, now, how many; answers where to go on."""
-    return [_purge(connection, *ask) for ask in asks]
+    """One step for each request of (last `seq`, before, now, limit); answers the next `seq`."""
+    return [_purge(connection, *request) for request in requests]
 
 
 def _purge(
@@ -291,8 +293,8 @@ def _purge(
 
 
 MAX_ROWS = 64
-"""Rows of one statement at most. Each number of rows is a statement of its own, compiled once: one
-statement gives up the interpreter lock once, and to get it back is what costs beside a busy loop.
+"""Rows of one INSERT at most. Each number of rows is a statement of its own, compiled once: a
+statement gives up the interpreter lock once, and getting it back from a busy loop is what costs.
 """
 
 

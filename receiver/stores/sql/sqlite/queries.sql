@@ -149,7 +149,7 @@ VALUES ((SELECT seq FROM event WHERE id = :event_id), :handler, :now, :after)
  WHERE state <> 'leased';
 
 -- name: await_earlier
--- After `redeliver`: who of these must wait for whom.
+-- After `redeliver`: these dispatches wait again if one of their predecessors is open.
 UPDATE dispatch SET waiting = EXISTS (
      SELECT 1 FROM json_each(dispatch.after) AS name CROSS JOIN dispatch AS earlier
          ON earlier.event = dispatch.event AND earlier.handler = name.value

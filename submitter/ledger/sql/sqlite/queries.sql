@@ -23,7 +23,7 @@ SELECT * FROM ledger_entry WHERE state = 'finished' AND place > :after ORDER BY 
 SELECT changes, place, paused FROM ledger_head;
 
 -- name: count_open
--- Never more than asked for, so that nobody counts what is of no interest.
+-- Counts up to the limit only.
 SELECT count(*) FROM (SELECT 1 FROM ledger_entry
                        WHERE state IN ('intended', 'unknown', 'accepted') LIMIT :limit);
 
@@ -65,7 +65,7 @@ UPDATE ledger_head SET changes = changes + 1;
 UPDATE ledger_head SET place = place + 1;
 
 -- name: to_finish
--- Whether any of these results, each as [key, task id, delivered], has something to write.
+-- True if any of these results, each as [key, task id, delivered], would change an entry.
 SELECT EXISTS (
   SELECT 1 FROM json_each(:results) AS result CROSS JOIN ledger_entry AS entry
       ON entry.key = json_extract(result.value, '$[0]')
