@@ -99,7 +99,7 @@ class PostgresInbox:
         self, schema: str, *, channel: str | None, sender: str, server_clock: bool
     ) -> None:
         self._schema = schema
-        self._notification = (channel, sender)
+        self._channel_and_sender = (channel, sender)
         self._server_clock = server_clock
 
     def _now(self, now: float) -> float | None:
@@ -109,14 +109,14 @@ class PostgresInbox:
         return await connection.fetchval(named(name, self._schema), *values)
 
     async def _numbers(self, connection: PostgresConnection, name: str, *values: Any) -> set[int]:
-        """The places, from 0, that a function answers from 1."""
+        """The positions in a batch that a function returns; it counts from 1."""
         found = await connection.fetch(named(name, self._schema), *values)
         return {n - 1 for (n,) in found}
 
     async def add(
         self, connection: PostgresConnection, batch: list[tuple[Event, Plan]]
     ) -> Sequence[Receipt]:
-        """Store what is new, with its dispatches."""
+        """Store new events, each with its dispatches."""
         places: dict[str, int] = {}
         plans: dict[tuple[tuple[str, tuple[str, ...]], ...], int] = {}
         events, plan_of = [], []
@@ -133,7 +133,7 @@ class PostgresInbox:
             plan_of,
             *_planned(plans),
             self._server_clock,
-            *self._notification,
+            *self._channel_and_sender,
         )
         new = {events[n] for n in found}
         return [Receipt(event.id, n not in new) for n, (event, _) in enumerate(batch)]
@@ -149,7 +149,7 @@ class PostgresInbox:
         wanted = {handler: limit for handler, limit in limits.items() if limit > 0}
         if not wanted:
             return []
-        # Whoever has no rate locks nothing.
+        # A claim without a rate locks nothing.
         limited = [[rates.get(handler) for handler in wanted]] if wanted.keys() & rates else []
         found = [
             unescape_row(row)
@@ -169,7 +169,7 @@ class PostgresInbox:
         )
         claims = []
         for row in found:
-            # Each handler gets an event of its own.
+            # Each handler gets its own copy of the event.
             event = rows.read_event(row[rows.DISPATCH_COLUMNS :])
             dispatch = rows.read_dispatch(row[: rows.DISPATCH_COLUMNS], event.id)
             ended = earlier.get(row[0], {})
@@ -194,10 +194,10 @@ class PostgresInbox:
         connection: PostgresConnection,
         requests: list[tuple[Sequence[Dispatch], str, float, float]],
     ) -> Sequence[list[Dispatch]]:
-        """Renew leases; answers those that were lost."""
+        """Renew leases; returns those that were lost."""
         answers = []
         for dispatches, owner, lease, now in requests:
-            # An update answers once for a row, however often it is named.
+            # An update returns a row once, however often it is named.
             held = list(
                 dict.fromkeys((each.event_id, each.handler, each.attempt) for each in dispatches)
             )
@@ -220,14 +220,14 @@ class PostgresInbox:
     async def settle(
         self, connection: PostgresConnection, requests: list[tuple[Dispatch, str, Outcome, float]]
     ) -> Sequence[bool]:
-        """Record outcomes; False where the lease was lost."""
+        """Record outcomes; False if the lease was lost."""
         # Of two outcomes of one attempt the first counts.
         first: dict[tuple[str, str, int, str], int] = {}
         for n, (dispatch, owner, _, _) in enumerate(requests):
             first.setdefault((dispatch.event_id, dispatch.handler, dispatch.attempt, owner), n)
         places = list(first.values())
         columns = list(zip(*(self._settlement(*requests[n]) for n in places), strict=True))
-        settled = await self._value(connection, "settle", *columns, *self._notification) or ()
+        settled = await self._value(connection, "settle", *columns, *self._channel_and_sender) or ()
         counted = {places[n - 1] for n in settled}
         return [n in counted for n in range(len(requests))]
 
@@ -253,7 +253,7 @@ class PostgresInbox:
     async def pause(
         self, connection: PostgresConnection, requests: list[tuple[str, float, float]]
     ) -> Sequence[None]:
-        """Make pauses, or make them longer: handler, until, now."""
+        """Pause handlers, or extend their pauses; a request is a handler, until, now."""
         for handler, until, now in requests:
             at = until - now if self._server_clock else until
             await connection.execute(named("pause", self._schema), handler, at, self._server_clock)
@@ -262,7 +262,7 @@ class PostgresInbox:
     async def retry(
         self, connection: PostgresConnection, requests: list[tuple[str, str, float]]
     ) -> Sequence[bool]:
-        """Make dead dispatches pending; False where none is dead."""
+        """Make dead dispatches pending; False if none is dead."""
         return [
             await self._value(
                 connection,
@@ -270,7 +270,7 @@ class PostgresInbox:
                 escape_nul(event_id),
                 handler,
                 self._now(now),
-                *self._notification,
+                *self._channel_and_sender,
             )
             for event_id, handler, now in requests
         ]
@@ -278,7 +278,7 @@ class PostgresInbox:
     async def redeliver(
         self, connection: PostgresConnection, requests: list[tuple[str, Plan, float]]
     ) -> Sequence[bool]:
-        """Make the dispatches of stored events pending again; False where there is no event."""
+        """Make the dispatches of stored events pending again; False if the event is missing."""
         return [
             await self._value(
                 connection,
@@ -287,20 +287,24 @@ class PostgresInbox:
                 list(plan),
                 [json.dumps(after) for after in plan.values()],
                 self._now(now),
-                *self._notification,
+                *self._channel_and_sender,
             )
             for event_id, plan, now in requests
         ]
 
     async def ping(self, connection: PostgresConnection, requests: list[None]) -> Sequence[None]:
-        """Write something that changes nothing."""
+        """Write a row, to learn whether writes work."""
         await connection.execute(named("ping", self._schema))
         return requests
 
     async def purge(
         self, connection: PostgresConnection, requests: list[tuple[int, float, float, int]]
     ) -> Sequence[tuple[int | None, Purged]]:
-        """One step each: after which `seq`, before when, now, how many; answers where to go on."""
+        """Purge in steps; a request is `seq` to start after, before, now, limit.
+
+        Returns:
+            The `seq` to go on after, or None at the end, and the number removed.
+        """
         answers = []
         for after, before, now, limit in requests:
             zero = now if self._server_clock else 0.0
@@ -325,7 +329,7 @@ def _row(event: Event) -> list[Any]:
 
 
 def _planned(plans: Mapping[tuple[tuple[str, tuple[str, ...]], ...], int]) -> list[list[Any]]:
-    """The columns of all dispatches of all plans: plan, handler, after, waiting."""
+    """Columns of the dispatches of all plans: plan, handler, after, waiting."""
     planned = [
         (n, handler, json.dumps(after), any(name in names for name in after))
         for plan, n in plans.items()
@@ -335,16 +339,15 @@ def _planned(plans: Mapping[tuple[tuple[str, tuple[str, ...]], ...], int]) -> li
     return [[row[column] for row in planned] for column in range(4)]
 
 
-PURGE_STEP = 500
-"""Events of one step of `purge`: a few milliseconds."""
+MAX_PURGE_STEP = 500
+"""Events of one step of `purge`, which takes a few milliseconds."""
 
 
 class PostgresStore(Store):
     """Store on PostgreSQL.
 
     Args:
-        url: `postgresql://user:password@host:port/database`, with all options of asyncpg; several
-            hosts with `target_session_attrs=read-write` follow a failover.
+        url: see `Pool`.
         schema: where the tables are, created if it is missing: lower-case letters, digits and
             underscores, at most 48.
         pooler: a pooler in transaction mode stands before the server: no prepared statements, and
@@ -519,7 +522,7 @@ class PostgresStore(Store):
         after: int | None = 0
         while after is not None:
             after, step = await self._write(
-                self._work_writer, self._inbox.purge, (after, before, now, PURGE_STEP)
+                self._work_writer, self._inbox.purge, (after, before, now, MAX_PURGE_STEP)
             )
             payloads += step.payloads
             events += step.events

@@ -12,7 +12,7 @@ SELECT * FROM {schema}.claim_due($1, $2, $3, $4, $5);
 SELECT * FROM {schema}.claim_at_rates($1, $2, $3, $4, $5, $6);
 
 -- name: earlier
--- The finished ones among some dispatches, each with the event's number first.
+-- The finished dispatches of some events, each with the event's number first.
 SELECT event, handler, state, attempt, tries, due_at, after, waiting, owner, error, result,
        settled_at
   FROM {schema}.dispatch
@@ -31,8 +31,8 @@ VALUES ($1, $2::DOUBLE PRECISION
     ON CONFLICT (handler) DO UPDATE SET until = greatest(stored.until, excluded.until);
 
 -- name: retry
--- The lock keeps `purge` from the event. The states are those that it must not be in, so that no
--- plan reads the index of all dead ones.
+-- The lock keeps `purge` from the event. The condition excludes the other states instead of naming
+-- `dead`, so that no plan reads the index of all dead dispatches.
 WITH stored AS (SELECT seq FROM {schema}.event WHERE id = $1 FOR KEY SHARE),
 retried AS (
   UPDATE {schema}.dispatch
@@ -67,7 +67,7 @@ SELECT min(greatest(due, (SELECT until FROM {schema}.pause WHERE handler = name)
  WHERE due IS NOT NULL;
 
 -- name: find
--- The limit keeps the planner from reading the table whole while it is small: the plan stays.
+-- LIMIT 1 keeps the planner from a sequential scan while the table is small: the plan stays.
 SELECT found.* FROM unnest($1::TEXT[]) AS wanted (id) CROSS JOIN LATERAL (
   SELECT seq, id, source, type, subject, model, context, body, origin, webhook_id, occurred_at,
          received_at

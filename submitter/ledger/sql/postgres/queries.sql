@@ -11,18 +11,18 @@ SELECT set_config('synchronous_commit', 'on', true)
  WHERE current_setting('synchronous_commit') = 'off';
 
 -- name: lock_head
--- Makes all who write wait for each other, so that limits hold and places come in order of commits.
+-- The lock of all writers: limits hold, and places are given in the order of commits.
 SELECT changes, place, paused FROM {schema}.ledger_head FOR UPDATE;
 
 -- name: load
--- What a group of jobs is about.
+-- The entries that a batch of operations needs.
 SELECT {columns} FROM {schema}.ledger_entry
  WHERE key = ANY ($1::text[]) OR task_id = ANY ($2::text[])
  ORDER BY seq;
 
 -- name: room
--- How many are open, of no more than $1; and when the last but $2 of the window between $3 and $4
--- was sent: later ones are from before a clock's step.
+-- The number of open entries, counted up to $1; and when the latest but $2 was sent in the window
+-- from $3 to $4: later ones were sent before the clock was set back.
 SELECT (SELECT count(*)
           FROM (SELECT FROM {schema}.ledger_entry
                  WHERE state IN ('intended', 'unknown', 'accepted') LIMIT $1::bigint) AS open),
@@ -31,7 +31,7 @@ SELECT (SELECT count(*)
          ORDER BY sent_at DESC LIMIT 1 OFFSET $2::bigint);
 
 -- name: write
--- Intents, and tasks that were adopted; over a REJECTED entry all is new.
+-- Intents and imported tasks; a REJECTED entry is replaced.
 INSERT INTO {schema}.ledger_entry (
   key, model, input, digest, until, state, tries, sent_at, context, webhook, cost, task_id, guessed,
   accepted_at, expected_at, ask_at, asks, reason, status, ended_at, place, prediction, delivered)
@@ -59,7 +59,7 @@ SELECT
        prediction = excluded.prediction, delivered = excluded.delivered;
 
 -- name: change
--- Everything that changes after the intent.
+-- All columns that change after the intent.
 UPDATE {schema}.ledger_entry AS entry
    SET state = new.state, task_id = new.task_id, guessed = new.guessed,
        accepted_at = new.accepted_at, expected_at = new.expected_at, ask_at = new.ask_at,
@@ -75,7 +75,7 @@ UPDATE {schema}.ledger_entry AS entry
  WHERE entry.key = new.key;
 
 -- name: save_head
--- And who listens is told, once this is committed; of no change that nobody waits for.
+-- Listeners are notified at the commit, but not of changes that nobody waits for.
 WITH head AS (UPDATE {schema}.ledger_head SET changes = $1, place = $2, paused = $3)
 SELECT pg_notify($4, $5) WHERE $5 IS NOT NULL;
 
@@ -83,7 +83,7 @@ SELECT pg_notify($4, $5) WHERE $5 IS NOT NULL;
 SELECT {columns} FROM {schema}.ledger_entry WHERE key = ANY ($1::text[]);
 
 -- name: find_tasks
--- The one to believe comes last: the earliest that is no guess.
+-- The entry to believe comes last: the earliest that is not a guess.
 SELECT {columns} FROM {schema}.ledger_entry
  WHERE task_id = ANY ($1::text[]) ORDER BY guessed DESC, seq DESC;
 
@@ -100,8 +100,8 @@ SELECT {columns} FROM {schema}.ledger_entry
 SELECT changes, place FROM {schema}.ledger_head;
 
 -- name: to_finish
--- Whether any of these results has something to write. Each is looked up by itself, for a plan that
--- stays the same however many are given.
+-- True if any of these results changes an entry. Each is looked up by itself, for a plan that stays
+-- the same for any number of results.
 SELECT EXISTS (
   SELECT FROM unnest($1::text[], $2::text[], $3::boolean[]) AS result (key, task_id, delivered)
    CROSS JOIN LATERAL (
@@ -117,7 +117,7 @@ SELECT {columns} FROM {schema}.ledger_entry
  ORDER BY ask_at, seq LIMIT $2;
 
 -- name: due_of
--- Found by their keys, also where few are due.
+-- Found by their keys, even if few are due.
 WITH asked AS MATERIALIZED (
   SELECT {columns} FROM {schema}.ledger_entry WHERE key = ANY ($3::text[]))
 SELECT * FROM asked
@@ -130,7 +130,7 @@ SELECT {columns} FROM {schema}.ledger_entry
  ORDER BY ended_at, seq LIMIT $2;
 
 -- name: durations
--- Not by `state`, so that the index of all places is no choice: few may be of this model.
+-- No condition on `state`, which would admit the index of all places: few may be of this model.
 SELECT ended_at - accepted_at FROM {schema}.ledger_entry
  WHERE place > 0 AND status = 'completed' AND accepted_at IS NOT NULL AND model = $1
  ORDER BY place DESC LIMIT $2;
