@@ -164,7 +164,7 @@ def test_an_api_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "the API is not available (ConnectError)" in result.stdout
     assert "with WAVEHOOK_WAVESPEED_SECRETS set, `serve` does not need the API" in result.stdout
     assert result.stderr.splitlines() == [
-        "the API is not available (ConnectError); asking again in 0.0 s"
+        "the API is not available (ConnectError); retrying in 0.0 s"
     ]
 
 
