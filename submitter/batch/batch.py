@@ -60,7 +60,8 @@ class SharedBackoff:
             with contextlib.suppress(TimeoutError):
                 # Jitter: not all rows at the same moment.
                 wait = left + self._random() * self._schedule.soon
-                await asyncio.wait_for(stopping.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await stopping.wait()
             left = self._until - now()
         return self._failures
 

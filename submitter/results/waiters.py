@@ -127,7 +127,8 @@ class WaiterRegistry:
                 await self._read_on(self._place)
                 with contextlib.suppress(TimeoutError):
                     tick = self._schedule.tick if self._young else None
-                    await asyncio.wait_for(self._woken.wait(), tick)
+                    async with asyncio.timeout(tick):
+                        await self._woken.wait()
         finally:
             end()
 

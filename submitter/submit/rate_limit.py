@@ -167,7 +167,9 @@ class SubmitLimiter:
         if full.until is not None:
             left = max(full.until - self._clock(), 0.001)
         try:
-            await asyncio.wait_for(self._woken.wait(), left)
+            # `wait_for` of Python 3.11 loses a cancellation that meets the wake-up.
+            async with asyncio.timeout(left):
+                await self._woken.wait()
         except TimeoutError:
             if full.until is None and (self._relieving is None or self._relieving.done()):
                 self._relieving = asyncio.create_task(self._relieved())

@@ -193,6 +193,21 @@ async def test_a_key_that_is_there_takes_no_place(placing: Making) -> None:
     assert not (await places.place("a")).fresh
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_cancellation_that_meets_a_wake_up_is_not_lost(placing: Making, turns: int) -> None:
+    """F40: a submit that is cancelled while a slot frees ends, and does not wait for the next."""
+    places = placing(Limits(in_flight=1))
+    await places.place("a")
+    places.ask("b")
+    await places.settle()
+    places.flow._woken.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    places.tasks[-1].cancel()
+    await asyncio.wait({places.tasks[-1]}, timeout=5)
+    assert places.tasks[-1].cancelled()
+
+
 @pytest.mark.parametrize("retry_after", [None, 90.0])
 async def test_a_429_pauses_all(placing: Making, retry_after: float | None) -> None:
     """F27: nobody submits until the API said, or a while that grows; another client neither."""
