@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         KlingTextToVideo,
         TypedInput,
     )
-    from submitter.client import WaveSpeed
+    from submitter.client import Submission, WaveSpeed
     from submitter.errors import (
         ApiError,
         AuthFailed,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from submitter.ledger.sqlite import SQLiteLedger
     from submitter.prediction import JSON, Prediction, Status, TaskFailed
     from submitter.submit.context_token import Seal, Sealed
-    from submitter.submit.submission import Submission
 
 __all__ = [
     "JSON",
@@ -92,7 +91,7 @@ if not TYPE_CHECKING:  # a checker would take any name for public
         "Seal": "submit.context_token",
         "Sealed": "submit.context_token",
         "Status": "prediction",
-        "Submission": "submit.submission",
+        "Submission": "client",
         "TaskFailed": "prediction",
         "TypedInput": "catalogue.kling",
         "WaveSpeed": "client",

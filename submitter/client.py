@@ -10,8 +10,8 @@ import contextlib
 import random as _random
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
@@ -30,14 +30,12 @@ from submitter.reconcile.reconciler import Reconciler
 from submitter.reconcile.schedule import Schedule
 from submitter.results.receiver_feed import ReceiverFeed
 from submitter.results.stream import ResultStreams
-from submitter.results.wait import ResultWaiter, nothing_created
-from submitter.results.waiters import WaiterRegistry
+from submitter.results.wait import ResultWaiter, WaiterRegistry, nothing_created
 from submitter.settings import SubmitSettings, from_environment
 from submitter.storage.postgres_pool import is_postgres
 from submitter.submit.context_token import Seal, read_key
 from submitter.submit.rate_limit import SubmitLimiter
 from submitter.submit.sender import PreparedSubmit, Sender
-from submitter.submit.submission import Submission
 
 CLOSE_TIMEOUT_S = 5.0
 """Seconds that a closing client waits for submits in flight."""
@@ -46,6 +44,51 @@ NOT_OPEN = "use the client as `async with WaveSpeed() as wave:`"
 
 MAX_RUN_SUBMITS = 3
 """Submits of one `run`; the next follows only if the last is proven to have created nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A task that was submitted once; a submit with the same key returns the same one.
+
+    Attributes:
+        entry: its ledger entry at the time of the submit.
+        prediction: the task in the API's response; None if the response is not known.
+    """
+
+    entry: Entry
+    prediction: Prediction | None
+    _wait: Callable[[str, float | None], Awaitable[Prediction]] = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        """The idempotency key."""
+        return self.entry.key
+
+    @property
+    def model(self) -> str:
+        """The model's id."""
+        return self.entry.model
+
+    @property
+    def task_id(self) -> str | None:
+        """The API's id of the task, once it is known."""
+        return self.entry.task_id
+
+    async def result(self, timeout: float | None = None) -> Prediction:
+        """Wait until the task has ended; a failed task does not raise.
+
+        An earlier result is returned at once. Cancelling the wait loses nothing.
+
+        Args:
+            timeout: seconds; at their end the API is asked once. None: no limit.
+
+        Raises:
+            StillRunning: the timeout is over and the task has not ended.
+            Unavailable: the submission turned out to have created nothing.
+            ApiError: the API refused the question at the end.
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        return await self._wait(self.key, timeout)
 
 
 class WaveSpeed(ApiClient):
@@ -205,10 +248,9 @@ class WaveSpeed(ApiClient):
         prepared = await self.check(
             model, input, key=key, context=context, webhook=webhook, max_cost=max_cost, **fields
         )
-        results = self._results
         with self._streams.sending(prepared.key):
             entry, prediction = await self._sender.send(replace(prepared, cost=cost))
-        return Submission(entry, prediction or entry.prediction, results.result)
+        return Submission(entry, prediction or entry.prediction, self._result)
 
     async def check(
         self,
@@ -333,6 +375,11 @@ class WaveSpeed(ApiClient):
             async for entry in entries:
                 if entry.prediction is not None:
                     yield entry.prediction
+
+    async def _result(self, key: str, timeout: float | None) -> Prediction:
+        if self._waiters is None:
+            raise RuntimeError("the client was closed; open it again to wait")
+        return await self._results.result(key, timeout)
 
     @property
     def _results(self) -> ResultWaiter:

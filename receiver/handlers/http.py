@@ -41,7 +41,7 @@ from receiver.handlers.base import Context
 from receiver.handlers.envelope import ascii_key, encode_envelope
 from receiver.handlers.settings import AllowedTargets, SomeTexts, read
 from receiver.outbound.client import check_reachable, check_url, client
-from submitter.api.retry_after import retry_after
+from submitter.api.responses import retry_after
 
 _RETRIED_STATUSES = frozenset({408, 409, 425, 429})
 _MAX_RESPONSE_BYTES = 64 * 1024

@@ -10,10 +10,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 from submitter.api.models import Model, Price, dollars
-from submitter.api.retry_after import retry_after
 from submitter.api.urls import url_fault
 from submitter.errors import (
     ApiError,
@@ -37,6 +38,33 @@ _ERROR_CLASSES: dict[int, type[ApiError]] = {
 }
 
 _INSUFFICIENT_BALANCE = re.compile(r"(?i)insufficient[ _-](?:account[ _-])?(?:balance|credit|fund)")
+
+
+MAX_RETRY_AFTER_S = 86400.0
+"""Longest wait that a Retry-After header can ask for; longer ones are shortened to it."""
+
+
+def retry_after(value: str, now: float) -> float | None:
+    """Seconds to wait from a Retry-After header: a number of seconds or a date; None if invalid.
+
+    https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
+
+    Args:
+        value: the header's value.
+        now: Unix seconds.
+    """
+    value = value.strip()
+    if re.fullmatch(r"[0-9]{1,12}", value):
+        return min(float(value), MAX_RETRY_AFTER_S)
+    if len(value) > 64:
+        return None
+    try:
+        date = parsedate_to_datetime(value)
+        moment = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    # OverflowError: the date is out of the platform's range.
+    except (ValueError, OverflowError):
+        return None
+    return min(max(moment - now, 0.0), MAX_RETRY_AFTER_S)
 
 
 def refusal(

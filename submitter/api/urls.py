@@ -27,12 +27,6 @@ def url_fault(url: str) -> str | None:
     return None
 
 
-def webhook_url(public_url: str, token: str | None) -> str:
-    """The address of the receiver's `wavespeed` source, with a sealed context or without."""
-    base = f"{public_url.rstrip('/')}/webhooks/wavespeed"
-    return base if token is None else f"{base}/{token}"
-
-
 def public_base(url: str) -> str:
     """Check the address where the API's webhooks reach the receiver.
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from submitter.batch.prices import Prices
 from submitter.batch.rows import Row, RowState, content_key, retry_key
-from submitter.client import WaveSpeed
+from submitter.client import Submission, WaveSpeed
 from submitter.errors import (
     ApiError,
     AuthFailed,
@@ -33,7 +33,6 @@ from submitter.ledger.base import OPEN, Entry, State
 from submitter.prediction import JSON, Prediction, Status
 from submitter.reconcile.schedule import Schedule
 from submitter.submit.files import is_url, takes_files
-from submitter.submit.submission import Submission
 
 
 class SharedBackoff:

@@ -19,8 +19,7 @@ from submitter.prediction import JSON
 from submitter.settings import SubmitSettings
 
 if TYPE_CHECKING:
-    from submitter.client import WaveSpeed
-    from submitter.submit.submission import Submission
+    from submitter.client import Submission, WaveSpeed
 
 
 def submit_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]:

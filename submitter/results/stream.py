@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterator
 
 from submitter.errors import SubmissionUnknown
 from submitter.ledger.base import Entry
-from submitter.results.waiters import WaiterRegistry
+from submitter.results.wait import WaiterRegistry
 
 MAX_REMEMBERED_KEYS = 100_000
 """Submits that are remembered for a stream that may never be asked for; the oldest go first."""

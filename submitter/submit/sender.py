@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 from weakref import WeakValueDictionary
 
 from submitter import catalogue
-from submitter.api import requests, urls
+from submitter.api import requests
 from submitter.api.client import ApiClient
+from submitter.api.urls import url_fault
 from submitter.catalogue.live import Catalogue
 from submitter.errors import (
     ApiError,
@@ -77,6 +78,12 @@ class PreparedSubmit:
     webhook: bool | str = field(default=True, repr=False)
     max_cost: float | None = None
     cost: float | None = None
+
+
+def webhook_url(public_url: str, token: str | None) -> str:
+    """The URL of the receiver's `wavespeed` source, with or without a context token."""
+    base = f"{public_url.rstrip('/')}/webhooks/wavespeed"
+    return base if token is None else f"{base}/{token}"
 
 
 def _key_fault(key: object) -> Fault | None:
@@ -380,7 +387,7 @@ class Sender:
             if context is not None:
                 how = "travels in the client's own webhook URL; leave `webhook` as it is"
                 raise BadInput([Fault("context", how)])
-            reason = urls.url_fault(webhook) if webhook else None
+            reason = url_fault(webhook) if webhook else None
             if reason:
                 raise BadInput([Fault("webhook", reason)])
             return webhook or None
@@ -401,6 +408,6 @@ class Sender:
                     "is needed for a context: start `wavehook serve` once, which makes a key file "
                     "beside its database, or set the receiver's keys",
                 )
-            return urls.webhook_url(self._public_url, None)
+            return webhook_url(self._public_url, None)
         token = self._seal.seal(context, model=model, now=self._clock(), submission=key)
-        return urls.webhook_url(self._public_url, token)
+        return webhook_url(self._public_url, token)

@@ -15,7 +15,7 @@ from receiver.errors import GiveUp, Refused, Retry
 from receiver.handlers.archive.content import SNIFF_BYTES
 from receiver.handlers.archive.storage import PartialFile
 from receiver.outbound.client import check_url
-from submitter.api.retry_after import retry_after
+from submitter.api.responses import retry_after
 
 BLOCK_BYTES = 2**19
 """Bytes of one write."""

@@ -20,7 +20,7 @@ import httpx
 from receiver.errors import GiveUp, Refused, Retry
 from receiver.outbound.client import check_reachable, client
 from receiver.strict_json import Unreadable, parse
-from submitter.api.retry_after import MAX_RETRY_AFTER_S, retry_after
+from submitter.api.responses import MAX_RETRY_AFTER_S, retry_after
 from submitter.prediction import JSON
 
 Clock = Callable[[], float]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from submitter import errors
 from submitter.api.requests import ApiRequests, HistoryFilters, put_file
 from submitter.api.responses import ApiResponse, UploadTarget
-from submitter.api.urls import public_base, url_fault, webhook_url
+from submitter.api.urls import public_base, url_fault
+from submitter.submit.sender import webhook_url
 
 KLING = "kwaivgi/kling-v2.1-i2v-standard"
 API = ApiRequests("https://api.wavespeed.ai", "key-SECRET")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from submitter.api.retry_after import retry_after
+from submitter.api.responses import retry_after
 
 NOW = 1_800_000_000.0
 

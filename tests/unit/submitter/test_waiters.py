@@ -15,7 +15,7 @@ from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
 from submitter.reconcile.report import ReconcileReport
 from submitter.reconcile.schedule import Schedule
-from submitter.results.waiters import WaiterRegistry
+from submitter.results.wait import WaiterRegistry
 from tests.support.cuttable_transport import BOTH_LEDGERS, NOW, intended, intent
 from tests.support.waiting import until
 
