@@ -105,7 +105,7 @@ def pending_sqlite(
     """The migrations that a SQLite file does not have yet; changes nothing.
 
     Args:
-        connection: to the file.
+        connection: to the file, in a transaction: all statements must see one state of it.
         package: as for `scripts`.
         database: how error messages name the file.
 

@@ -203,7 +203,9 @@ class SQLiteDatabase:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))
         database = str(self.path)
         with contextlib.closing(self._connect()) as connection:
-            # Before the switch to WAL, which would change another program's file.
+            # Before the switch to WAL, which would change another program's file. In one
+            # transaction: another process may migrate the file between two statements.
+            connection.execute("BEGIN")
             pending = migrations.pending_sqlite(connection, self._package, database)
         if pending:
             with contextlib.closing(self.connect()) as connection:

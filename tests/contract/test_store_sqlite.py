@@ -221,14 +221,15 @@ async def test_a_file_that_was_damaged_meanwhile(tmp_path: Path) -> None:
 
 
 async def test_two_stores_migrate_at_once(tmp_path: Path) -> None:
-    """F43: one makes the schema, the other waits for it."""
-    stores = await asyncio.gather(*(opened(tmp_path / "inbox.db") for _ in range(4)))
+    """F43: one makes the schema, the others wait for it, and none takes it for another's file."""
+    for number in range(20):
+        stores = await asyncio.gather(*(opened(tmp_path / f"{number}.db") for _ in range(6)))
 
-    receipts = [await store.add(event(), PLAN) for store in stores]
+        receipts = [await store.add(event(), PLAN) for store in stores]
 
-    assert [receipt.duplicate for receipt in receipts] == [False, True, True, True]
-    for store in stores:
-        await store.close()
+        assert [receipt.duplicate for receipt in receipts] == [False] + [True] * 5
+        for store in stores:
+            await store.close()
 
 
 async def test_a_bad_neighbour_does_not_fail_the_group(tmp_path: Path) -> None:
