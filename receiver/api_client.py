@@ -59,7 +59,8 @@ def fetch_secret(settings: Settings) -> str:
 
     async def fetch() -> str:
         async with make_api_client(settings) as calls:
-            return await asyncio.wait_for(calls.webhook_secret(), SECRET_TIMEOUT_S)
+            async with asyncio.timeout(SECRET_TIMEOUT_S):
+                return await calls.webhook_secret()
 
     with ThreadPoolExecutor(1, thread_name_prefix="wavehook-secret") as thread:
         return thread.submit(asyncio.run, fetch()).result()

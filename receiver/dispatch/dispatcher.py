@@ -171,7 +171,8 @@ class Dispatcher:
                     idle = self._poll
                 if idle and stops == self._stops:
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._woken.wait(), idle)
+                        async with asyncio.timeout(idle):
+                            await self._woken.wait()
 
     async def _idle(self) -> float:
         """Seconds to sleep at most: until something may be due that wakes nobody."""

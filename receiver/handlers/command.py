@@ -100,7 +100,8 @@ class CommandHandler:
                 await run.exited.wait()
             # A child that outlives the program may keep its standard output open.
             with suppress(TimeoutError):
-                await asyncio.wait_for(run.drained.wait(), self._grace)
+                async with asyncio.timeout(self._grace):
+                    await run.drained.wait()
         except TimeoutError:
             raise TimeoutError("the program did not end in time") from None
         finally:
@@ -155,11 +156,13 @@ class CommandHandler:
         try:
             _kill(group, signal.SIGTERM)
             with suppress(TimeoutError):
-                await asyncio.wait_for(run.exited.wait(), self._grace)
+                async with asyncio.timeout(self._grace):
+                    await run.exited.wait()
         finally:
             _kill(group, signal.SIGKILL)
             with suppress(TimeoutError):
-                await asyncio.wait_for(run.exited.wait(), self._grace)
+                async with asyncio.timeout(self._grace):
+                    await run.exited.wait()
 
 
 class _ProgramRun(asyncio.SubprocessProtocol):
