@@ -28,22 +28,22 @@ from submitter.prediction import JSON, Prediction
 from submitter.settings import BASE_URL
 
 MAX_HISTORY_PAGES = 10_000
-"""Pages of a history; one that goes on has no end."""
+"""Pages of a history that are read; more are taken for an endless history."""
 
 _MAX_IDS_PER_DELETE = 100
 
 
 class ApiClient:
-    """Client of the WaveSpeedAI API. Use it as `async with Calls() as calls:`.
+    """Client of the WaveSpeedAI API. Use it as `async with ApiClient() as api:`.
 
     Args:
         api_key: by default `WAVESPEED_API_KEY`.
         base_url: by default `WAVESPEED_BASE_URL`, or the API's own address.
-        transport: how requests travel, for tests and proxies of one's own.
-        clock: gives Unix seconds.
+        transport: of httpx, for tests and proxies.
+        clock: Unix seconds.
 
     Raises:
-        BadSettings: one of these cannot work.
+        BadSettings: an argument is invalid.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ApiClient:
         if not key:
             raise BadSettings("WAVESPEED_API_KEY", "is not set; make a key at wavespeed.ai")
         base = base_url or os.environ.get("WAVESPEED_BASE_URL") or BASE_URL
-        self._api = ApiRequests(base, key, _asker())
+        self._api = ApiRequests(base, key, _client_headers())
         self._clock = clock
         self._connection = ApiTransport(transport, clock)
 
@@ -82,62 +82,62 @@ class ApiClient:
     async def post(
         self, model: str, input: Mapping[str, JSON], webhook: str | None, *, timeout: float
     ) -> Prediction:
-        """Ask for a new task, which is billed; the request goes out exactly once.
+        """Create a task, which is billed; the request is sent exactly once.
 
         Args:
             model: such as `kwaivgi/kling-v2.1-i2v-standard`.
-            input: the model's input; only that it is JSON is checked here.
-            webhook: where the result is to be sent; None asks for no webhook.
-            timeout: seconds for all of it; what is not known then is not known.
+            input: the model's input; checked only for being JSON.
+            webhook: URL for the result; None: no webhook.
+            timeout: seconds until the response.
 
         Returns:
-            The task as the API describes it in its answer.
+            The task as in the API's response.
 
         Raises:
-            BadInput: no model can have this id, or the input is no JSON; nothing was sent.
-            ApiError: the API refused, and created nothing; RateLimited may be sent again.
+            BadInput: the model id is invalid, or the input is not JSON; nothing was sent.
+            ApiError: the API refused and created nothing; after RateLimited, send again.
             Unavailable: the API could not be reached; nothing was sent.
-            SubmissionUnknown: the task may exist and be billed; see its docstring.
+            SubmissionUnknown: the task may exist and be billed.
         """
         request = self._api.submit(model, input, webhook)
         sent_at = self._clock()
-        answer = await self._connection.send(request, timeout=timeout)
-        if isinstance(answer, NoAnswer):
-            if answer.sent:
-                raise SubmissionUnknown(model, sent_at, answer.reason)
-            raise Unavailable(f"{answer.reason}; nothing was created")
-        return responses.read_submission(answer, model=model, sent_at=sent_at, now=self._clock())
+        response = await self._connection.send(request, timeout=timeout)
+        if isinstance(response, NoAnswer):
+            if response.sent:
+                raise SubmissionUnknown(model, sent_at, response.reason)
+            raise Unavailable(f"{response.reason}; nothing was created")
+        return responses.read_submission(response, model=model, sent_at=sent_at, now=self._clock())
 
     async def result(self, task_id: str) -> Prediction:
-        """Ask how a task stands; a failed task is an answer, no error.
+        """Fetch the state of a task; a failed task does not raise.
 
-        Network errors, 429 and 5xx are tried again with growing, jittered waits, here and in
-        every other call except `post`.
+        Network errors, 429 and 5xx are retried after growing, jittered waits, here and in all
+        other methods except `post` and `result_now`.
 
         Raises:
-            BadInput: no task can have this id.
+            BadInput: the task id is invalid.
             ApiError: the API refused, such as NotFound after 7 days.
-            Unavailable: it did not answer in any of the tries.
+            Unavailable: all tries failed.
         """
         read = functools.partial(responses.read_prediction, task_id=task_id)
         return await self._connection.ask(self._api.result(task_id), read)
 
     async def result_now(self, task_id: str, *, timeout: float) -> Prediction | None:
-        """Ask once how a task stands; None where that cannot be learnt now.
+        """Fetch the state of a task with one request; None if it is not known now.
 
         Args:
-            task_id: of the task; one created a moment ago may not be known everywhere yet.
-            timeout: seconds that the answer may take.
+            task_id: the API may answer 404 for a task that was created a moment ago.
+            timeout: seconds until the response.
 
         Raises:
-            BadInput: no task can have this id.
+            BadInput: the task id is invalid.
             ApiError: the API refused, such as AuthFailed.
         """
-        answer = await self._connection.send(self._api.result(task_id), timeout=timeout)
-        if isinstance(answer, NoAnswer):
+        response = await self._connection.send(self._api.result(task_id), timeout=timeout)
+        if isinstance(response, NoAnswer):
             return None
         try:
-            return responses.read_prediction(answer, task_id=task_id, now=self._clock())
+            return responses.read_prediction(response, task_id=task_id, now=self._clock())
         except (Unavailable, RateLimited, NotFound):
             return None
 
@@ -150,23 +150,22 @@ class ApiClient:
         created_before: float | None = None,
         page_size: int = 100,
     ) -> AsyncIterator[Prediction]:
-        """Go through the tasks of the last 7 days, newest first; each is given once.
+        """Yield the tasks of the last 7 days, newest first, each once.
 
-        Pages are asked for as they are needed. Tasks that are created meanwhile push others to a
-        later page, and a page may hold fewer than was asked for though others follow; so the end
-        is a page that is short and has nothing new.
+        Pages are fetched as they are needed. New tasks push others to a later page, and a page
+        before the last may be short; so the last page is one that is short and has nothing new.
 
         Args:
-            model: only this model's.
-            status: only with this status.
+            model: only tasks of this model.
+            status: only tasks with this status.
             created_after: Unix seconds.
             created_before: Unix seconds.
-            page_size: tasks that are asked for at once, at most 100.
+            page_size: tasks per request, at most 100.
 
         Raises:
-            BadInput: a filter cannot be right.
+            BadInput: a filter is invalid.
             ApiError: the API refused.
-            Unavailable: it did not answer in any of the tries, or its pages have no end.
+            Unavailable: all tries failed, or the pages do not end.
         """
         filters = HistoryFilters(model, status, created_after, created_before)
         seen: set[str] = set()
@@ -183,94 +182,93 @@ class ApiClient:
             if page.predictions == before:
                 break
             before = page.predictions
-        raise Unavailable("its history has no end; ask for less of it")
+        raise Unavailable("its history has no end; filter by model, status or time")
 
     async def delete(self, *task_ids: str) -> None:
-        """Remove tasks and their outputs from the API, for good. It does not cancel them.
+        """Delete tasks and their outputs from the API; running tasks are not cancelled.
 
-        A lost answer is no reason not to ask again: the ids name what is to go, and nothing else
-        can go by asking twice. NotFound may therefore mean that an earlier try has done it.
+        A lost response is retried, because deleting twice does no harm. So NotFound may mean that
+        an earlier try has deleted the task.
 
         Raises:
-            BadInput: no task can have one of these ids; nothing was sent.
-            ApiError: the API refused; of more than 100 ids some may be gone.
-            Unavailable: it did not answer in any of the tries.
+            BadInput: a task id is invalid; nothing was sent.
+            ApiError: the API refused; of more than 100 ids some may be deleted.
+            Unavailable: all tries failed.
         """
         parts = range(0, len(task_ids), _MAX_IDS_PER_DELETE)
         for request in [self._api.delete(task_ids[i : i + _MAX_IDS_PER_DELETE]) for i in parts]:
             await self._connection.ask(request, responses.read_done)
 
     async def models(self) -> list[Model]:
-        """Fetch every model that the API has.
+        """Fetch all models of the API.
 
         Raises:
             ApiError: the API refused.
-            Unavailable: it did not answer in any of the tries.
+            Unavailable: all tries failed.
         """
         return await self._connection.ask(self._api.models(), responses.read_models)
 
     async def price(self, model: str, input: Mapping[str, JSON]) -> Price:
-        """Ask what a task would cost; asking is free.
+        """Fetch the price of a task; the request is free.
 
         Raises:
-            BadInput: no model can have this id, or the input is no JSON.
+            BadInput: the model id is invalid, or the input is not JSON.
             ApiError: the API refused.
-            Unavailable: it did not answer in any of the tries.
+            Unavailable: all tries failed.
         """
         return await self._connection.ask(self._api.price(model, input), responses.read_price)
 
     async def balance(self) -> float:
-        """Ask how much is left on the account, in USD; the cheapest way to try a key.
+        """Fetch the account's balance in USD; the cheapest way to test a key.
 
         Raises:
             ApiError: the API refused, such as AuthFailed.
-            Unavailable: it did not answer in any of the tries.
+            Unavailable: all tries failed.
         """
         return await self._connection.ask(self._api.balance(), responses.read_balance)
 
     async def upload(self, data: bytes, *, filename: str, content_type: str) -> str:
-        """Put a file where models can read it, for 7 days.
+        """Upload a file for models to read; the API keeps it for 7 days.
 
-        The bytes are sent again where a try was lost: the same bytes go to the same place, so
-        that the second try changes nothing.
+        A failed upload is retried, which is safe: the same bytes go to the same URL.
 
         Args:
             data: 1 byte to 200 MiB.
-            filename: without folders; the API and whoever sees the URL learn it.
+            filename: without folders; it may be visible in the URL.
             content_type: such as `image/png`.
 
         Returns:
-            The URL to give to models.
+            The URL for the model's input.
 
         Raises:
-            BadInput: the API would not take it.
+            BadInput: the API does not take such a file.
             ApiError: the API or its storage refused.
-            Unavailable: one of them did not answer in any of the tries.
+            Unavailable: all tries failed.
         """
         request = self._api.upload(filename, len(data), content_type)
-        place = await self._connection.ask(request, responses.read_upload_target)
-        await self._connection.ask(requests.put_file(place, data), responses.read_stored)
-        return place.download_url
+        target = await self._connection.ask(request, responses.read_upload_target)
+        await self._connection.ask(requests.put_file(target, data), responses.read_stored)
+        return target.download_url
 
     async def webhook_secret(self) -> str:
-        """Fetch the secret that the webhooks for this API key are signed with.
+        """Fetch the secret that signs the webhooks of this API key.
 
         Raises:
             ApiError: the API refused, such as AuthFailed.
-            Unavailable: it did not answer in any of the tries.
+            Unavailable: all tries failed.
         """
         return await self._connection.ask(self._api.webhook_secret(), responses.read_secret)
 
 
 @functools.cache
-def _asker() -> tuple[tuple[str, str], ...]:
-    """Headers that tell the API who asks."""
+def _client_headers() -> tuple[tuple[str, str], ...]:
+    """Headers that identify this client."""
     from importlib import metadata  # not needed to import this module
 
     version = None
     with contextlib.suppress(metadata.PackageNotFoundError):
         version = metadata.version("wavehook")
-    # It is None where the distribution's own record is damaged, whatever its type says.
+    # It is None if the distribution's metadata is damaged, contrary to its type.
     version = version or "unknown"
     return (
         ("user-agent", f"wavehook/{version}"),

@@ -1,4 +1,4 @@
-"""What the API offers, and at what price; read leniently."""
+"""Models and prices of the API; unknown and malformed fields are ignored."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from submitter.prediction import JSON
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model of the catalogue.
+    """Model of the catalogue.
 
     Attributes:
         id: such as `kwaivgi/kling-v2.1-i2v-standard`.
-        name: as the API shows it; the id where it has none.
+        name: display name; the id if the API gives none.
         description: one paragraph; may be empty.
         type: such as `image-to-video`; may be empty.
-        base_price: USD for the smallest task; None where the API does not say.
-        schema: JSON Schema of the input; None where the API gives none.
+        base_price: USD for the smallest task; None if the API does not say.
+        schema: JSON Schema of the input; None if the API gives none.
     """
 
     id: str
@@ -31,7 +31,7 @@ class Model:
 
     @classmethod
     def parse(cls, data: JSON) -> Model | None:
-        """Read a model from parsed JSON; None where it has no id."""
+        """Read a model from parsed JSON; None if it has no id."""
         if not isinstance(data, dict):
             return None
         id = data.get("model_id")
@@ -49,11 +49,11 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What one task would cost.
+    """Price of one task.
 
     Attributes:
         price: USD.
-        discounted: USD after the account's discount; the price where there is none.
+        discounted: USD after the account's discount; the price if there is no discount.
     """
 
     price: float
@@ -61,18 +61,18 @@ class Price:
 
     @classmethod
     def parse(cls, data: JSON) -> Price | None:
-        """Read a price from parsed JSON; None where it has none."""
+        """Read a price from parsed JSON; None if it has none."""
         if not isinstance(data, dict):
             return None
         price, discounted = dollars(data.get("price")), dollars(data.get("discounted_price"))
         if price is None or price < 0:
             return None
-        # Nothing is as likely "no discount" as "free", and a cap on spending is to hold.
+        # 0 may mean "free" or "no discount"; the second keeps a spending cap safe.
         return cls(price, discounted if discounted is not None and discounted > 0 else price)
 
 
 def dollars(value: JSON) -> float | None:
-    """A finite number; JSON as Python reads it also holds others, which no cap would stop."""
+    """A finite number, or None; NaN, which Python reads from JSON, would pass every cap."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -87,7 +87,7 @@ def _text(value: JSON) -> str:
 
 
 def _schema(value: JSON) -> Mapping[str, JSON] | None:
-    """The first schema of a request among those of a model."""
+    """The first request schema of a model."""
     schemas = value.get("api_schemas") if isinstance(value, dict) else None
     for each in schemas if isinstance(schemas, list) else []:
         schema = each.get("request_schema") if isinstance(each, dict) else None

@@ -1,4 +1,4 @@
-"""Requests of the API, built without I/O; `responses` reads what comes back."""
+"""Requests of the API, built without I/O; `responses` parses the responses."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from submitter.submit.json_check import json_faults
 from submitter.timestamps import rfc3339_microseconds
 
 MAX_UPLOAD_BYTES = 200 * 1024 * 1024
-"""Bytes of one file that the API takes."""
+"""Largest file that the API takes."""
 
 MAX_PAGE_SIZE = 100
-"""Predictions that the API gives at once."""
+"""Largest page of the history."""
 
 _MAX_MODEL_ID_CHARS = 256
 
 _SEGMENT = re.compile(r"(?!\.\.?(?:/|\Z))[A-Za-z0-9._-]+")
 
-# The API's own paths stand where models do: `predictions/delete` would not be a model.
+# The API's own paths begin where a model id would: `predictions/delete` is not a model.
 _OWN_PATHS = frozenset({"balance", "media", "model", "models", "predictions", "webhook"})
 
 _YEAR_10000 = 253_402_300_800.0
@@ -33,7 +33,7 @@ _YEAR_10000 = 253_402_300_800.0
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """One HTTP request; its `repr` shows neither key nor token nor input."""
+    """One HTTP request; its `repr` hides key, token and input."""
 
     method: str
     url: str = field(repr=False)
@@ -43,7 +43,7 @@ class ApiRequest:
 
 @dataclass(frozen=True, slots=True)
 class HistoryFilters:
-    """Which tasks of the history are asked for; None is all of them.
+    """Filters of the history; None: no filter.
 
     Attributes:
         model: the model's id.
@@ -60,62 +60,64 @@ class HistoryFilters:
 
 @dataclass(frozen=True, slots=True)
 class ApiRequests:
-    """Builds the requests.
+    """Builder of requests.
 
     Attributes:
         base_url: such as `https://api.wavespeed.ai`.
         key: the API key.
-        asker: headers that tell the API who asks.
+        client_headers: headers that identify this client.
     """
 
     base_url: str
     key: str = field(repr=False)
-    asker: tuple[tuple[str, str], ...] = ()
+    client_headers: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         reason = base_fault(self.base_url)
         if reason:
             raise BadSettings("WAVESPEED_BASE_URL", reason)
-        # An HTTP library would repeat the whole header in its error.
+        # An HTTP library would quote the whole header in its error.
         if not re.fullmatch(r"[!-~]+", self.key):
-            raise BadSettings("WAVESPEED_API_KEY", "is empty or holds characters that no key has")
+            raise BadSettings(
+                "WAVESPEED_API_KEY", "must be printable ASCII without spaces, and not empty"
+            )
 
     def submit(
         self, model: str, input: Mapping[str, JSON], webhook: str | None = None
     ) -> ApiRequest:
-        """Ask for a new task. It is billed, and nothing marks a repetition: send it once.
+        """Request that creates a task. It is billed and the API knows no duplicates: send it once.
 
         Args:
             model: the model's id; its slashes are part of the path.
             input: the model's input.
-            webhook: where the result is to be sent.
+            webhook: URL for the result.
 
         Raises:
-            BadInput: no model can have this id, or the input is no JSON.
+            BadInput: the model id is invalid, or the input is not JSON.
         """
         _check(model, input)
         query = f"?webhook={quote(webhook, safe='')}" if webhook else ""
         return self._request("POST", f"{model}{query}", dict(input))
 
     def result(self, task_id: str) -> ApiRequest:
-        """Ask how a task stands.
+        """Request for the state of a task.
 
         Raises:
-            BadInput: no task can have this id.
+            BadInput: the task id is invalid.
         """
         _check_ids([task_id])
         return self._request("GET", f"predictions/{task_id}/result")
 
     def history(self, page: int, page_size: int, filters: HistoryFilters) -> ApiRequest:
-        """Ask for one page of the tasks of the last 7 days, newest first.
+        """Request for one page of the tasks of the last 7 days, newest first.
 
         Args:
             page: from 1.
             page_size: 1 to 100.
-            filters: which tasks.
+            filters: of the tasks.
 
         Raises:
-            BadInput: the page or a filter cannot be right.
+            BadInput: the page size or a filter is invalid.
         """
         faults: list[Fault] = []
         if not 1 <= page_size <= MAX_PAGE_SIZE:
@@ -123,7 +125,7 @@ class ApiRequests:
         if filters.model is not None:
             faults += filter(None, [model_fault(filters.model)])
         if filters.status is not None and not re.fullmatch(r"[\w.-]{1,64}", filters.status):
-            faults.append(Fault("status", "is not a status, such as completed"))
+            faults.append(Fault("status", "is not a status; example: completed"))
         body: dict[str, JSON] = {"page": page, "page_size": page_size}
         for name in ("model", "status"):
             if (text := getattr(filters, name)) is not None:
@@ -141,33 +143,33 @@ class ApiRequests:
         return self._request("POST", "predictions", body)
 
     def delete(self, task_ids: Sequence[str]) -> ApiRequest:
-        """Ask for tasks and their outputs to be removed for good.
+        """Request that deletes tasks and their outputs.
 
         Raises:
-            BadInput: no task can have one of these ids.
+            BadInput: a task id is invalid.
         """
         _check_ids(task_ids)
         return self._request("POST", "predictions/delete", {"ids": list(task_ids)})
 
     def models(self) -> ApiRequest:
-        """Ask for every model that there is, with the schemas of their inputs."""
+        """Request for all models, with their input schemas."""
         return self._request("GET", "models")
 
     def price(self, model: str, input: Mapping[str, JSON]) -> ApiRequest:
-        """Ask what a task would cost.
+        """Request for the price of a task.
 
         Raises:
-            BadInput: no model can have this id, or the input is no JSON.
+            BadInput: the model id is invalid, or the input is not JSON.
         """
         _check(model, input)
         return self._request("POST", "model/price", {"model_id": model, "inputs": dict(input)})
 
     def balance(self) -> ApiRequest:
-        """Ask how much is left on the account."""
+        """Request for the account's balance."""
         return self._request("GET", "balance")
 
     def upload(self, filename: str, size: int, content_type: str) -> ApiRequest:
-        """Ask for a place to put a file.
+        """Request for an upload target.
 
         Args:
             filename: without folders.
@@ -175,7 +177,7 @@ class ApiRequests:
             content_type: such as `image/png`.
 
         Raises:
-            BadInput: the API would not take it.
+            BadInput: the API does not take such a file.
         """
         faults: list[Fault] = []
         if not re.fullmatch(r"(?!\.)[^/\\]{1,255}", filename) or not filename.isprintable():
@@ -186,20 +188,20 @@ class ApiRequests:
             faults.append(Fault("content_type", "is not a media type, such as image/png"))
         if faults:
             raise BadInput(faults)
-        told: dict[str, JSON] = {"filename": filename, "size": size, "content_type": content_type}
-        return self._request("POST", "media/uploads", told)
+        body: dict[str, JSON] = {"filename": filename, "size": size, "content_type": content_type}
+        return self._request("POST", "media/uploads", body)
 
     def webhook_secret(self) -> ApiRequest:
-        """Ask for the secret that webhooks for this key are signed with."""
+        """Request for the secret that signs the webhooks of this key."""
         return self._request("GET", "webhook/secret")
 
     def _request(self, method: str, path: str, body: dict[str, JSON] | None = None) -> ApiRequest:
         headers = [
             ("authorization", f"Bearer {self.key}"),
             ("accept", "application/json"),
-            # Nothing else is unpacked: a small answer could hold a huge one.
+            # No other encoding is unpacked: a small response could hold a huge one.
             ("accept-encoding", "gzip"),
-            *self.asker,
+            *self.client_headers,
         ]
         content = None
         if body is not None:
@@ -208,13 +210,13 @@ class ApiRequests:
         return ApiRequest(method, f"{self.base_url.rstrip('/')}/api/v3/{path}", headers, content)
 
 
-def put_file(place: UploadTarget, data: bytes) -> ApiRequest:
-    """Put a file where the API said, with the headers that it named and no others."""
-    return ApiRequest("PUT", place.url, place.headers, data)
+def put_file(target: UploadTarget, data: bytes) -> ApiRequest:
+    """Upload to the target that the API named, with exactly the headers that it named."""
+    return ApiRequest("PUT", target.url, target.headers, data)
 
 
 def model_fault(model: str) -> Fault | None:
-    """What keeps a text from being a model's id, if anything."""
+    """The fault of a model id, or None."""
     segments = model.split("/")
     if len(model) > _MAX_MODEL_ID_CHARS or not all(map(_SEGMENT.fullmatch, segments)):
         return Fault("model", "is not a model id, such as kwaivgi/kling-v2.1-i2v-standard")

@@ -74,34 +74,34 @@ def refusal(
     code: int | None,
     now: float,
 ) -> ApiError | Unavailable:
-    """Turn an answer that says no into the error that says why.
+    """The error for a response that is not a success.
 
     Args:
         status: the HTTP status.
         headers: names in lower case.
-        envelope: the body, where it is a JSON object.
-        code: its outer `code`, where it has one.
+        envelope: the body, if it is a JSON object, else empty.
+        code: its outer `code`, if any.
         now: Unix seconds.
     """
     wait = retry_after(headers.get("retry-after", ""), now)
     kind = status
-    # A 200 around an error is as much an error; in a 4xx the body's code is the sharper one.
+    # A 200 may wrap an error; in a 4xx the body's code is more precise.
     if code is not None and (kind < 300 or (kind < 500 and code in _ERROR_CLASSES)):
         kind = code
-    # 408: the API did not get the whole request, as far as it knows.
+    # 408: the API says that it did not receive the whole request.
     if kind == 408 or 500 <= kind < 600 or 5000 <= kind < 6000:
         reason = f"HTTP {status}" + (f", code {code}" if code is not None else "")
         return Unavailable(reason, status=status, retry_after=wait)
     message = _message(envelope)
     shown = code if code is not None else _word(envelope.get("error_code"))
-    told: dict[str, Any] = {"status": status, "code": shown, "message": message}
+    details: dict[str, Any] = {"status": status, "code": shown, "message": message}
     if kind == 429:
-        return RateLimited(retry_after=wait, **told)
+        return RateLimited(retry_after=wait, **details)
     if _INSUFFICIENT_BALANCE.search(f"{shown} {message}"):
-        return InsufficientBalance(**told)
+        return InsufficientBalance(**details)
     if 300 <= kind < 400:
-        return ApiError(advice="the API's address has moved; check WAVESPEED_BASE_URL", **told)
-    return _ERROR_CLASSES.get(kind, ApiError)(**told)
+        return ApiError(advice="the API redirects; check WAVESPEED_BASE_URL", **details)
+    return _ERROR_CLASSES.get(kind, ApiError)(**details)
 
 
 def _message(envelope: Mapping[str, JSON]) -> str:
@@ -118,20 +118,20 @@ def _message(envelope: Mapping[str, JSON]) -> str:
 
 
 def _word(value: JSON) -> str | None:
-    """A textual code: shown in the error's text, so that it may be a word and nothing more."""
+    """A textual code; only a plain word, because it is shown in the error's text."""
     return (
         value if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", value) else None
     )
 
 
 TASK_ID = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._-]{1,256}")
-"""What can stand as one segment of a path."""
+"""Task id that is safe as one segment of a path."""
 
 _MAX_HEADERS = 50
 _MAX_HEADER_CHARS = 4096
 _MAX_URL_CHARS = 8192
 
-# HTTP itself says these, and the API key is not the storage's business.
+# Set by the HTTP client itself, or secret from the storage (the API key).
 _FORBIDDEN_HEADERS = frozenset(
     {"authorization", "connection", "content-length", "cookie", "host", "transfer-encoding"}
 )
@@ -151,8 +151,8 @@ class HistoryPage:
     """One page of the history.
 
     Attributes:
-        predictions: what could be read of it, newest first.
-        size: how many items it had, readable or not.
+        predictions: its readable items, newest first.
+        size: number of its items, readable or not.
     """
 
     predictions: tuple[Prediction, ...]
@@ -161,12 +161,12 @@ class HistoryPage:
 
 @dataclass(frozen=True, slots=True)
 class UploadTarget:
-    """Where a file is to be put.
+    """Destination of an upload.
 
     Attributes:
-        url: takes the bytes, by PUT; holds its own permission.
-        headers: to be sent exactly so.
-        download_url: what models are given.
+        url: presigned; takes the bytes by PUT.
+        headers: to be sent unchanged.
+        download_url: URL for models.
     """
 
     url: str = field(repr=False)
@@ -174,172 +174,172 @@ class UploadTarget:
     download_url: str
 
 
-def read_submission(answer: ApiResponse, *, model: str, sent_at: float, now: float) -> Prediction:
-    """Read the answer to `Api.submit`.
+def read_submission(response: ApiResponse, *, model: str, sent_at: float, now: float) -> Prediction:
+    """Parse the response to `ApiRequests.submit`.
 
     Args:
-        answer: as it came.
+        response: of the API.
         model: the model's id.
-        sent_at: Unix seconds, when the request went out.
+        sent_at: Unix seconds at which the request was sent.
         now: Unix seconds.
 
     Raises:
         ApiError: the API refused; nothing was created.
-        SubmissionUnknown: the answer does not tell whether there is a task.
+        SubmissionUnknown: the task may exist.
     """
     try:
-        data = _data(answer, now)
+        data = _data(response, now)
     except Unavailable as error:
         raise SubmissionUnknown(model, sent_at, error.reason, status=error.status) from None
     except ApiError as error:
-        if _created_nothing(error, answer.body):
+        if _created_nothing(error, response.body):
             raise
         reason = f"HTTP {error.status}, code {error.code}"
         raise SubmissionUnknown(model, sent_at, reason, status=error.status) from None
     prediction = _prediction(data)
     if prediction is None:
-        reason = "the answer names no task"
-        raise SubmissionUnknown(model, sent_at, reason, status=answer.status)
+        reason = "the response has no task"
+        raise SubmissionUnknown(model, sent_at, reason, status=response.status)
     return prediction
 
 
-def read_prediction(answer: ApiResponse, *, task_id: str, now: float) -> Prediction:
-    """Read the answer to `Api.result`; a failed task is an answer like any other.
+def read_prediction(response: ApiResponse, *, task_id: str, now: float) -> Prediction:
+    """Parse the response to `ApiRequests.result`; a failed task does not raise.
 
     Raises:
-        ApiError: the API refused, or answered for another task.
-        Unavailable: worth asking again.
+        ApiError: the API refused, or sent another task.
+        Unavailable: the request may be retried.
     """
-    prediction = _prediction(_data(answer, now))
+    prediction = _prediction(_data(response, now))
     if prediction is None:
-        raise _nothing(answer, "prediction")
+        raise _nothing(response, "prediction")
     if prediction.id != task_id:
-        raise ApiError(status=answer.status, advice="the API's answer is about another task")
+        raise ApiError(status=response.status, advice="the API's response is about another task")
     return prediction
 
 
-def read_page(answer: ApiResponse, *, now: float) -> HistoryPage:
-    """Read the answer to `Api.history`; what is no prediction is passed over.
+def read_page(response: ApiResponse, *, now: float) -> HistoryPage:
+    """Parse the response to `ApiRequests.history`; unreadable items are skipped.
 
     Raises:
-        ApiError: the API refused, or answered without a list.
-        Unavailable: worth asking again.
+        ApiError: the API refused, or sent no list.
+        Unavailable: the request may be retried.
     """
-    items = _list(answer, now, "list of predictions")
+    items = _list(response, now, "list of predictions")
     return HistoryPage(tuple(filter(None, map(_prediction, items))), len(items))
 
 
-def read_models(answer: ApiResponse, *, now: float) -> list[Model]:
-    """Read the answer to `Api.models`; what is no model is passed over.
+def read_models(response: ApiResponse, *, now: float) -> list[Model]:
+    """Parse the response to `ApiRequests.models`; unreadable items are skipped.
 
     Raises:
-        ApiError: the API refused, or answered without a list.
-        Unavailable: worth asking again.
+        ApiError: the API refused, or sent no list.
+        Unavailable: the request may be retried.
     """
-    return list(filter(None, map(Model.parse, _list(answer, now, "list of models"))))
+    return list(filter(None, map(Model.parse, _list(response, now, "list of models"))))
 
 
-def read_price(answer: ApiResponse, *, now: float) -> Price:
-    """Read the answer to `Api.price`.
+def read_price(response: ApiResponse, *, now: float) -> Price:
+    """Parse the response to `ApiRequests.price`.
 
     Raises:
-        ApiError: the API refused, or answered without a price.
-        Unavailable: worth asking again.
+        ApiError: the API refused, or sent no price.
+        Unavailable: the request may be retried.
     """
-    price = Price.parse(_data(answer, now))
+    price = Price.parse(_data(response, now))
     if price is None:
-        raise _nothing(answer, "price")
+        raise _nothing(response, "price")
     return price
 
 
-def read_balance(answer: ApiResponse, *, now: float) -> float:
-    """Read the answer to `Api.balance`: USD, below zero where the account owes.
+def read_balance(response: ApiResponse, *, now: float) -> float:
+    """Parse the response to `ApiRequests.balance`: USD, negative if the account owes.
 
     Raises:
-        ApiError: the API refused, or answered without a balance.
-        Unavailable: worth asking again.
+        ApiError: the API refused, or sent no balance.
+        Unavailable: the request may be retried.
     """
-    data = _data(answer, now)
+    data = _data(response, now)
     balance = dollars(data.get("balance") if isinstance(data, dict) else data)
     if balance is None:
-        raise _nothing(answer, "balance")
+        raise _nothing(response, "balance")
     return balance
 
 
-def read_upload_target(answer: ApiResponse, *, now: float) -> UploadTarget:
-    """Read the answer to `Api.upload`.
+def read_upload_target(response: ApiResponse, *, now: float) -> UploadTarget:
+    """Parse the response to `ApiRequests.upload`.
 
     Raises:
-        ApiError: the API refused, or named no place that the bytes can be sent to.
-        Unavailable: worth asking again.
+        ApiError: the API refused, or sent no usable URLs.
+        Unavailable: the request may be retried.
     """
-    data = _data(answer, now)
-    told = data if isinstance(data, dict) else {}
-    upload = told.get("upload")
-    place = upload if isinstance(upload, dict) else {}
-    url, download_url = _url(place.get("url")), _url(told.get("download_url"))
-    headers = _headers(place.get("headers"))
+    data = _data(response, now)
+    details = data if isinstance(data, dict) else {}
+    upload = details.get("upload")
+    target = upload if isinstance(upload, dict) else {}
+    url, download_url = _url(target.get("url")), _url(details.get("download_url"))
+    headers = _headers(target.get("headers"))
     if url is None or download_url is None or headers is None:
-        raise _nothing(answer, "place for an upload that can be used")
+        raise _nothing(response, "usable upload target")
     return UploadTarget(url, headers, download_url)
 
 
-def read_stored(answer: ApiResponse, *, now: float) -> None:
-    """Read what the storage answers to the bytes of an upload; it is not the API.
+def read_stored(response: ApiResponse, *, now: float) -> None:
+    """Parse the response of the upload storage, which is not the API.
 
     Raises:
-        ApiError: it refused them.
-        Unavailable: worth putting them there again.
+        ApiError: it refused the upload.
+        Unavailable: the upload may be retried.
     """
-    if 200 <= answer.status < 300:
+    if 200 <= response.status < 300:
         return
-    wait = retry_after(answer.headers.get("retry-after", ""), now)
-    if answer.status == 429 or answer.status >= 500:
-        reason = f"HTTP {answer.status} from its storage"
-        raise Unavailable(reason, status=answer.status, retry_after=wait)
-    raise ApiError(status=answer.status, advice="the API's storage refused the upload")
+    wait = retry_after(response.headers.get("retry-after", ""), now)
+    if response.status == 429 or response.status >= 500:
+        reason = f"HTTP {response.status} from its storage"
+        raise Unavailable(reason, status=response.status, retry_after=wait)
+    raise ApiError(status=response.status, advice="the API's storage refused the upload")
 
 
-def read_done(answer: ApiResponse, *, now: float) -> None:
-    """Read an answer that needs to hold nothing, as that to `Api.delete`.
+def read_done(response: ApiResponse, *, now: float) -> None:
+    """Parse a response that may be empty, as that to `ApiRequests.delete`.
 
     Raises:
         ApiError: the API refused.
-        Unavailable: worth asking again.
+        Unavailable: the request may be retried.
     """
-    if answer.body.strip() or not 200 <= answer.status < 300:
-        _data(answer, now)
+    if response.body.strip() or not 200 <= response.status < 300:
+        _data(response, now)
 
 
-def read_secret(answer: ApiResponse, *, now: float) -> str:
-    """Read the answer to `Api.webhook_secret`, in each of the shapes that were seen.
+def read_secret(response: ApiResponse, *, now: float) -> str:
+    """Parse the response to `ApiRequests.webhook_secret`, in each known shape.
 
     Raises:
-        ApiError: the API refused, or answered without a secret.
-        Unavailable: worth asking again.
+        ApiError: the API refused, or sent no secret.
+        Unavailable: the request may be retried.
     """
-    data = _data(answer, now)
+    data = _data(response, now)
     secret = data.get("secret") if isinstance(data, dict) else data
     if not (isinstance(secret, str) and re.fullmatch(r"[!-~]{1,512}", secret)):
-        raise _nothing(answer, "webhook secret")
+        raise _nothing(response, "webhook secret")
     return secret
 
 
 def _prediction(data: JSON) -> Prediction | None:
-    """A prediction that can be asked for again."""
+    """A prediction with a valid task id."""
     prediction = Prediction.parse(data)
     return prediction if prediction and TASK_ID.fullmatch(prediction.id) else None
 
 
-def _list(answer: ApiResponse, now: float, what: str) -> list[JSON]:
-    """The items of a list, whether it stands alone or as `items`."""
-    data = _data(answer, now)
+def _list(response: ApiResponse, now: float, what: str) -> list[JSON]:
+    """The items of a bare list, or of an object's `items`."""
+    data = _data(response, now)
     items = data.get("items") if isinstance(data, dict) else data
-    # An empty list is null where nobody made one.
+    # An empty list may be null.
     if items is None and isinstance(data, dict) and "items" in data:
         return []
     if not isinstance(items, list):
-        raise _nothing(answer, what)
+        raise _nothing(response, what)
     return items
 
 
@@ -350,7 +350,7 @@ def _url(value: JSON) -> str | None:
 
 
 def _headers(value: JSON) -> tuple[tuple[str, str], ...] | None:
-    """Names with a value or several; None where HTTP cannot carry them."""
+    """Header names with one value or several; None if HTTP does not allow them."""
     if value is None:
         return ()
     if not isinstance(value, dict) or len(value) > _MAX_HEADERS:
@@ -375,38 +375,38 @@ def _fits(name: str, text: str) -> bool:
     )
 
 
-def _nothing(answer: ApiResponse, what: str) -> ApiError:
-    return ApiError(status=answer.status, advice=f"the API's answer holds no {what}")
+def _nothing(response: ApiResponse, what: str) -> ApiError:
+    return ApiError(status=response.status, advice=f"the API's response has no {what}")
 
 
 def _created_nothing(error: ApiError, body: bytes) -> bool:
-    """Whether a refused submission has left no task behind."""
+    """Whether a refused submit certainly created no task."""
     data, _ = _json(body)
     if isinstance(data, dict) and (Prediction.parse(data.get("data")) or Prediction.parse(data)):
         return False
     if error.status >= 300:
         return True
-    # Around a 200 only a code that blames the request does; from 1403 on, something ran.
+    # Inside a 200 only a code that blames the request is certain; from 1403 on, a task ran.
     return isinstance(error.code, int) and (400 <= error.code < 500 or 1000 <= error.code < 1403)
 
 
-def _data(answer: ApiResponse, now: float) -> JSON:
-    """What the envelope holds, or the whole body where there is no envelope."""
-    body, readable = _json(answer.body)
+def _data(response: ApiResponse, now: float) -> JSON:
+    """The `data` of the envelope, or the whole body if it has no envelope."""
+    body, readable = _json(response.body)
     envelope = body if isinstance(body, dict) else {}
     number = envelope.get("code")
-    # A longer one would be shown whole.
+    # A longer one would make the error's text long.
     usable = isinstance(number, int) and not isinstance(number, bool) and abs(number) < 10**9
     code = number if isinstance(number, int) and usable else None
-    if not 200 <= answer.status < 300:
-        raise refusal(answer.status, answer.headers, envelope, code, now)
+    if not 200 <= response.status < 300:
+        raise refusal(response.status, response.headers, envelope, code, now)
     if not readable:
-        raise Unavailable("its response is not JSON", status=answer.status)
+        raise Unavailable("its response is not JSON", status=response.status)
     if "data" not in envelope and Prediction.parse(body):
         # A bare prediction: its `code` is about the task, not about the request.
         return body
     if code is not None and not 200 <= code < 300 and code != 0:
-        raise refusal(answer.status, answer.headers, envelope, code, now)
+        raise refusal(response.status, response.headers, envelope, code, now)
     return envelope.get("data", body)
 
 

@@ -21,68 +21,68 @@ from submitter.errors import RateLimited, Unavailable
 
 
 class RedactedURL(httpx.URL):
-    """A URL whose text ends after the host: its path or query holds a token.
+    """URL whose text ends after the host, because its path or query holds a token.
 
-    httpx logs the URL of each request, and errors quote it; what is sent stays whole. Nobody
-    else's lines change, as they would by a filter on httpx's logger.
+    httpx logs the URL of each request and quotes it in errors. The request itself is sent to the
+    whole URL. A filter on httpx's logger would change the log lines of other libraries too.
     """
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.netloc.decode('ascii')[:260]}"
 
     def __repr__(self) -> str:
-        return f"QuietURL({str(self)!r})"
+        return f"RedactedURL({str(self)!r})"
 
     def join(self, url: httpx.URL | str) -> httpx.URL:
-        """As of any URL: upstream's goes by the text."""
+        """Join by the whole URL; httpx joins by the text, which is cut here."""
         return httpx.URL(self).join(url)
 
 
 async def redact_url(request: httpx.Request) -> None:
-    """Make a request's URL quiet; a hook of httpx, which also sees each hop of a redirect."""
+    """Redact a request's URL; an httpx event hook, called for each hop of a redirect too."""
     request.url = RedactedURL(request.url)
 
 
 REQUEST_TIMEOUT_S = 60.0
-"""Seconds for one question and its answer."""
+"""Seconds for one request and its response."""
 
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
-"""Bytes of an answer that are read at most; the list of all models is the longest."""
+"""Largest response that is read; the list of all models is the longest."""
 
-# An idle connection is kept for less than servers do: one that was closed meanwhile loses the
-# request that is sent on it, and nobody can tell whether it was received.
+# Idle connections are closed earlier than servers close them: a request that is sent on a
+# connection just closed by the server is lost, and it is unknown whether it was received.
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=5.0)
 
 _CONNECT_TIMEOUT_S = 10.0
 
-# Before a connection stands, and before one is free, nothing of the request can have been sent.
+# Until a connection is open and free, no byte of the request has been sent.
 _NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 _MAX_RETRY_AFTER_S = 60.0
 
 _CHUNK_BYTES = 64 * 1024
 _MIN_UPLOAD_BYTES_PER_S = 64 * 1024
-"""Bytes a second of the slowest line on which an upload may take as long as it takes."""
+"""Upload speed that must be reached; a slower upload times out."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
 class ResponseReader(Protocol[T_co]):
-    """Reads an answer, or raises."""
+    """Parser of a response, as in `submitter.api.responses`."""
 
-    def __call__(self, answer: ApiResponse, *, now: float) -> T_co:
-        """See `submitter.api.responses`."""
+    def __call__(self, response: ApiResponse, *, now: float) -> T_co:
+        """Parse it, or raise a SubmitterError."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """No usable answer came.
+    """A request without a usable response.
 
     Attributes:
         reason: a few words.
-        sent: whether the request may have been received; False is certain.
+        sent: True: the API may have received the request; False: it certainly did not.
     """
 
     reason: str
@@ -91,16 +91,16 @@ class NoAnswer:
 
 @functools.cache
 def tls_context() -> ssl.SSLContext:
-    """How this process checks certificates; reading them all takes a tenth of a second."""
+    """The TLS context of this process, cached: loading all certificates takes 0.1 s."""
     return httpx.create_ssl_context()
 
 
 class ApiTransport:
-    """The pool of connections; used as a context.
+    """HTTP connection pool with retries; an async context manager.
 
     Args:
-        transport: how requests travel; None for httpx's own.
-        clock: gives Unix seconds.
+        transport: of httpx; None: httpx's default.
+        clock: Unix seconds.
     """
 
     def __init__(
@@ -109,18 +109,18 @@ class ApiTransport:
         self._transport = transport
         self._clock = clock
         self._http: httpx.AsyncClient | None = None
-        self._again = stamina.AsyncRetryingCaller(
+        self._retry = stamina.AsyncRetryingCaller(
             attempts=5, timeout=90.0, wait_initial=0.5, wait_max=10.0, wait_jitter=1.0
         ).on(_wait)
 
     async def __aenter__(self) -> Self:
-        # Redirects are not followed: they would send a submission twice, or the key elsewhere.
+        # Following redirects could send a submit twice, or the API key to another host.
         self._http = httpx.AsyncClient(
             transport=self._transport,
             verify=tls_context(),
             limits=_LIMITS,
             follow_redirects=False,
-            # The query of a submission holds the sealed context.
+            # The query of a submit holds the context token.
             event_hooks={"request": [redact_url]},
         )
         return self
@@ -136,62 +136,63 @@ class ApiTransport:
             self._http = None
 
     async def ask(self, request: ApiRequest, read: ResponseReader[T]) -> T:
-        """Send what creates nothing, and again where it is worth it.
+        """Send a request that creates nothing, with retries.
 
-        Network errors, 429 and 5xx are tried again with growing, jittered waits, or when the API
-        said so.
+        Network errors, 429 and 5xx are retried after growing, jittered waits, or after the
+        response's Retry-After.
 
         Raises:
             ApiError: the API refused.
-            Unavailable: it did not answer in any of the tries.
+            Unavailable: all tries failed.
         """
-        return await self._again(self._ask_once, request, read)
+        return await self._retry(self._ask_once, request, read)
 
     async def _ask_once(self, request: ApiRequest, read: ResponseReader[T]) -> T:
-        answer = await self.send(
+        response = await self.send(
             request,
             timeout=REQUEST_TIMEOUT_S,
-            longer=len(request.content or b"") / _MIN_UPLOAD_BYTES_PER_S,
+            extra_time=len(request.content or b"") / _MIN_UPLOAD_BYTES_PER_S,
         )
-        if isinstance(answer, NoAnswer):
-            raise Unavailable(answer.reason)
-        return read(answer, now=self._clock())
+        if isinstance(response, NoAnswer):
+            raise Unavailable(response.reason)
+        return read(response, now=self._clock())
 
     async def send(
-        self, request: ApiRequest, *, timeout: float, longer: float = 0.0
+        self, request: ApiRequest, *, timeout: float, extra_time: float = 0.0
     ) -> ApiResponse | NoAnswer:
-        """Send a request exactly once, whatever happens.
+        """Send a request exactly once, without retries.
 
         Args:
-            request: what to send.
-            timeout: seconds for all of it, the answer's body included.
-            longer: seconds more, for a long content that goes out without a halt.
+            request: any request.
+            timeout: seconds until the whole response is read.
+            extra_time: more seconds, for a large upload that makes progress.
         """
         if self._http is None:
             raise RuntimeError("use the client as `async with WaveSpeed() as wave:`")
         try:
-            made = _made(request, timeout)
+            built = _httpx_request(request, timeout)
         except (httpx.InvalidURL, UnicodeError):
-            return NoAnswer("its address cannot be used", sent=False)
+            return NoAnswer("its URL is invalid", sent=False)
         try:
-            async with asyncio.timeout(timeout + longer):
-                return await _exchange(self._http, made)
+            async with asyncio.timeout(timeout + extra_time):
+                return await _exchange(self._http, built)
         except _NOTHING_SENT as error:
             return NoAnswer(type(error).__name__, sent=False)
         except TimeoutError:
-            return NoAnswer(f"no answer in {timeout + longer:g} s", sent=True)
-        # OSError: what httpx passes on of TLS; the others: an address that an answer points to.
+            return NoAnswer(f"no answer in {timeout + extra_time:g} s", sent=True)
+        # OSError: TLS errors that httpx does not wrap. The others: a redirect to an invalid URL.
         except (httpx.HTTPError, OSError, httpx.InvalidURL, UnicodeError) as error:
             return NoAnswer(type(error).__name__, sent=True)
 
 
-def _made(request: ApiRequest, timeout: float) -> httpx.Request:
-    """Not made by the client, which would add headers and cookies of its own."""
+def _httpx_request(request: ApiRequest, timeout: float) -> httpx.Request:
+    """Build the request without the httpx client, which would add its own headers and cookies."""
     headers, content = list(request.headers), None
     if request.content is not None:
         headers.append(("content-length", str(len(request.content))))
         content = _chunks(request.content)
-    # Whoever waits for a place or a connection has sent nothing, and learns of it in time.
+    # A failure to connect, or to get a connection of the pool, is certain to have sent nothing; it
+    # must show before the whole timeout is over.
     quarter = timeout / 4
     limits = httpx.Timeout(timeout, connect=min(_CONNECT_TIMEOUT_S, quarter), pool=quarter)
     return httpx.Request(
@@ -204,7 +205,7 @@ def _made(request: ApiRequest, timeout: float) -> httpx.Request:
 
 
 async def _chunks(content: bytes) -> AsyncIterator[bytes]:
-    """In pieces, so that the limit of a write is for one of them."""
+    """Content in pieces, so that httpx's write timeout counts for each piece."""
     for start in range(0, len(content), _CHUNK_BYTES):
         yield content[start : start + _CHUNK_BYTES]
 
@@ -213,24 +214,25 @@ async def _exchange(http: httpx.AsyncClient, request: httpx.Request) -> ApiRespo
     response = await http.send(request, stream=True)
     async with contextlib.aclosing(response):
         headers = {name.lower(): value for name, value in response.headers.items()}
-        packed = headers.get("content-encoding", "").lower()
-        if packed not in ("", "identity", "gzip"):
-            return NoAnswer("its answer is compressed in a way nobody asked for", sent=True)
+        encoding = headers.get("content-encoding", "").lower()
+        if encoding not in ("", "identity", "gzip"):
+            return NoAnswer("its response has a Content-Encoding that was not requested", sent=True)
         body = bytearray()
         async for chunk in response.aiter_bytes():
             body += chunk
             if len(body) > MAX_RESPONSE_BYTES:
-                return NoAnswer(f"its answer is longer than {MAX_RESPONSE_BYTES} bytes", sent=True)
+                reason = f"its response is longer than {MAX_RESPONSE_BYTES} bytes"
+                return NoAnswer(reason, sent=True)
         return ApiResponse(response.status_code, headers, bytes(body))
 
 
 def _wait(error: Exception) -> bool | float:
-    """Whether to ask again, or after how many seconds where the API said so."""
+    """Whether to retry, or the seconds until the retry if the API named them."""
     if not isinstance(error, RateLimited | Unavailable):
         return False
     if error.retry_after is None:
         return True
     if error.retry_after > _MAX_RETRY_AFTER_S:
         return False
-    # Many clients are told the same second; they need not all come back in it.
+    # Jitter: many clients may have received the same Retry-After.
     return error.retry_after + random.uniform(0.0, 1.0)  # noqa: S311 - no secret

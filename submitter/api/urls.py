@@ -1,4 +1,4 @@
-"""Which addresses may be used: HTTPS anywhere, plain HTTP on this machine only."""
+"""Checks of URLs: HTTPS anywhere, plain HTTP on this machine only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LOOPBACK = re.compile(r"(?:.+\.)?localhost")
 
 
 def url_fault(url: str) -> str | None:
-    """What keeps a URL from being used, if anything: HTTPS, or plain HTTP on this machine."""
+    """The fault of a URL that is neither HTTPS nor plain HTTP on this machine, or None."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -28,10 +28,10 @@ def url_fault(url: str) -> str | None:
 
 
 def public_base(url: str) -> str:
-    """Check the address where the API's webhooks reach the receiver.
+    """Check the receiver's public base URL.
 
     Raises:
-        BadSettings: the API would not send there, or there is no room for a path.
+        BadSettings: the API would not send there, or no path can be added to it.
     """
     reason = base_fault(url)
     if reason:
@@ -40,7 +40,7 @@ def public_base(url: str) -> str:
 
 
 def base_fault(url: str) -> str | None:
-    """What keeps a URL from being one that paths are added to, if anything."""
+    """The fault of a base URL, to which paths are added, or None."""
     if set(url) & {"?", "#"}:
         return "must end with its path: no query, no fragment"
     return url_fault(url)

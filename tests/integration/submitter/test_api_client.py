@@ -157,7 +157,7 @@ async def test_answers_without_what_was_asked_for(name: str) -> None:
     odd = ["a b", 5.5e400, True, None, {}, {"items": 5}, {"price": "?", "balance": []}]
     for data in odd:
         async with serving(good(data)) as server:
-            with pytest.raises(ApiError, match="the API's answer holds no"):
+            with pytest.raises(ApiError, match="the API's response has no"):
                 await ask(name, server)
 
 
@@ -347,7 +347,7 @@ async def test_a_price_without_a_discount(discounted: Any) -> None:
 async def test_a_price_that_is_none(price: Any) -> None:
     """A price that no cap would stop is an error."""
     async with serving(good({"price": price})) as server:
-        with pytest.raises(ApiError, match="holds no price"):
+        with pytest.raises(ApiError, match="has no price"):
             await ask("price", server)
 
 
@@ -422,12 +422,12 @@ async def test_a_version_that_is_not_known(
             raise error
         return None
 
-    calls_module._asker.cache_clear()
+    calls_module._client_headers.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(importlib.metadata, "version", version)
         async with serving(good({"balance": 1})) as server:
             await ask("balance", server)
-    calls_module._asker.cache_clear()
+    calls_module._client_headers.cache_clear()
     assert server.received[0].header("x-client-version") == ["unknown"]
 
 

@@ -254,7 +254,7 @@ async def test_after_a_connection_nobody_knows(error: Exception) -> None:
 async def test_an_address_that_cannot_be_used() -> None:
     """F15: a base URL that looks like one and is none sends nothing."""
     async with ApiClient(KEY, "https://256.256.256.256") as calls:
-        with pytest.raises(Unavailable, match="its address cannot be used"):
+        with pytest.raises(Unavailable, match="its URL is invalid"):
             await calls.post("vendor/model", {}, None, timeout=60)
 
 

@@ -163,7 +163,7 @@ async def test_a_storage_that_refuses(way: Misbehaviour) -> None:
 async def test_places_that_cannot_be_used(told: Any) -> None:
     """F17: an address or a header that must not be used is refused, and nothing is put there."""
     async with serving(good(told)) as api, ApiClient(KEY, api.url) as calls:
-        with pytest.raises(ApiError, match="holds no place for an upload") as caught:
+        with pytest.raises(ApiError, match="has no usable upload target") as caught:
             await calls.upload(DATA, filename="a.png", content_type="image/png")
     assert "PERMIT" not in f"{caught.value!r} {caught.value}"
 
