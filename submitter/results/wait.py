@@ -31,28 +31,28 @@ log = logging.getLogger("wavehook.submitter")
 
 
 class ResultWaiter:
-    """Waits for results of one client.
+    """Waits for the results of one client's submissions, up to a deadline.
 
     Args:
-        calls: of the API.
+        api: an open client.
         ledger: open.
-        waiting: ends the waits of this process.
+        waiters: registry of this process's waits.
         schedule: when a result is overdue.
         clock: Unix seconds.
     """
 
     def __init__(
         self,
-        calls: ApiClient,
+        api: ApiClient,
         ledger: Ledger,
-        waiting: WaiterRegistry,
+        waiters: WaiterRegistry,
         schedule: Schedule,
         *,
         clock: Callable[[], float],
     ) -> None:
-        self._calls = calls
+        self._api = api
         self._ledger = ledger
-        self._waiting = waiting
+        self._waiters = waiters
         self._schedule = schedule
         self._clock = clock
 
@@ -68,12 +68,12 @@ class ResultWaiter:
         return entry.prediction
 
     async def entry(self, key: str) -> Entry:
-        """The submission once it is FINISHED or REJECTED.
+        """Wait until the submission is FINISHED or REJECTED.
 
         Raises:
             StillRunning: the client was closed.
         """
-        future = self._waiting.ended(key)
+        future = self._waiters.ended(key)
         try:
             return await future
         finally:
@@ -83,14 +83,14 @@ class ResultWaiter:
         """The result at a deadline: from the ledger, else from one query of the API.
 
         Raises:
-            StillRunning: the task has not ended, as far as is known.
+            StillRunning: the task is not known to have ended.
             Unavailable: nothing was created.
-            ApiError: the API refused the question.
-            LedgerUnavailable: nothing can be read now.
+            ApiError: the API refused the query.
+            LedgerUnavailable: the ledger cannot be read.
         """
         entry = (await self._ledger.find([key])).get(key)
         if entry is None:
-            raise nothing_created("there was no place for it in time")
+            raise nothing_created("the timeout was over before it was sent")
         if entry.prediction is not None:
             return entry.prediction
         if entry.state is State.REJECTED:
@@ -105,8 +105,8 @@ class ResultWaiter:
         """As `WaveSpeed.wait`.
 
         Raises:
-            StillRunning: the time is over and the task has not ended, as far as is known.
-            SubmitterError: nobody knows it, or nobody can be asked.
+            StillRunning: the timeout is over and the task is not known to have ended.
+            SubmitterError: the task is unknown, or cannot be queried.
         """
         loop = asyncio.get_running_loop()
         until = None if timeout is None else loop.time() + timeout
@@ -114,7 +114,7 @@ class ResultWaiter:
             return await self.result(next(iter(known.values())).key, timeout)
         try:
             async with asyncio.timeout_at(until):
-                prediction = await self._calls.result(id)
+                prediction = await self._api.result(id)
         except TimeoutError:
             return await self._ask_once(id, id, None)
         if has_ended(prediction):
@@ -125,7 +125,7 @@ class ResultWaiter:
         return await self.result(entry.key, until and max(until - loop.time(), 0.0))
 
     async def _ask_once(self, task_id: str, key: str, status: str | None) -> Prediction:
-        prediction = await self._calls.result_now(task_id, timeout=DEADLINE_QUERY_TIMEOUT_S)
+        prediction = await self._api.result_now(task_id, timeout=DEADLINE_QUERY_TIMEOUT_S)
         if prediction is None or not has_ended(prediction):
             status = prediction.status if prediction else status
             raise StillRunning(key, task_id, status)
@@ -134,17 +134,17 @@ class ResultWaiter:
 
 def nothing_created(reason: str | None) -> Unavailable:
     """The error of a submission that created nothing and may be sent again."""
-    return Unavailable(reason or "no reason is known", advice="the submission created nothing")
+    return Unavailable(reason or "the reason is unknown", advice="the submission created nothing")
 
 
 class WaiterRegistry:
-    """Resolves the waits of one client.
+    """Registry of one client's open waits.
 
     Args:
         ledger: open.
-        reconciler: asks for what is overdue, of the submissions that are waited for.
-        schedule: how often it looks whether something is.
-        feed: hears from a receiver elsewhere; None where there is none.
+        reconciler: queries the awaited tasks that are overdue.
+        schedule: interval of its rounds.
+        feed: results of a receiver on another machine, if any.
     """
 
     def __init__(
@@ -155,11 +155,11 @@ class WaiterRegistry:
         self._schedule = schedule
         self._feed = feed
         self._waits: dict[str, set[asyncio.Future[Entry]]] = {}
-        # Keys that were not looked up yet, and those whose task was not known for sure when they
-        # were: the order of finishing tells of neither a result before the wait, nor a rejection.
+        # Keys not looked up yet, and keys whose task was not certain when they were: reading the
+        # finished entries in order shows neither an earlier result nor a rejection.
         self._new: set[str] = set()
-        self._young: set[str] = set()
-        self._look_again_at = 0.0
+        self._unsettled: set[str] = set()
+        self._recheck_at = 0.0
         self._place: int | None = None
         self._followers: set[Callable[[Entry | None], None]] = set()
         self._woken = asyncio.Event()
@@ -167,12 +167,12 @@ class WaiterRegistry:
         self._stopped = False
 
     def ended(self, key: str) -> asyncio.Future[Entry]:
-        """The entry once it is FINISHED or REJECTED; one that is so already counts.
+        """A future of the entry, resolved once it is FINISHED or REJECTED, or at once if it is.
 
-        Whoever no longer waits cancels the future. It raises StillRunning at the `stop`.
+        A caller that no longer waits cancels the future. At the `stop` it raises StillRunning.
 
         Raises:
-            RuntimeError: it was stopped.
+            RuntimeError: the registry was stopped.
         """
         if self._stopped:
             raise RuntimeError("the client was closed; open it again to wait")
@@ -185,7 +185,7 @@ class WaiterRegistry:
 
     @contextlib.contextmanager
     def following(self, tell: Callable[[Entry | None], None]) -> Iterator[None]:
-        """Tell of every entry of the ledger that is finished meanwhile; None at the stop."""
+        """Call `tell` with every entry that finishes meanwhile, and with None at the stop."""
         self._followers.add(tell)
         self._start()
         try:
@@ -194,7 +194,7 @@ class WaiterRegistry:
             self._followers.discard(tell)
 
     async def stop(self) -> None:
-        """End all waits, for good; nothing is lost with them."""
+        """End all waits; their tasks are not lost."""
         self._stopped = True
         for task in self._tasks:
             task.cancel()
@@ -217,7 +217,7 @@ class WaiterRegistry:
         while True:
             try:
                 await work()
-            except Exception as error:  # noqa: BLE001 - others' waits must outlive it
+            except Exception as error:  # noqa: BLE001 - other waits must continue
                 log.warning("waiting.failed error=%s", error_text(error))
             await asyncio.sleep(self._schedule.tick)
 
@@ -227,7 +227,7 @@ class WaiterRegistry:
         if not futures:
             self._waits.pop(key, None)
             self._new.discard(key)
-            self._young.discard(key)
+            self._unsettled.discard(key)
 
     async def _follow(self) -> None:
         """Resolve waits as the ledger changes."""
@@ -240,27 +240,27 @@ class WaiterRegistry:
                 await self._look_up()
                 await self._read_on(self._place)
                 with contextlib.suppress(TimeoutError):
-                    tick = self._schedule.tick if self._young else None
+                    tick = self._schedule.tick if self._unsettled else None
                     async with asyncio.timeout(tick):
                         await self._woken.wait()
         finally:
             end()
 
     async def _read_on(self, place: int) -> None:
-        while several := await self._ledger.finished(place, limit=PAGE_SIZE):
-            for entry in several:
+        while page := await self._ledger.finished(place, limit=PAGE_SIZE):
+            for entry in page:
                 self._resolve(entry)
                 for tell in list(self._followers):
                     tell(entry)
-            self._place = place = several[-1].place
+            self._place = place = page[-1].place
 
     async def _look_up(self) -> None:
-        """Look at new keys at once, and now and then at those that were not known."""
+        """Look up new keys at once, and unsettled keys once a tick."""
         now = asyncio.get_running_loop().time()
         keys = set(self._new)
-        if self._young and now >= self._look_again_at:
-            self._look_again_at = now + self._schedule.tick
-            keys |= self._young
+        if self._unsettled and now >= self._recheck_at:
+            self._recheck_at = now + self._schedule.tick
+            keys |= self._unsettled
         if not keys:
             return
         found = await self._ledger.find(list(keys))
@@ -270,16 +270,16 @@ class WaiterRegistry:
             if entry is not None and entry.state in (State.FINISHED, State.REJECTED):
                 self._resolve(entry)
             elif entry is not None and entry.state is State.ACCEPTED:
-                self._young.discard(key)
+                self._unsettled.discard(key)
                 if entry.guessed:
-                    # It may be taken back, and the submission turn out to have created nothing.
-                    self._young.add(key)
+                    # The match may be withdrawn, and the submit turn out to have created nothing.
+                    self._unsettled.add(key)
                 if self._feed is not None and entry.task_id is not None:
-                    # What the receiver heard before the task's id was written down, it told to
-                    # nobody.
+                    # The feed may have passed over a result that was received before the ledger
+                    # had the task's id.
                     self._feed.ask(entry.task_id)
             else:
-                self._young.add(key)
+                self._unsettled.add(key)
 
     def _resolve(self, entry: Entry) -> None:
         for future in list(self._waits.get(entry.key, ())):

@@ -1,7 +1,7 @@
 """Context token: the submitter's JSON, encrypted into the webhook URL.
 
-A token is a Fernet token without its padding: encrypted, authenticated and dated. It can be read
-by nobody on its way, and made by nobody without a key.
+A token is a Fernet token without its padding: encrypted, authenticated and dated. Without a key it
+can be neither read nor forged.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 SETTING = "WAVEHOOK_SEAL_KEYS"
 
 MAX_CONTEXT_BYTES = 2048
-"""Bytes of a context as JSON; a URL has to carry it."""
+"""Size of a context as JSON; it travels in a URL."""
 
 MAX_TOKEN_CHARS = 4096
-"""Characters of a token that are looked at; the largest that is made has fewer."""
+"""Length of a token; longer ones are refused unread, and `seal` makes none as long."""
 
 _CLOCK_SKEW_S = 240
-"""Seconds that the clock of who sealed may be ahead, beside the minute that Fernet allows: together
-as far as that of who signs a webhook."""
+"""Seconds that the sealing clock may be ahead, beyond the 60 s that Fernet allows; together as much
+as for a webhook's signature."""
 
 _MAX_MODEL_CHARS = 256
 _ALPHABET = re.compile(r"[A-Za-z0-9_-]+")
@@ -42,12 +42,12 @@ _ALPHABET = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What a token holds.
+    """Content of a token.
 
     Attributes:
-        context: as it was sealed; any JSON.
-        model: the model that the token was made for; None where it is good for any.
-        submission: the key of the submission in the ledger; None where there is none.
+        context: any JSON.
+        model: the model that the token is valid for; None: any.
+        submission: the key of the submission in the ledger, if any.
     """
 
     context: JSON = field(repr=False)
@@ -56,16 +56,16 @@ class Sealed:
 
 
 class Seal:
-    """Turns a context into a token for a URL, and back.
+    """Encrypts contexts into tokens for URLs, and decrypts them.
 
     Args:
-        keys: Fernet keys, newest first; the first one seals, all of them open, so that a retired
-            key stays on the ring until its last task has ended.
-        lifetime: seconds until a token expires. The API keeps a task for 7 days; 8 leave room
-            for its webhook's retries.
+        keys: Fernet keys, newest first. The first encrypts, all decrypt: keep a retired key until
+            its last task has ended.
+        lifetime: seconds until a token expires. The API keeps a task for 7 days; one more day
+            leaves room for its webhook's retries.
 
     Raises:
-        BadSettings: there is no key, or one is not a Fernet key.
+        BadSettings: no key was given, or one is not a Fernet key.
     """
 
     def __init__(self, keys: Sequence[str], *, lifetime: float = 8 * 86400.0) -> None:
@@ -85,9 +85,9 @@ class Seal:
 
         Args:
             context: any JSON of at most `MAX_CONTEXT_BYTES` bytes.
-            model: the model's id; a webhook about another one is refused.
+            model: the model's id; the token is refused in a webhook of another model.
             now: Unix seconds.
-            submission: the key of the submission, by which its webhook finds it.
+            submission: the key by which the webhook finds the submission.
 
         Raises:
             BadInput: the context is not JSON.
@@ -108,19 +108,18 @@ class Seal:
         return self._ring.encrypt_at_time(plain, int(now)).decode().rstrip("=")
 
     def open(self, token: str, now: float) -> Sealed | None:
-        """Read a token.
+        """Decrypt a token.
 
         Args:
             token: the last segment of a webhook's path; any text.
             now: Unix seconds.
 
         Returns:
-            What was sealed; None where the token is malformed, made or altered by somebody else,
-            expired, or dated in the future.
+            Its content; None if the token is malformed, forged, expired or dated in the future.
         """
         from cryptography.fernet import InvalidToken
 
-        # Base64 decoders skip what they do not know; here one token has one spelling.
+        # Base64 decoders skip unknown characters; here each token has one spelling.
         if len(token) > MAX_TOKEN_CHARS or not _ALPHABET.fullmatch(token):
             return None
         padded = token + "=" * (-len(token) % 4)
@@ -129,7 +128,7 @@ class Seal:
                 padded, self._lifetime + _CLOCK_SKEW_S, int(now) + _CLOCK_SKEW_S
             )
             held = json.loads(plain)
-        # ValueError: sealed with one of our keys, but by another program.
+        # ValueError: another program used one of the keys.
         except (InvalidToken, ValueError, RecursionError):
             return None
         if not isinstance(held, dict) or "context" not in held:
@@ -143,7 +142,7 @@ class Seal:
 
     @cached_property
     def _ring(self) -> MultiFernet:
-        # 6 MiB and 20 ms that a receiver without contexts never needs.
+        # Importing cryptography costs 6 MiB and 20 ms, which a receiver without contexts saves.
         from cryptography.fernet import Fernet, MultiFernet
 
         return MultiFernet(Fernet(key) for key in self._keys)
@@ -153,7 +152,7 @@ _HOW = "`wavehook secret --seal-key`"
 
 
 def _is_key(key: str) -> bool:
-    # Some of these errors hold the key, so that none may become the context of another.
+    # Some of these errors quote the key, so they must not be chained to another.
     try:
         return len(base64.urlsafe_b64decode(key.encode("ascii"))) == 32
     except ValueError:
@@ -166,35 +165,34 @@ def _encode(value: JSON) -> bytes:
 
 
 def load_or_create_key(path: str | Path) -> str:
-    """Read the key file, or make one that only its owner can read.
+    """Read the key file, or create it readable by its owner only.
 
-    Of several processes that do this at once, all end with the same key: a new file appears under
-    its name whole, or not at all.
+    Concurrent processes end with the same key: a new file appears complete or not at all.
 
     Args:
         path: of the key file, beside the database.
 
     Raises:
-        BadSettings: it cannot be read or made, or holds something else.
+        BadSettings: it cannot be read or created, or has no valid key.
     """
     path = Path(path)
     try:
         if not path.exists():
-            # As `Fernet.generate_key` makes one.
+            # The same as `Fernet.generate_key`, without importing cryptography.
             _create(path, base64.urlsafe_b64encode(os.urandom(32)) + b"\n")
         return _read(path)
     except OSError as error:
-        raise _unusable(path, "read or made", error) from None
+        raise _unusable(path, "read or created", error) from None
 
 
 def read_key(path: Path) -> str | None:
-    """Read the key file, if there is one.
+    """Read the key file; None if it does not exist.
 
     Args:
         path: of the key file, beside the database.
 
     Raises:
-        BadSettings: it cannot be read, or holds something else.
+        BadSettings: it cannot be read, or has no valid key.
     """
     try:
         return _read(path)
@@ -207,13 +205,13 @@ def read_key(path: Path) -> str | None:
 def _read(path: Path) -> str:
     key = path.read_bytes().decode("ascii", "replace").strip()
     if not _is_key(key):
-        raise BadSettings(SETTING, f"the file {path} holds no Fernet key; restore or remove it")
+        raise BadSettings(SETTING, f"the file {path} has no valid Fernet key; restore or remove it")
     return key
 
 
 def _unusable(path: Path, what: str, error: OSError) -> BadSettings:
     why = f"the key file {path} cannot be {what} ({error.strerror})"
-    return BadSettings(SETTING, f"{why}; put the keys into this setting instead")
+    return BadSettings(SETTING, f"{why}; fix that, or put the keys into this setting")
 
 
 def _create(path: Path, content: bytes) -> None:
@@ -229,8 +227,8 @@ def _create(path: Path, content: bytes) -> None:
             os.link(draft, path)
         except FileExistsError:
             return
-        # A key that a power cut takes back would leave the tokens sent meanwhile without one.
-        if os.name == "posix":  # elsewhere folders cannot be opened
+        # A power cut must not lose the key of tokens that were sent already.
+        if os.name == "posix":  # other systems cannot open folders
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)

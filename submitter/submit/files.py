@@ -1,8 +1,8 @@
 """Local files of an input: found, read and checked before anything is sent.
 
-After its upload, a file's URL is sent in its place. Until then a placeholder URL with the file's
-digest stands there, so that the rest of the input can be checked. The type of a file is taken from
-its first bytes, because names and suffixes may be wrong.
+A placeholder URL with the file's digest replaces each file, so that the rest of the input can be
+checked; after the upload the file's URL replaces the placeholder. The type of a file is detected
+from its first bytes, because names and suffixes may be wrong.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from submitter.submit.json_check import json_faults, member_path
 
 @dataclass(frozen=True, slots=True)
 class FileType:
-    """A kind of file.
+    """Type of a file.
 
     Attributes:
-        name: also the ending of its files, such as `png`.
+        name: such as `png`; also the suffix of the uploaded file.
         content_type: such as `image/png`.
     """
 
@@ -64,7 +64,7 @@ _BEGINNINGS = (
     (b"PK\x03\x04", FileType("zip", "application/zip")),
 )
 
-# RIFF and ISO files say further in what they hold.
+# RIFF and ISO files name their content after the first bytes.
 _RIFF = {b"WEBP": _WEBP, b"WAVE": _WAV, b"AVI ": _AVI}
 _ISO = {
     b"avif": FileType("avif", "image/avif"),
@@ -77,7 +77,7 @@ _ISO = {
 
 
 def file_type(data: bytes) -> FileType:
-    """Tell what a file is; `UNKNOWN` where its beginning says nothing."""
+    """The type of a file, detected from its first bytes; `UNKNOWN` if they match none."""
     if data[:4] == b"RIFF":
         return _RIFF.get(data[8:12], UNKNOWN)
     if data[4:8] == b"ftyp":
@@ -86,18 +86,18 @@ def file_type(data: bytes) -> FileType:
 
 
 def pixels(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a PNG or JPEG picture; None where its header does not say."""
+    """Width and height of a PNG or JPEG; None if its header cannot be read."""
     import imagesize  # type: ignore[import-untyped]
 
     width, height = -1, -1
-    # Some of its versions raise what they run into, others answer -1.
+    # Some versions of imagesize raise on a damaged file, others return -1.
     with contextlib.suppress(Exception):
         width, height = imagesize.get(io.BytesIO(data))
     return (width, height) if width > 0 and height > 0 else None
 
 
 MAX_TOTAL_BYTES = 2**30
-"""Bytes of all files of one input, which are held in memory until they are sent."""
+"""Size of all files of one input together; they are in memory until they are sent."""
 
 _PLACEHOLDER_URL = "https://upload.invalid/"
 
@@ -107,11 +107,11 @@ class LocalFile:
     """A file to be uploaded.
 
     Attributes:
-        path: where it stands in the input, such as `image`; the first place of several.
+        path: its path in the input, such as `image`; the first of several.
         data: its content.
         digest: SHA-256 in hex.
-        filename: made from the digest: the user's own names stay on this machine.
-        content_type: by content.
+        filename: made from the digest; the user's file names are not sent.
+        content_type: detected from the content.
     """
 
     path: str
@@ -126,7 +126,7 @@ class PreparedInput:
     """An input whose local files have been read.
 
     Attributes:
-        input: with a placeholder URL for each file, which depends on its content alone.
+        input: with a placeholder URL for each file, made from its content.
         files: each content once.
         faults: of the files.
     """
@@ -136,7 +136,7 @@ class PreparedInput:
     faults: tuple[Fault, ...] = ()
 
     def filled(self, urls: Mapping[str, str]) -> dict[str, JSON]:
-        """The input as it is sent.
+        """The input to be sent, with the URLs of the uploaded files.
 
         Args:
             urls: of the uploaded files, by digest.
@@ -159,13 +159,13 @@ class PreparedInput:
 def prepare(input: Mapping[str, object], schema: Mapping[str, JSON]) -> PreparedInput:
     """Read and check the local files of an input; blocks while it reads.
 
-    Local files are bytes and paths, and texts that are no URL where the model takes media: in
-    the fields that a built-in schema marks with `x-media`, else where format, hint or name of a
-    field say so. Paths are taken as they are: `~` has no meaning.
+    Bytes and `Path`s are files. Text that is not a URL is the path of a file in a field that takes
+    media: marked with `x-media` in a built-in schema, else recognised by the field's format, hint
+    or name. `~` is not expanded.
 
     Args:
-        input: as it was given.
-        schema: of the model's input; empty where nobody knows it.
+        input: of the caller.
+        schema: of the model's input; empty if unknown.
 
     Returns:
         The input without files, the files, and all of their faults.
@@ -173,25 +173,25 @@ def prepare(input: Mapping[str, object], schema: Mapping[str, JSON]) -> Prepared
     whole: dict[str, Any] = dict(input)
     _, sound = json_faults(whole)
     if not sound:
-        return PreparedInput(whole)  # the check of the input says why
-    reading = _FileReader()
-    filled = reading.walk(whole, dict(schema), _Position(""))
-    return PreparedInput(filled, tuple(reading.files.values()), tuple(reading.faults))
+        return PreparedInput(whole)  # the check of the input reports the faults
+    reader = _FileReader()
+    filled = reader.walk(whole, dict(schema), _Position(""))
+    return PreparedInput(filled, tuple(reader.files.values()), tuple(reader.faults))
 
 
 def takes_files(name: str, schema: JSON) -> bool:
-    """Whether a field takes the path of a local file, as far as its name and schema tell."""
+    """Whether a field takes the path of a local file, by its schema or name."""
     return _rule(name, schema) is not None
 
 
 def is_url(value: object) -> bool:
-    """Whether a value is passed on as an address, and is no file of this machine."""
+    """Whether a value is an http(s) URL, which is passed on, and not the path of a local file."""
     return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
 
 
 @dataclass(frozen=True, slots=True)
 class _FileRule:
-    """What a field takes."""
+    """Limits for the files of a field."""
 
     formats: tuple[str, ...] = ()
     max_bytes: int = MAX_UPLOAD_BYTES
@@ -200,12 +200,12 @@ class _FileRule:
 
 @dataclass(frozen=True, slots=True)
 class _Position:
-    """Where a value stands, and what is known of it.
+    """Position of a value in the input.
 
     Attributes:
         path: in the input.
-        rule: for texts that name files; None where texts are texts.
-        declared: whether the schema has this field.
+        rule: for text that is a file path; None if the field takes no files.
+        declared: the schema has this field.
     """
 
     path: str
@@ -214,7 +214,7 @@ class _Position:
 
 
 class _FileRefused(Exception):
-    """The words of a fault."""
+    """A file with a fault; its text is the fault's."""
 
 
 class _FileReader:
@@ -223,61 +223,63 @@ class _FileReader:
         self.faults: list[Fault] = []
         self._size = 0
 
-    def walk(self, value: Any, schema: JSON, place: _Position) -> Any:
-        """Put placeholders where files stand."""
+    def walk(self, value: Any, schema: JSON, position: _Position) -> Any:
+        """Replace files with placeholders."""
         known = schema if isinstance(schema, dict) else {}
         if isinstance(value, dict):
             fields = known.get("properties")
             fields = fields if isinstance(fields, dict) else {}
             filled: dict[str, Any] = {}
             for name, member in value.items():
-                about = fields.get(name)
-                inside = _Position(
-                    member_path(place.path, name), _rule(name, about), about is not None
+                info = fields.get(name)
+                inner = _Position(
+                    member_path(position.path, name), _rule(name, info), info is not None
                 )
-                filled[name] = self.walk(member, about, inside)
+                filled[name] = self.walk(member, info, inner)
             return filled
         if isinstance(value, list):
             return [
                 self.walk(
-                    member, known.get("items"), replace(place, path=member_path(place.path, i))
+                    member,
+                    known.get("items"),
+                    replace(position, path=member_path(position.path, i)),
                 )
                 for i, member in enumerate(value)
             ]
         if isinstance(value, bytes | Path):
-            return self._take(value, place)
-        if isinstance(value, str) and place.rule and not is_url(value):
-            return self._take(value, place)
+            return self._take(value, position)
+        if isinstance(value, str) and position.rule and not is_url(value):
+            return self._take(value, position)
         return value
 
-    def _take(self, given: bytes | Path | str, place: _Position) -> str:
+    def _take(self, given: bytes | Path | str, position: _Position) -> str:
         try:
-            # Bytes and paths in a field that nobody has described can be nothing but files.
-            rule = place.rule or (None if place.declared else _FileRule())
+            # Bytes and `Path`s in a field that the schema does not have can only be files.
+            rule = position.rule or (None if position.declared else _FileRule())
             if rule is None:
-                raise _FileRefused("takes no file, as far as this model's schema tells")
+                raise _FileRefused("takes no file, by this model's schema")
             data = given if isinstance(given, bytes) else _read(given, rule.max_bytes)
-            file = _checked(data, rule, place.path)
+            file = _checked(data, rule, position.path)
             if file.digest not in self.files:
                 self._size += len(data)
                 if self._size > MAX_TOTAL_BYTES:
                     raise _FileRefused(
-                        f"is too much: together files may have {MAX_TOTAL_BYTES} bytes"
+                        f"is too large: all files together may have {MAX_TOTAL_BYTES} bytes"
                     )
                 self.files[file.digest] = file
             return _PLACEHOLDER_URL + file.digest
         except _FileRefused as refused:
-            self.faults.append(Fault(place.path, str(refused)))
+            self.faults.append(Fault(position.path, str(refused)))
             return f"{_PLACEHOLDER_URL}refused"
 
 
 def _rule(name: str, schema: JSON) -> _FileRule | None:
-    """What files a field takes; None where it takes none, as far as is known."""
+    """The rule for the files of a field; None if it takes none."""
     if not isinstance(schema, dict):
         return _FileRule() if _MEDIA.search(name) else None
     marker = schema.get("x-media")
     if isinstance(marker, dict):
-        return _marked(marker)
+        return _rule_of_marker(marker)
     types = schema.get("type", "string")
     listed = types if isinstance(types, list) else [types]
     takes_text = "string" in listed or "array" in listed
@@ -294,18 +296,20 @@ def _rule(name: str, schema: JSON) -> _FileRule | None:
 _MEDIA = re.compile(r"(?:image|video|audio)s?(?:_ur[il]s?)?\Z")
 
 
-def _marked(marker: Mapping[str, JSON]) -> _FileRule:
-    formats, most, least = (marker.get(name) for name in ("formats", "max_bytes", "min_pixels"))
+def _rule_of_marker(marker: Mapping[str, JSON]) -> _FileRule:
+    formats, max_bytes, least = (
+        marker.get(name) for name in ("formats", "max_bytes", "min_pixels")
+    )
     listed = formats if isinstance(formats, list) else []
     return _FileRule(
         tuple(f for f in listed if isinstance(f, str) and f.isalnum()),
-        min(most, MAX_UPLOAD_BYTES) if isinstance(most, int) else MAX_UPLOAD_BYTES,
+        min(max_bytes, MAX_UPLOAD_BYTES) if isinstance(max_bytes, int) else MAX_UPLOAD_BYTES,
         least if isinstance(least, int) else 0,
     )
 
 
 def _checked(data: bytes, rule: _FileRule, path: str) -> LocalFile:
-    """Hold a file's content against what its field takes."""
+    """Check the content of a file against the rule of its field."""
     if not data:
         raise _FileRefused("is empty")
     if len(data) > rule.max_bytes:
@@ -313,7 +317,7 @@ def _checked(data: bytes, rule: _FileRule, path: str) -> LocalFile:
     found = file_type(data)
     if rule.formats and found.name not in rule.formats:
         wanted = " or ".join(each.upper() for each in rule.formats)
-        seen = "of no known kind" if found == UNKNOWN else found.name.upper()
+        seen = "of an unknown type" if found == UNKNOWN else found.name.upper()
         raise _FileRefused(f"must be {wanted}, is {seen} by its content")
     if rule.min_pixels and found in (JPEG, PNG):
         size = pixels(data)
@@ -326,47 +330,46 @@ def _checked(data: bytes, rule: _FileRule, path: str) -> LocalFile:
     return LocalFile(path, data, digest, f"{digest[:16]}.{found.name}", found.content_type)
 
 
-def _read(given: Path | str, most: int) -> bytes:
-    """Read a regular file; nothing else is waited for."""
+def _read(given: Path | str, max_bytes: int) -> bytes:
+    """Read a regular file; pipes and devices, which could block, are refused."""
     what = "cannot be read"
     if isinstance(given, str):
-        what = _no_path(given)
+        what = _path_fault_prefix(given)
     try:
-        about = Path(given).stat()
-        if stat.S_ISDIR(about.st_mode):
+        info = Path(given).stat()
+        if stat.S_ISDIR(info.st_mode):
             raise _FileRefused("must be a file, is a folder")
-        if not stat.S_ISREG(about.st_mode):
+        if not stat.S_ISREG(info.st_mode):
             raise _FileRefused("must be a regular file, is a pipe, a device or the like")
-        if about.st_size > most:
-            raise _FileRefused(_too_large(about.st_size, most))
+        if info.st_size > max_bytes:
+            raise _FileRefused(_too_large(info.st_size, max_bytes))
         with open(given, "rb", opener=_open) as file:
-            # It may have grown, and some of the system's own files say that they are empty.
-            return file.read(most + 1)
+            # It may have grown since, and files such as those in /proc report a size of 0.
+            return file.read(max_bytes + 1)
     except OSError as error:
         raise _FileRefused(f"{what}: {error.strerror or type(error).__name__}") from None
-    except ValueError:  # such as NUL
-        raise _FileRefused(f"{what}: no file has such a name") from None
+    except ValueError:  # such as a NUL character
+        raise _FileRefused(f"{what}: not a valid file name") from None
 
 
-def _no_path(text: str) -> str:
-    """How to begin what is wrong with a path; refuses what cannot be one."""
+def _path_fault_prefix(text: str) -> str:
+    """The first words of a fault of a path; raises for text that cannot be a path."""
     if not text:
         raise _FileRefused("is empty; give an http(s) URL or a local file")
     if text[:5].lower() == "data:":
         raise _FileRefused(
-            "must be an http(s) URL or a local file; whether the API takes data: URIs is not "
-            "documented"
+            "must be an http(s) URL or a local file; the API does not document data: URIs"
         )
     if "://" in text:
         raise _FileRefused("must be an http(s) URL or a local file")
-    home = ", in which `~` has no meaning" if text[0] == "~" else ""
+    home = "; `~` is not expanded" if text[0] == "~" else ""
     return f"is not an http(s) URL, and cannot be read as a local file{home}"
 
 
 def _open(path: str, flags: int) -> int:
-    # Should a pipe have taken the file's place by now, nobody waits for its other end.
+    # If a pipe has replaced the file since the check, opening it does not block.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _too_large(size: int, most: int) -> str:
-    return f"must have at most {most} bytes, has {size}"
+def _too_large(size: int, max_bytes: int) -> str:
+    return f"must have at most {max_bytes} bytes, has {size}"

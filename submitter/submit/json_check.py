@@ -1,4 +1,4 @@
-"""What can be sent as JSON, so that every reader understands it alike."""
+"""Check that a value is JSON that every parser reads alike."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import math
 from submitter.errors import Fault
 
 MAX_DEPTH = 32
-"""How deep objects and arrays may nest."""
+"""Levels of nested objects and arrays."""
 
 MAX_VALUES = 10_000
-"""How many values one input may hold."""
+"""Values in one input."""
 
 _MAX_NAME_CHARS = 64
 
 
 def json_faults(value: object, path: str = "") -> tuple[list[Fault], bool]:
-    """Find what Python's JSON encoder would refuse, or send as something else.
+    """Find the values that Python's JSON encoder would refuse or change.
 
     Args:
         value: anything.
-        path: where it stands.
+        path: of the value in the input.
 
     Returns:
-        The faults, and whether the shape is sound: names are texts, and neither depth nor size
-        is beyond the limits, so that other code may walk it too.
+        The faults, and whether the value is safe to walk: names are text, and depth and size are
+        within the limits.
     """
     faults: list[Fault] = []
     sound = True
-    # With a list of what is left, and no recursion, a value that holds itself ends too.
+    # A work list instead of recursion also ends for a value that contains itself.
     left = [(value, path, 0)]
     count = 0
     while left:

@@ -86,7 +86,7 @@ class SubmitLimiter:
                         self._sending += answer.fresh
                         return answer
                     if end is None:
-                        # Try once more after subscribing: an earlier change woke nobody.
+                        # Try once more after subscribing: a change before that sent no wake-up.
                         end = self._ledger.subscribe(self._woken.set)
                         continue
                     await self._wait(answer)
@@ -98,7 +98,7 @@ class SubmitLimiter:
         """Record a 429: all processes pause their submits.
 
         Args:
-            retry_after: seconds that the API named; None where it named none.
+            retry_after: seconds that the API named, if any.
 
         Raises:
             LedgerUnavailable: the pause could not be written for other processes.
@@ -175,6 +175,6 @@ class SubmitLimiter:
                 self._relieving = asyncio.create_task(self._relieved())
 
     async def _relieved(self) -> None:
-        # Where the ledger is away, the next intent says so.
+        # If the ledger is unavailable, the next intent raises.
         with contextlib.suppress(LedgerUnavailable):
             await self._relieve()

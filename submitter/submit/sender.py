@@ -48,11 +48,10 @@ MAX_RATE_LIMITED_TRIES = 10
 MAX_RECORD_TRIES = 5
 """Tries to record a response while the ledger is unavailable."""
 
-log = logging.getLogger("wavehook.submitter")
-
-
 MAX_KEY_BYTES = 200
 """Bytes of an idempotency key, which is part of the webhook URL."""
+
+log = logging.getLogger("wavehook.submitter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ class PreparedSubmit:
         prepared: the input and its local files.
         digest: SHA-256 of model and input.
         context: JSON for the handlers.
-        webhook: True for the receiver's URL, a URL of its own, or False for no webhook.
+        webhook: True: the receiver's URL; a URL: used unchanged; False: no webhook.
         max_cost: USD; None: the price is not requested.
         cost: USD, if it is known already.
     """
@@ -271,7 +270,7 @@ class Sender:
             model=submit.model,
             input=input,
             digest=submit.digest,
-            # The time limit is the request's; a moment more is for writing down what came of it.
+            # The timeout of the request, and a little more for recording its response.
             until=now + self._timeout + self._schedule.soon,
             context=submit.context,
             webhook=submit.webhook is True and self._public_url is not None,

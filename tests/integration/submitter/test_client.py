@@ -152,7 +152,7 @@ def test_a_key_file_that_cannot_be_read(folder: Path) -> None:
 def test_a_wrong_key_file(folder: Path) -> None:
     """F15: a key file that holds no key is named."""
     (folder / "wavehook.key").write_text("no key")
-    with pytest.raises(BadSettings, match=r"wavehook\.key holds no Fernet key"):
+    with pytest.raises(BadSettings, match=r"wavehook\.key has no valid Fernet key"):
         WaveSpeed("k", webhook_url=PUBLIC)
 
 

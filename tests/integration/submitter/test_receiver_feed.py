@@ -105,7 +105,7 @@ async def test_a_result_that_came_before(ledger: Ledger) -> None:
     async with serving(page(5), answering(body=item("t-a")), hanging) as server:
         feed = ReceiverFeed(server.url, TOKEN, ledger)
         feed.ask("t-a")
-        looking = asyncio.create_task(feed._look())
+        looking = asyncio.create_task(feed._query_tasks())
         await asyncio.sleep(0.02)
         assert server.received == []
         await feed._listen()
@@ -121,8 +121,8 @@ async def test_a_task_that_has_not_ended(ledger: Ledger) -> None:
         feed = ReceiverFeed(server.url, TOKEN, ledger)
         await feed._listen()
         feed.ask("t a/b")
-        await feed._look()
-        assert not feed._wanted
+        await feed._query_tasks()
+        assert not feed._to_query
         await feed.close()
     assert targets(server)[1] == "/api/predictions/t%20a%2Fb"
 

@@ -117,7 +117,7 @@ def test_a_missing_url_is_an_error() -> None:
     ("data", "said"),
     [
         (b"", "is empty"),
-        (b"hello", "must be JPEG or PNG, is of no known kind by its content"),
+        (b"hello", "must be JPEG or PNG, is of an unknown type by its content"),
         (b"GIF89a" + bytes(20), "must be JPEG or PNG, is GIF by its content"),
         (mp4(), "must be JPEG or PNG, is MP4 by its content"),
         (png(299), "must have at least 300 x 300 pixels, has 299 x 299"),
@@ -147,8 +147,8 @@ def test_a_first_frame_at_the_limits() -> None:
     ("image", "said"),
     [
         ("missing.png", "is not an http(s) URL, and cannot be read as a local file: No such file"),
-        ("~/first.png", "local file, in which `~` has no meaning: No such file"),
-        ("a\0b", "no file has such a name"),
+        ("~/first.png", "local file; `~` is not expanded: No such file"),
+        ("a\0b", "not a valid file name"),
         ("a" * 5000, "cannot be read as a local file: File name too long"),
         ("", "is empty; give an http(s) URL or a local file"),
         (".", "must be a file, is a folder"),

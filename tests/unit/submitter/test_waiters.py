@@ -368,4 +368,4 @@ async def test_nobody_who_waits_leaves_nothing_behind(tale: Tale) -> None:
     await asyncio.sleep(0.02)
     for wait in waits:
         wait.cancel()
-    await until(lambda: not (tale.waiting._waits or tale.waiting._new or tale.waiting._young))
+    await until(lambda: not (tale.waiting._waits or tale.waiting._new or tale.waiting._unsettled))
