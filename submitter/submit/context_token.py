@@ -211,7 +211,7 @@ def _read(path: Path) -> str:
 
 def _unusable(path: Path, what: str, error: OSError) -> BadSettings:
     why = f"the key file {path} cannot be {what} ({error.strerror})"
-    return BadSettings(SETTING, f"{why}; fix that, or put the keys into this setting")
+    return BadSettings(SETTING, f"{why}; put the keys into this setting instead")
 
 
 def _create(path: Path, content: bytes) -> None:

@@ -154,7 +154,7 @@ def test_a_first_frame_at_the_limits() -> None:
         (".", "must be a file, is a folder"),
         (Path("missing.png"), "cannot be read: No such file"),
         (Path(), "must be a file, is a folder"),
-        ("DATA:image/png;base64,AAAA", "data: URIs is not documented"),
+        ("DATA:image/png;base64,AAAA", "does not document data: URIs"),
         ("file:///first.png", "must be an http(s) URL or a local file"),
         ("s3://bucket/first.png", "must be an http(s) URL or a local file"),
         (Path("/dev/zero"), "must be a regular file"),
