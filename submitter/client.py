@@ -109,6 +109,7 @@ class WaveSpeed(ApiClient):
         transport: of httpx, for tests and proxies.
         clock: returns Unix seconds.
         random: a number from 0 to 1, for jitter.
+        close_timeout: seconds that a closing client waits for submits in flight.
 
     Raises:
         BadSettings: an argument or setting is invalid.
@@ -127,6 +128,7 @@ class WaveSpeed(ApiClient):
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = _random.random,
+        close_timeout: float = CLOSE_TIMEOUT_S,
     ) -> None:
         given = from_environment() if settings is None else settings
         super().__init__(
@@ -173,6 +175,7 @@ class WaveSpeed(ApiClient):
         )
         self._receiver = (public_url, given.admin_token)
         self._transport = transport
+        self._close_timeout = close_timeout
         self._feed: ReceiverFeed | None = None
         self._waiters: WaiterRegistry | None = None
         self._streams = ResultStreams()
@@ -204,7 +207,7 @@ class WaveSpeed(ApiClient):
             waiters, self._waiters = self._waiters, None
             if waiters is not None:
                 exits.push_async_callback(waiters.stop)
-            await self._sender.stop(CLOSE_TIMEOUT_S)
+            await self._sender.stop(self._close_timeout)
 
     async def submit(
         self,

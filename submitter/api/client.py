@@ -16,7 +16,7 @@ import httpx
 from submitter.api import requests, responses
 from submitter.api.models import Model, Price
 from submitter.api.requests import ApiRequests, HistoryFilters
-from submitter.api.transport import ApiTransport, NoAnswer
+from submitter.api.transport import MAX_RESPONSE_BYTES, ApiTransport, NoAnswer
 from submitter.errors import (
     BadSettings,
     NotFound,
@@ -28,7 +28,7 @@ from submitter.prediction import JSON, Prediction
 from submitter.settings import BASE_URL
 
 MAX_HISTORY_PAGES = 10_000
-"""Pages of a history that are read; more are taken for an endless history."""
+"""Pages of a history that `history` reads by default."""
 
 _MAX_IDS_PER_DELETE = 100
 
@@ -41,6 +41,7 @@ class ApiClient:
         base_url: by default `WAVESPEED_BASE_URL`, or the API's own address.
         transport: of httpx, for tests and proxies.
         clock: Unix seconds.
+        max_response_bytes: longer responses are not read.
 
     Raises:
         BadSettings: an argument is invalid.
@@ -53,6 +54,7 @@ class ApiClient:
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.time,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
     ) -> None:
         key = (api_key or os.environ.get("WAVESPEED_API_KEY", "")).strip()
         if not key:
@@ -60,7 +62,7 @@ class ApiClient:
         base = base_url or os.environ.get("WAVESPEED_BASE_URL") or BASE_URL
         self._api = ApiRequests(base, key, _client_headers())
         self._clock = clock
-        self._connection = ApiTransport(transport, clock)
+        self._connection = ApiTransport(transport, clock, max_response_bytes)
 
     @property
     def base_url(self) -> str:
@@ -149,6 +151,7 @@ class ApiClient:
         created_after: float | None = None,
         created_before: float | None = None,
         page_size: int = 100,
+        max_pages: int = MAX_HISTORY_PAGES,
     ) -> AsyncIterator[Prediction]:
         """Yield the tasks of the last 7 days, newest first, each once.
 
@@ -161,6 +164,7 @@ class ApiClient:
             created_after: Unix seconds.
             created_before: Unix seconds.
             page_size: tasks per request, at most 100.
+            max_pages: pages that are read; more are taken for an endless history.
 
         Raises:
             BadInput: a filter is invalid.
@@ -170,7 +174,7 @@ class ApiClient:
         filters = HistoryFilters(model, status, created_after, created_before)
         seen: set[str] = set()
         before: tuple[Prediction, ...] | None = None
-        for number in range(1, MAX_HISTORY_PAGES + 1):
+        for number in range(1, max_pages + 1):
             request = self._api.history(number, page_size, filters)
             page = await self._connection.ask(request, responses.read_page)
             new = {task.id: task for task in page.predictions if task.id not in seen}

@@ -101,11 +101,16 @@ class ApiTransport:
     Args:
         transport: of httpx; None: httpx's default.
         clock: Unix seconds.
+        max_response_bytes: longer responses are not read.
     """
 
     def __init__(
-        self, transport: httpx.AsyncBaseTransport | None, clock: Callable[[], float]
+        self,
+        transport: httpx.AsyncBaseTransport | None,
+        clock: Callable[[], float],
+        max_response_bytes: int,
     ) -> None:
+        self._max_response_bytes = max_response_bytes
         self._transport = transport
         self._clock = clock
         self._http: httpx.AsyncClient | None = None
@@ -175,7 +180,7 @@ class ApiTransport:
             return NoAnswer("its URL is invalid", sent=False)
         try:
             async with asyncio.timeout(timeout + extra_time):
-                return await _exchange(self._http, built)
+                return await _exchange(self._http, built, self._max_response_bytes)
         except _NOTHING_SENT as error:
             return NoAnswer(type(error).__name__, sent=False)
         except TimeoutError:
@@ -210,7 +215,9 @@ async def _chunks(content: bytes) -> AsyncIterator[bytes]:
         yield content[start : start + _CHUNK_BYTES]
 
 
-async def _exchange(http: httpx.AsyncClient, request: httpx.Request) -> ApiResponse | NoAnswer:
+async def _exchange(
+    http: httpx.AsyncClient, request: httpx.Request, max_bytes: int
+) -> ApiResponse | NoAnswer:
     response = await http.send(request, stream=True)
     async with contextlib.aclosing(response):
         headers = {name.lower(): value for name, value in response.headers.items()}
@@ -220,8 +227,8 @@ async def _exchange(http: httpx.AsyncClient, request: httpx.Request) -> ApiRespo
         body = bytearray()
         async for chunk in response.aiter_bytes():
             body += chunk
-            if len(body) > MAX_RESPONSE_BYTES:
-                reason = f"its response is longer than {MAX_RESPONSE_BYTES} bytes"
+            if len(body) > max_bytes:
+                reason = f"its response is longer than {max_bytes} bytes"
                 return NoAnswer(reason, sent=True)
         return ApiResponse(response.status_code, headers, bytes(body))
 

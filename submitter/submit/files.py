@@ -97,7 +97,7 @@ def pixels(data: bytes) -> tuple[int, int] | None:
 
 
 MAX_TOTAL_BYTES = 2**30
-"""Size of all files of one input together; they are in memory until they are sent."""
+"""Default for the size of all files of one input together; they are in memory until they are sent."""
 
 _PLACEHOLDER_URL = "https://upload.invalid/"
 
@@ -156,7 +156,12 @@ class PreparedInput:
         return {name: fill(member) for name, member in self.input.items()}
 
 
-def prepare(input: Mapping[str, object], schema: Mapping[str, JSON]) -> PreparedInput:
+def prepare(
+    input: Mapping[str, object],
+    schema: Mapping[str, JSON],
+    *,
+    max_total_bytes: int = MAX_TOTAL_BYTES,
+) -> PreparedInput:
     """Read and check the local files of an input; blocks while it reads.
 
     Bytes and `Path`s are files. Text that is not a URL is the path of a file in a field that takes
@@ -166,6 +171,7 @@ def prepare(input: Mapping[str, object], schema: Mapping[str, JSON]) -> Prepared
     Args:
         input: of the caller.
         schema: of the model's input; empty if unknown.
+        max_total_bytes: of all files together.
 
     Returns:
         The input without files, the files, and all of their faults.
@@ -174,7 +180,7 @@ def prepare(input: Mapping[str, object], schema: Mapping[str, JSON]) -> Prepared
     _, sound = json_faults(whole)
     if not sound:
         return PreparedInput(whole)  # the check of the input reports the faults
-    reader = _FileReader()
+    reader = _FileReader(max_total_bytes)
     filled = reader.walk(whole, dict(schema), _Position(""))
     return PreparedInput(filled, tuple(reader.files.values()), tuple(reader.faults))
 
@@ -218,7 +224,8 @@ class _FileRefused(Exception):
 
 
 class _FileReader:
-    def __init__(self) -> None:
+    def __init__(self, max_total_bytes: int) -> None:
+        self._max_total_bytes = max_total_bytes
         self.files: dict[str, LocalFile] = {}
         self.faults: list[Fault] = []
         self._size = 0
@@ -262,9 +269,9 @@ class _FileReader:
             file = _checked(data, rule, position.path)
             if file.digest not in self.files:
                 self._size += len(data)
-                if self._size > MAX_TOTAL_BYTES:
+                if self._size > self._max_total_bytes:
                     raise _FileRefused(
-                        f"is too large: all files together may have {MAX_TOTAL_BYTES} bytes"
+                        f"is too large: all files together may have {self._max_total_bytes} bytes"
                     )
                 self.files[file.digest] = file
             return _PLACEHOLDER_URL + file.digest

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from submitter.api import client as calls_module
-from submitter.api import transport
 from submitter.api.client import ApiClient
 from submitter.api.models import Price
 from submitter.api.transport import _wait
@@ -72,8 +71,8 @@ ASKS: dict[str, tuple[Call, str, Any]] = {
 EACH = pytest.mark.parametrize("name", ASKS)
 
 
-async def ask(name: str, server: Server) -> Any:
-    async with ApiClient(KEY, server.url, clock=lambda: NOW) as calls:
+async def ask(name: str, server: Server, **more: Any) -> Any:
+    async with ApiClient(KEY, server.url, clock=lambda: NOW, **more) as calls:
         return await ASKS[name][0](calls)
 
 
@@ -161,12 +160,11 @@ async def test_answers_without_what_was_asked_for(name: str) -> None:
                 await ask(name, server)
 
 
-async def test_an_endless_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endless_answer_is_left() -> None:
     """F8: no more is read of an answer than the limit."""
-    monkeypatch.setattr(transport, "MAX_RESPONSE_BYTES", 2**21)
     async with serving(endless) as server:
         with pytest.raises(Unavailable, match="longer than"):
-            await ask("models", server)
+            await ask("models", server, max_response_bytes=2**21)
 
 
 def test_retry_after_is_waited_for() -> None:
@@ -237,11 +235,10 @@ async def test_a_history_without_end_is_no_history() -> None:
         await history([None, None], page_size=2)
 
 
-async def test_a_history_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_history_that_is_too_long() -> None:
     """The number of pages is bounded."""
-    monkeypatch.setattr(calls_module, "MAX_HISTORY_PAGES", 2)
     with pytest.raises(Unavailable, match="no end"):
-        await history(tasks(3), tasks(2), tasks(1), page_size=1)
+        await history(tasks(3), tasks(2), tasks(1), page_size=1, max_pages=2)
 
 
 async def test_history_filters() -> None:

@@ -13,7 +13,6 @@ import httpx
 import pytest
 from cryptography.fernet import Fernet
 
-from submitter import client as client_module
 from submitter.catalogue.kling import KlingImageToVideo
 from submitter.errors import (
     ApiError,
@@ -494,14 +493,11 @@ async def test_closing_waits_for_what_is_on_its_way(world: World) -> None:
     assert await world.state("k") is State.ACCEPTED
 
 
-async def test_closing_does_not_wait_for_ever(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_closing_does_not_wait_for_ever(world: World) -> None:
     """F32: what takes longer is doubted, to be looked for."""
-    monkeypatch.setattr(client_module, "CLOSE_TIMEOUT_S", 0.01)
     gate = Gate()
     world.wire.meddle = gate.meddle
-    async with world.client() as wave:
+    async with world.client(close_timeout=0.01) as wave:
         submitting = asyncio.create_task(wave.submit(KLING, INPUT, key="k"))
         await gate.reached.wait()
     with pytest.raises(asyncio.CancelledError):
