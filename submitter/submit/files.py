@@ -97,7 +97,7 @@ def pixels(data: bytes) -> tuple[int, int] | None:
 
 
 MAX_TOTAL_BYTES = 2**30
-"""Default for the size of all files of one input together; they are in memory until they are sent."""
+"""Default limit for all files of one input together, which are in memory until they are sent."""
 
 _PLACEHOLDER_URL = "https://upload.invalid/"
 
