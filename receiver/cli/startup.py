@@ -42,8 +42,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 def tune_gc() -> None:
     """Make the garbage collector run rarely, after everything that lives on has been created.
 
-    Frozen objects are not looked at again, and requests leave few cycles behind: saves 8 % of the
-    CPU of a delivery (tests/bench/test_ack.py, distinct events).
+    Frozen objects are not looked at again, and requests leave few cycles behind. Without it, a
+    delivery costs the full server about 8 % more CPU (30 rounds in turns).
     """
     gc.collect()
     gc.freeze()

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from receiver.config.faults import MASK, safe, shown
 from receiver.config.platform import platform_of
 from receiver.config.settings import DEFAULT_FILE, REFERENCE, Secret, Settings
 from receiver.errors import SettingsError
@@ -25,6 +24,14 @@ if TYPE_CHECKING:
     from receiver.config.source import SourceSettings
 
 PREFIX = "WAVEHOOK_"
+MASK = "***"
+"""Stands for the value of a secret."""
+
+_DATABASE = re.compile(r"(\bpostgres[\w+.-]*:/*).*", re.IGNORECASE)
+"""Any part of a malformed PostgreSQL URL may be a part of its password."""
+
+_MAX_FAULT_CHARACTERS = 100
+
 MAX_DEPTH = 16
 """Nested tables and lists in the file."""
 
@@ -283,3 +290,21 @@ def _named_sections(
             yield name, section
         else:
             faults.append(f"{kind}.{safe(name)}: expected a section [{kind}.NAME], not a value")
+
+
+def shown(value: object) -> str:
+    """A value as a fault shows it, without the password of a URL."""
+    try:
+        masked = re.sub(r"://.*@", f"://{MASK}@", repr(value))
+        return _cut(_DATABASE.sub(rf"\1{MASK}'", masked))
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of thousands of digits"
+
+
+def safe(name: str) -> str:
+    """A name from the file or the environment, with control characters escaped."""
+    return _cut(name if name.isprintable() else repr(name))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_FAULT_CHARACTERS else f"{text[: _MAX_FAULT_CHARACTERS - 3]}..."

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from receiver.config.faults import MASK, safe, shown
+from receiver.config.load import MASK, safe, shown
 from receiver.config.settings import Secret
 from receiver.sources.base import WAVESPEED
 from submitter.settings import items, text

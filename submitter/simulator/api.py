@@ -17,18 +17,34 @@ import contextlib
 import hmac
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from itertools import islice
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+)
 from starlette.routing import Route
 
 from submitter import catalogue
 from submitter.prediction import JSON, Status
-from submitter.simulator import fault_responses, media, response_bodies
-from submitter.simulator.fault_responses import Endpoint
-from submitter.simulator.faults import Call, CallKind, FaultKind, Faults, FaultsError
+from submitter.simulator import media, response_bodies
+from submitter.simulator.clock import SimClock
+from submitter.simulator.faults import (
+    Call,
+    CallCounter,
+    CallKind,
+    FaultInjector,
+    FaultKind,
+    Faults,
+    FaultsError,
+    InjectedFault,
+)
 from submitter.simulator.request_checks import (
     BadRequest,
     check_input,
@@ -39,9 +55,10 @@ from submitter.simulator.request_checks import (
     timestamp,
 )
 from submitter.simulator.response_bodies import API_PATH, error_response, success
-from submitter.simulator.state import SimState
-from submitter.simulator.tasks import VIDEO_PRICE_USD, Task, price, video_seconds
-from submitter.simulator.uploads import MAX_UPLOAD_BYTES, UploadRefused
+from submitter.simulator.server import NoResponse
+from submitter.simulator.tasks import VIDEO_PRICE_USD, Task, TaskStore, price, video_seconds
+from submitter.simulator.uploads import MAX_UPLOAD_BYTES, UploadRefused, UploadStore
+from submitter.simulator.webhook_sender import WebhookSender
 
 START_BALANCE_USD = 100.0
 """Balance at the start; submits are accepted below zero, too."""
@@ -50,6 +67,44 @@ MAX_FORWARD_S = 10 * 365 * 24 * 3600
 """Largest step of simulated time, in seconds."""
 
 _CONTENT_TYPE = re.compile(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}")
+
+
+SLOW_RESPONSE_S = 20.0
+"""Simulated seconds by which `slow-answer` is late."""
+
+RETRY_AFTER_S = 10.0
+"""Simulated seconds of Retry-After; the header has them in whole seconds of the wall clock."""
+
+Endpoint = Callable[[Request, Call], Awaitable[Response]]
+
+
+@dataclass(slots=True)
+class SimState:
+    """Parts of one simulator.
+
+    Attributes:
+        tasks: submitted tasks.
+        sender: delivers their webhooks.
+        injector: decides on faults.
+        sim_clock: sleeps in simulated time.
+        clock: Unix seconds.
+        secret: signs the webhooks.
+        api_key: the only accepted key; None accepts any.
+        url: base URL of the simulator.
+        calls: counts API calls.
+        uploads: uploaded files.
+    """
+
+    tasks: TaskStore
+    sender: WebhookSender
+    injector: FaultInjector
+    sim_clock: SimClock
+    clock: Callable[[], float]
+    secret: str = field(repr=False)
+    api_key: str | None = field(default=None, repr=False)
+    url: str = ""
+    calls: CallCounter = field(default_factory=CallCounter)
+    uploads: UploadStore = field(default_factory=UploadStore)
 
 
 def create_app(state: SimState) -> Starlette:
@@ -101,7 +156,7 @@ def _guarded(
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not _is_accepted(key.strip(), state.api_key):
             return error_response(401, "Unauthorized: send Authorization: Bearer <API key>")
-        return await fault_responses.respond(state, call, endpoint, request)
+        return await respond(state, call, endpoint, request)
 
     return guard
 
@@ -116,6 +171,59 @@ async def _not_found(request: Request, error: Exception) -> Response:  # noqa: A
 
 async def _bad_request(request: Request, error: Exception) -> Response:  # noqa: ARG001
     return error_response(400, str(error))
+
+
+async def respond(state: SimState, call: Call, endpoint: Endpoint, request: Request) -> Response:
+    """Respond to a call, with the fault that is injected.
+
+    Args:
+        state: the simulator.
+        call: kind and number of the call.
+        endpoint: responds without a fault.
+        request: the request.
+    """
+    await request.body()  # A connection that is closed with unread bytes is reset by the kernel.
+    injected = state.injector.inject(call)
+    if injected is None:
+        response = await endpoint(request, call)
+    elif injected.takes_effect:
+        response = await endpoint(request, call)
+        # A refused call had no effect that a fault could hide.
+        if response.status_code == 200:
+            response = _fault_response(state, injected)
+    else:
+        response = _fault_response(state, injected)
+    if state.injector.hits(FaultKind.SLOW_ANSWER, *call):
+        await state.sim_clock.sleep(SLOW_RESPONSE_S)
+    return response
+
+
+def _fault_response(state: SimState, injected: InjectedFault) -> Response:
+    if injected.fault in (FaultKind.LOST_REQUEST, FaultKind.LOST_ANSWER, FaultKind.RESET):
+        return NoResponse(reset=injected.fault is FaultKind.RESET)
+    if injected.fault is FaultKind.ERROR_502:
+        return HTMLResponse("<html><body><h1>502 Bad Gateway</h1></body></html>", 502)
+    if injected.fault is FaultKind.ERROR_500:
+        return _injected_error(500, "internal_error", "Internal server error", injected.turn)
+    response = _injected_error(429, "rate_limit_exceeded", "Too many requests", injected.turn)
+    if injected.turn % 2 == 0:
+        seconds = round(RETRY_AFTER_S / state.sim_clock.timeline.speed)
+        response.headers["Retry-After"] = str(seconds)
+    return response
+
+
+def _injected_error(status: int, error_code: str, message: str, turn: int) -> Response:
+    """An error response in one of the API's five shapes, chosen by `turn`."""
+    shapes: tuple[JSON, ...] = (
+        {"code": status, "message": message},
+        {"message": message, "error_code": error_code},
+        {"error": message},
+        {"detail": message},
+    )
+    index = turn % (len(shapes) + 1)
+    if index == len(shapes):
+        return PlainTextResponse(message, status)
+    return JSONResponse(shapes[index], status)
 
 
 class SubmitEndpoints:

@@ -15,11 +15,10 @@ import httpx
 
 from submitter.api.transport import tls_context
 from submitter.simulator import media, response_bodies
-from submitter.simulator.api import create_app
+from submitter.simulator.api import SimState, create_app
 from submitter.simulator.clock import SimClock, Timeline
 from submitter.simulator.faults import CallCounter, FaultInjector, Faults
 from submitter.simulator.server import serving
-from submitter.simulator.state import SimState
 from submitter.simulator.tasks import API_RETENTION_S, Task, TaskStore
 from submitter.simulator.uploads import UploadStore
 from submitter.simulator.webhook_sender import (

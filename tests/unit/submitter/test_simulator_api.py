@@ -10,10 +10,9 @@ import pytest
 
 from submitter.api.transport import tls_context
 from submitter.prediction import Prediction
-from submitter.simulator.api import create_app
+from submitter.simulator.api import SimState, create_app
 from submitter.simulator.clock import SimClock, Timeline
 from submitter.simulator.faults import FaultInjector, Faults
-from submitter.simulator.state import SimState
 from submitter.simulator.tasks import TaskStore
 from submitter.simulator.webhook_sender import WebhookSender
 from tests.support.clocks import Clock
