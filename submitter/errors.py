@@ -23,7 +23,7 @@ repeat an input: they are the attribute `message` of an ApiError, for whoever as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 _MAX_SHOWN_FAULTS = 20
@@ -289,3 +289,18 @@ class StillRunning(SubmitterError):
         self.key = key
         self.task_id = task_id
         self.status = status
+
+
+def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The end of an error message: "did you mean X?", or nothing if no known name is similar.
+
+    Args:
+        name: the mistyped name.
+        known: all valid names.
+        prefix: common beginning of all names, which does not count for similarity.
+    """
+    from difflib import get_close_matches  # imported only where a name is wrong
+
+    names = [each.removeprefix(prefix) for each in known]
+    close = get_close_matches(name.removeprefix(prefix)[:100], names, 1, 0.6)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from receiver.config import Settings
     from receiver.results.reconcile import InboxGateway
     from submitter.ledger.base import Entry, Ledger
+    from submitter.reconcile.deliver import ReconcileReport
     from submitter.reconcile.reconciler import Reconciler
-    from submitter.reconcile.report import ReconcileReport
 
 
 @dataclass(slots=True)

@@ -17,8 +17,8 @@ from receiver.config.platform import platform_of
 from receiver.config.settings import DEFAULT_FILE, REFERENCE, Secret, Settings
 from receiver.errors import SettingsError
 from receiver.secret_refs import fetch
+from submitter.errors import suggest
 from submitter.settings import Setting
-from submitter.suggest import suggest
 
 if TYPE_CHECKING:
     from receiver.config.source import SourceSettings

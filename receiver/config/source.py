@@ -22,8 +22,8 @@ from pydantic import (
 from receiver.config.load import MASK, safe, shown
 from receiver.config.settings import Secret
 from receiver.sources.base import WAVESPEED
+from submitter.errors import suggest
 from submitter.settings import items, text
-from submitter.suggest import suggest
 
 if TYPE_CHECKING:
     from receiver.config.load import Resolver

@@ -25,7 +25,7 @@ from receiver.handlers.settings import (
     explain,
     resolve,
 )
-from submitter.suggest import suggest
+from submitter.errors import suggest
 
 GROUP = "wavehook.handlers"
 """The group of the entry points that `use` names."""

@@ -27,7 +27,7 @@ from receiver.handlers.retry import Backoff
 from receiver.handlers.routing import Route
 from receiver.outbound.addresses import AllowList
 from receiver.secret_refs import fetch
-from submitter.suggest import suggest
+from submitter.errors import suggest
 from submitter.units import per_second, seconds, size
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

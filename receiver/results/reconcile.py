@@ -17,7 +17,7 @@ from receiver.telemetry import Hook, TelemetryEvent
 from submitter.errors import LedgerUnavailable, SubmitterError
 from submitter.ledger.base import Ledger
 from submitter.prediction import Prediction
-from submitter.reconcile.report import FoundResult, ReconcileEvent
+from submitter.reconcile.deliver import FoundResult, ReconcileEvent
 
 if TYPE_CHECKING:
     from submitter.api.client import ApiClient

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from submitter.errors import Fault
+from submitter.errors import Fault, suggest
 from submitter.submit.json_check import json_faults, member_path
-from submitter.suggest import suggest
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError

@@ -16,11 +16,10 @@ import typer
 from submitter import catalogue
 from submitter.api.models import Model
 from submitter.cli.run import json_line, plain, print_retries
-from submitter.errors import BadSettings
+from submitter.errors import BadSettings, suggest
 from submitter.prediction import JSON
 from submitter.settings import SubmitSettings
 from submitter.submit.files import takes_files
-from submitter.suggest import suggest
 
 _HEADS = ("ID", "TYPE", "FROM", "DESCRIPTION")
 

@@ -19,10 +19,10 @@ from submitter.errors import (
     LedgerMismatch,
     SubmissionUnknown,
     SubmitterError,
+    suggest,
 )
 from submitter.prediction import JSON
 from submitter.settings import SubmitSettings
-from submitter.suggest import suggest
 
 if TYPE_CHECKING:
     from stamina.instrumentation import RetryDetails

@@ -15,9 +15,8 @@ from submitter.errors import (
 )
 from submitter.ledger.base import MAX_OPEN_ENTRIES, Entry, Ledger, State
 from submitter.prediction import Prediction
-from submitter.reconcile.deliver import ResultDelivery, has_ended
+from submitter.reconcile.deliver import ReconcileEvent, ReconcileReport, ResultDelivery, has_ended
 from submitter.reconcile.history_match import clusters, match
-from submitter.reconcile.report import ReconcileEvent, ReconcileReport
 from submitter.reconcile.schedule import API_RETENTION_S, Schedule
 
 MAX_UNANSWERED = 2

@@ -15,9 +15,16 @@ from submitter.api.client import ApiClient
 from submitter.errors import AuthFailed, NotFound, RateLimited, SubmitterError, Unavailable
 from submitter.ledger.base import Entry, Ledger, Result, State
 from submitter.prediction import Prediction
-from submitter.reconcile.deliver import ResultDelivery, error_text, has_ended
+from submitter.reconcile.deliver import (
+    DeliverResult,
+    FindInInbox,
+    ReconcileEvent,
+    ReconcileReport,
+    ResultDelivery,
+    error_text,
+    has_ended,
+)
 from submitter.reconcile.lost_submits import LostSubmits
-from submitter.reconcile.report import DeliverResult, FindInInbox, ReconcileEvent, ReconcileReport
 from submitter.reconcile.schedule import API_RETENTION_S, Schedule
 
 MAX_CONCURRENT_QUERIES = 4

@@ -31,7 +31,7 @@ from submitter.errors import LedgerUnavailable
 from submitter.ledger.base import Intent, Limits, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
-from submitter.reconcile.report import FoundResult, ReconcileEvent
+from submitter.reconcile.deliver import FoundResult, ReconcileEvent
 from submitter.simulator import Simulator
 from tests.support.waiting import until
 

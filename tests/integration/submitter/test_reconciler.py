@@ -18,8 +18,8 @@ from submitter.errors import ApiError, LedgerUnavailable, Unavailable
 from submitter.ledger.base import Entry, Ledger, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import JSON, Prediction
+from submitter.reconcile.deliver import FoundResult, ReconcileEvent
 from submitter.reconcile.reconciler import MAX_CONCURRENT_QUERIES, Reconciler
-from submitter.reconcile.report import FoundResult, ReconcileEvent
 from submitter.reconcile.schedule import API_RETENTION_S, Schedule
 from submitter.simulator import Simulator
 from tests.support.clocks import Clock

@@ -13,7 +13,7 @@ from submitter.errors import LedgerUnavailable, StillRunning
 from submitter.ledger.base import Entry, Ledger, Limits, Result, State
 from submitter.ledger.memory import MemoryLedger
 from submitter.prediction import Prediction
-from submitter.reconcile.report import ReconcileReport
+from submitter.reconcile.deliver import ReconcileReport
 from submitter.reconcile.schedule import Schedule
 from submitter.results.wait import WaiterRegistry
 from tests.support.cuttable_transport import BOTH_LEDGERS, NOW, intended, intent
