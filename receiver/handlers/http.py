@@ -40,7 +40,7 @@ from receiver.event import Event
 from receiver.handlers.base import Context
 from receiver.handlers.envelope import ascii_key, encode_envelope
 from receiver.handlers.settings import AllowedTargets, SomeTexts, read
-from receiver.outbound.client import check_reachable, check_url, client
+from receiver.outbound.client import LazyClient, check_reachable, web_url
 from submitter.api.responses import retry_after
 
 _RETRIED_STATUSES = frozenset({408, 409, 425, 429})
@@ -67,14 +67,6 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]{0,8190}[\x21-\x7e])?")
 
 
-def _url(text: str) -> str:
-    try:
-        check_url(httpx.URL(text))
-    except (httpx.InvalidURL, Refused):
-        raise ValueError("an http or https URL without a user or password in it") from None
-    return text
-
-
 def _secrets(secrets: tuple[str, ...]) -> tuple[str, ...]:
     for secret in secrets:
         secret_bytes(secret)
@@ -95,7 +87,7 @@ class HttpSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: Annotated[str, AfterValidator(_url)] = Field(
+    url: Annotated[str, AfterValidator(web_url)] = Field(
         repr=False, description="the URL to send to, such as https://shop.example/hooks"
     )
     secret: Annotated[SomeTexts, AfterValidator(_secrets)] = Field(
@@ -141,7 +133,7 @@ class HttpHandler:
         self._headers = settings.headers
         self._clock = clock
         self._allow = settings.allow
-        self._client: httpx.AsyncClient | None = None
+        self._client = LazyClient(settings.allow, max_body=_MAX_RESPONSE_BYTES)
 
     async def __call__(self, event: Event, context: Context) -> dict[str, int]:
         now = self._clock()
@@ -156,7 +148,7 @@ class HttpHandler:
             "webhook-signature": sign(self._keys, message, int(now), body),
         }
         try:
-            async with self._open().stream(
+            async with self._client.open().stream(
                 "POST",
                 self._url,
                 content=body,
@@ -176,14 +168,7 @@ class HttpHandler:
         return await check_reachable(str(self._url), self._allow)
 
     async def close(self) -> None:
-        if self._client is not None:
-            closing, self._client = self._client, None
-            await closing.aclose()
-
-    def _open(self) -> httpx.AsyncClient:
-        if self._client is None:
-            self._client = client(self._allow, max_body=_MAX_RESPONSE_BYTES)
-        return self._client
+        await self._client.close()
 
 
 def create(name: str, settings: Mapping[str, Any]) -> HttpHandler:

@@ -88,6 +88,49 @@ def client(
     )
 
 
+class LazyClient:
+    """A `client` that is made at its first use, and again after it was closed, on any event loop.
+
+    Args:
+        allow: as for `client`.
+        redirects: as for `client`.
+        max_body: as for `client`.
+    """
+
+    def __init__(
+        self, allow: Sequence[str], *, redirects: int = 0, max_body: int = MAX_BODY_BYTES
+    ) -> None:
+        self._allow = allow
+        self._redirects = redirects
+        self._max_body = max_body
+        self._client: httpx.AsyncClient | None = None
+
+    def open(self) -> httpx.AsyncClient:
+        """The client; no connection is made yet."""
+        if self._client is None:
+            self._client = client(self._allow, redirects=self._redirects, max_body=self._max_body)
+        return self._client
+
+    async def close(self) -> None:
+        """Close the connections; the next `open` makes new ones."""
+        if self._client is not None:
+            closing, self._client = self._client, None
+            await closing.aclose()
+
+
+def web_url(text: str) -> str:
+    """An http or https URL, as a setting.
+
+    Raises:
+        ValueError: it is not valid; the text says what was expected, without the URL.
+    """
+    try:
+        check_url(httpx.URL(text))
+    except (httpx.InvalidURL, Refused):
+        raise ValueError("an http or https URL without a user or password in it") from None
+    return text
+
+
 async def check_reachable(
     url: str,
     allow: Sequence[str] = (),

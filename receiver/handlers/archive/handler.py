@@ -49,7 +49,7 @@ from receiver.handlers.archive.storage import PRIVATE_FOLDER, ArchiveStorage, Na
 from receiver.handlers.base import Context
 from receiver.handlers.retry import describe
 from receiver.handlers.settings import AllowedTargets, Bytes, PositiveSeconds, SomeTexts, read
-from receiver.outbound.client import check_url, client
+from receiver.outbound.client import LazyClient, check_url
 from submitter.prediction import JSON, Status
 from submitter.reconcile.schedule import API_RETENTION_S
 from submitter.timestamps import rfc3339_clamped
@@ -168,7 +168,10 @@ class Archive:
             Download(settings.types, settings.max_size, clock=clock),
             settings.expires,
         )
-        self._client: httpx.AsyncClient | None = None
+        # One block more than max_size, so that the error names max_size and not the body.
+        self._client = LazyClient(
+            settings.allow, redirects=MAX_REDIRECTS, max_body=settings.max_size + BLOCK_BYTES
+        )
 
     async def __call__(self, event: Event, context: Context) -> dict[str, JSON] | None:
         """Keep the outputs; the module's docstring says what each fault means."""
@@ -177,7 +180,7 @@ class Archive:
         urls = {index: output for index, output in enumerate(outputs) if _is_url(output)}
         if event.type != COMPLETED or not urls:
             return None
-        run = ArchiveRun(self._plan, self._open_client(), event, context, self._clock)
+        run = ArchiveRun(self._plan, self._client.open(), event, context, self._clock)
         stored = await run(urls, len(outputs))
         return result_of(
             [
@@ -194,17 +197,7 @@ class Archive:
 
     async def close(self) -> None:
         """Close the HTTP client; the next event opens a new one."""
-        if self._client is not None:
-            closing, self._client = self._client, None
-            await closing.aclose()
-
-    def _open_client(self) -> httpx.AsyncClient:
-        if self._client is None:
-            settings = self._settings
-            # One block more than max_size, so that the error names max_size and not the body.
-            max_body = settings.max_size + BLOCK_BYTES
-            self._client = client(settings.allow, redirects=MAX_REDIRECTS, max_body=max_body)
-        return self._client
+        await self._client.close()
 
     def _url(self, name: str) -> str | None:
         base = self._settings.public_url

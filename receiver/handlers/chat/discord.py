@@ -37,10 +37,11 @@ from receiver.handlers.chat.http import (
 )
 from receiver.handlers.chat.media import multipart
 from receiver.handlers.chat.message import Message, Output
-from receiver.handlers.chat.settings import ChatSettings, WebUrl, web_url
+from receiver.handlers.chat.settings import ChatSettings, WebUrl
 from receiver.handlers.chat.template import Template
 from receiver.handlers.chat.text import Span, clean, cost, cut, fit_lines, join, units
 from receiver.handlers.settings import AllowedTargets, Bytes
+from receiver.outbound.client import web_url
 from submitter.prediction import JSON
 
 _MARKUP = re.compile(r"[\\*_~`|<>#\[\]():@+-]")

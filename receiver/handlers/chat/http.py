@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from receiver.errors import GiveUp, Refused, Retry
-from receiver.outbound.client import check_reachable, client
+from receiver.outbound.client import LazyClient, check_reachable
 from receiver.strict_json import Unreadable, parse
 from submitter.api.responses import MAX_RETRY_AFTER_S, retry_after
 from submitter.prediction import JSON
@@ -126,11 +126,10 @@ class ChatClient:
         clock: Clock = time.time,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        self._allow = allow
         self._waits = waits
         self._clock = clock
         self._sleep = sleep
-        self._client: httpx.AsyncClient | None = None
+        self._client = LazyClient(allow, max_body=_MAX_RESPONSE_BYTES)
         self._gates: dict[str, _RateGate] = {}
 
     async def send(
@@ -218,14 +217,7 @@ class ChatClient:
         """Close the connections; the next request opens new ones."""
         # The locks may belong to an event loop that has ended.
         self._gates.clear()
-        if self._client is not None:
-            closing, self._client = self._client, None
-            await closing.aclose()
-
-    def _open(self) -> httpx.AsyncClient:
-        if self._client is None:
-            self._client = client(self._allow, max_body=_MAX_RESPONSE_BYTES)
-        return self._client
+        await self._client.close()
 
     async def _exchange(
         self, gate: _RateGate, method: str, url: str, deadline: float, **request: Any
@@ -233,7 +225,7 @@ class ChatClient:
         host = httpx.URL(url).host
         timeout = max(deadline - self._clock(), 0.001)
         try:
-            response = await self._open().request(method, url, timeout=timeout, **request)
+            response = await self._client.open().request(method, url, timeout=timeout, **request)
         except Refused as error:
             raise GiveUp(str(error)) from None
         except httpx.HTTPError as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from receiver.errors import Refused
-from receiver.outbound.client import client
+from receiver.outbound.client import LazyClient
 from submitter.submit.files import FileType, file_type
 
 _MEDIA_TYPES = ("video", "image", "audio")
@@ -53,9 +53,8 @@ class MediaReader:
     """
 
     def __init__(self, allow: Sequence[str], max_bytes: int) -> None:
-        self._allow = allow
         self._max_bytes = max_bytes
-        self._client: httpx.AsyncClient | None = None
+        self._client = LazyClient(allow, redirects=_MAX_REDIRECTS, max_body=max_bytes)
 
     @asynccontextmanager
     async def open(self, url: str, seconds: float) -> AsyncIterator[Media]:
@@ -69,7 +68,8 @@ class MediaReader:
             MediaUnusable: it is missing, too large, or not a video, picture or sound.
         """
         try:
-            async with self._open().stream("GET", url, timeout=max(seconds, 0.001)) as response:
+            stream = self._client.open().stream("GET", url, timeout=max(seconds, 0.001))
+            async with stream as response:
                 size = self._size(response)
                 parts = response.aiter_raw()
                 start = b""
@@ -87,14 +87,7 @@ class MediaReader:
 
     async def close(self) -> None:
         """Close the connections; the next download opens new ones."""
-        if self._client is not None:
-            closing, self._client = self._client, None
-            await closing.aclose()
-
-    def _open(self) -> httpx.AsyncClient:
-        if self._client is None:
-            self._client = client(self._allow, redirects=_MAX_REDIRECTS, max_body=self._max_bytes)
-        return self._client
+        await self._client.close()
 
     def _size(self, response: httpx.Response) -> int:
         if response.status_code != 200:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar
 
-import httpx
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -13,23 +12,8 @@ from pydantic import (
     StringConstraints,
 )
 
-from receiver.errors import Refused
 from receiver.handlers.settings import matching
-from receiver.outbound.client import check_url
-
-
-def web_url(text: str) -> str:
-    """An http or https URL.
-
-    Raises:
-        ValueError: it is not valid; the text says what was expected, without the URL.
-    """
-    try:
-        check_url(httpx.URL(text))
-    except (httpx.InvalidURL, Refused):
-        raise ValueError("an http or https URL without a user or password in it") from None
-    return text
-
+from receiver.outbound.client import web_url
 
 Dotted = Annotated[
     str,

@@ -33,11 +33,12 @@ from receiver.handlers.chat.base import HttpChannel, OutgoingMessage, parse_sett
 from receiver.handlers.chat.http import ChatClient, ServiceResponse, check_webhooks, error_for
 from receiver.handlers.chat.media import Media, MediaUnusable
 from receiver.handlers.chat.message import Output
-from receiver.handlers.chat.settings import ChatSettings, WebUrl, web_url
+from receiver.handlers.chat.settings import ChatSettings, WebUrl
 from receiver.handlers.chat.template import Template
 from receiver.handlers.chat.text import clean
 from receiver.handlers.envelope import ascii_key
 from receiver.handlers.settings import AllowedTargets, Bytes
+from receiver.outbound.client import web_url
 from submitter.prediction import JSON
 
 EVENT_TYPE = "wavehook_message"

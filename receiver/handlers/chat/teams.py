@@ -31,10 +31,11 @@ from pydantic import Field
 from receiver.handlers.chat.base import HttpChannel, OutgoingMessage, parse_settings
 from receiver.handlers.chat.http import check_webhooks, error_for
 from receiver.handlers.chat.message import Message, Output
-from receiver.handlers.chat.settings import ChatSettings, WebUrl, web_url
+from receiver.handlers.chat.settings import ChatSettings, WebUrl
 from receiver.handlers.chat.template import Template
 from receiver.handlers.chat.text import Span, fullwidth, join
 from receiver.handlers.settings import AllowedTargets
+from receiver.outbound.client import web_url
 from submitter.prediction import JSON
 
 MAX_CARD_BYTES = 28_000
