@@ -1,7 +1,7 @@
 """Every error of the submitter.
 
 SubmitterError
-├── BadSettings              the client cannot work as it is set up; carries the setting's name
+├── BadSettings              the client's settings are wrong; carries the setting's name
 ├── BadInput                 nothing was sent; carries every fault at once
 │   └── ContextTooLarge      the context does not fit into a URL; carries its size and the limit
 ├── ApiError                 the API refused, and created nothing; carries status, code, message
@@ -17,8 +17,8 @@ SubmitterError
 ├── StillRunning             the time to wait is over, the task is not; carries what is known
 └── TaskFailed               the task ended badly; carries the prediction, and lives beside it
 
-No text or `repr` of an error holds the API key, an input or a body. The API's own words may
-repeat an input: they are the attribute `message` of an ApiError, for whoever asks for them.
+No text or `repr` of an error holds the API key, an input or a body. The API's own text may
+repeat an input; it is only in the attribute `message` of an ApiError.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ TASK_CODE_MEANINGS = {
     5003: "the API was not available",
     5004: "the API's own time limit",
 }
-"""What the inner codes of failed tasks mean."""
+"""Meaning of the `code` of a failed task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong with an input.
+    """One fault of an input.
 
     Attributes:
-        path: where, such as `image` or `loras[0].path`.
+        path: place in the input, such as `image` or `loras[0].path`.
         message: what is wrong and what is expected, in one line; never repeats the value.
     """
 
@@ -59,14 +59,14 @@ class Fault:
 
 
 class SubmitterError(Exception):
-    """The base of all."""
+    """Base class of all errors of the submitter."""
 
 
 class BadSettings(SubmitterError):
-    """The client cannot work as it is set up.
+    """The client's settings are wrong.
 
     Attributes:
-        setting: the environment variable that would put it right.
+        setting: the environment variable to correct.
     """
 
     def __init__(self, setting: str, message: str) -> None:
@@ -75,10 +75,10 @@ class BadSettings(SubmitterError):
 
 
 class BadInput(SubmitterError):
-    """What was to be sent cannot be right; nothing was sent.
+    """The input is wrong; nothing was sent.
 
     Attributes:
-        faults: all of them, each with its path.
+        faults: every fault, each with its path.
     """
 
     def __init__(self, faults: Sequence[Fault]) -> None:
@@ -90,7 +90,7 @@ class BadInput(SubmitterError):
 
 
 class ContextTooLarge(BadInput):
-    """The context travels in the webhook URL, and does not fit there.
+    """The context is too large for the webhook URL.
 
     Attributes:
         size: bytes of the context as JSON.
@@ -109,8 +109,8 @@ class ApiError(SubmitterError):
 
     Attributes:
         status: the HTTP status.
-        code: the `code` of the body, or its textual `error_code`; None where it had neither.
-        message: the API's own words, one line and bounded; may repeat what was sent.
+        code: the `code` of the body, or its textual `error_code`; None if it has neither.
+        message: the API's own text, one bounded line; may repeat what was sent.
     """
 
     advice = "the API refused the request"
@@ -140,7 +140,7 @@ class AuthFailed(ApiError):
 
 
 class NotFound(ApiError):
-    """The API knows no such task or model; tasks are kept for 7 days."""
+    """The API does not know this task or model; it keeps tasks for 7 days."""
 
     advice = "the API knows no such task or model; tasks are kept for 7 days"
 
@@ -155,7 +155,7 @@ class RateLimited(ApiError):
     """Too many requests; this one created nothing and may be sent again.
 
     Attributes:
-        retry_after: seconds to wait, where the API said so.
+        retry_after: seconds to wait, if the API said so.
     """
 
     advice = "too many requests; this one created nothing"
@@ -174,12 +174,12 @@ class RateLimited(ApiError):
 
 
 class Unavailable(SubmitterError):
-    """No usable answer came, and nothing was created: worth trying again.
+    """The API gave no usable response, and created nothing; a retry may succeed.
 
     Attributes:
         reason: a few words.
-        status: the HTTP status, where there was an answer.
-        retry_after: seconds to wait, where the API said so.
+        status: the HTTP status, if there was a response.
+        retry_after: seconds to wait, if the API said so.
     """
 
     def __init__(
@@ -197,17 +197,17 @@ class Unavailable(SubmitterError):
 
 
 class SubmissionUnknown(SubmitterError):
-    """The task may have been created and billed, and nobody said.
+    """The response to a submit was lost: the task may exist and be billed.
 
     The API has no idempotency key, so sending it again could pay twice. The API's history of the
     last 7 days, by model and time, tells whether it exists.
 
     Attributes:
         model: the model's id.
-        sent_at: Unix seconds, when the request went out.
+        sent_at: Unix seconds, when the request was sent.
         reason: a few words.
-        status: the HTTP status, where there was an answer.
-        key: of the submission in the ledger, which settles it; None where there is no ledger.
+        status: the HTTP status, if there was a response.
+        key: of the submission in the ledger, which settles it; None without a ledger.
     """
 
     def __init__(
@@ -236,7 +236,7 @@ class SubmissionUnknown(SubmitterError):
 
 
 class OverBudget(SubmitterError):
-    """The price is above the cap that was given; nothing was sent.
+    """The price is above `max_cost`; nothing was sent.
 
     Attributes:
         price: USD, as the API quoted it.
@@ -252,14 +252,14 @@ class OverBudget(SubmitterError):
 
 
 class LedgerUnavailable(SubmitterError):
-    """The ledger cannot be read or written now; what was to be sent was not sent."""
+    """The ledger cannot be read or written now; nothing was sent."""
 
 
 class LedgerMismatch(LedgerUnavailable):
-    """The database was made by a newer version, or by something else; it was left as it is.
+    """A newer version or another program made the database; it was not changed.
 
     Attributes:
-        found: the version in the database; 0 where it is something else's.
+        found: the version in the database; 0 if another program made it.
         expected: the version of this program.
     """
 
@@ -270,17 +270,17 @@ class LedgerMismatch(LedgerUnavailable):
 
 
 class StillRunning(SubmitterError):
-    """The time to wait is over, and the task has not ended; it is not lost, wait again.
+    """The timeout is over and the task has not finished; it is not lost, wait again.
 
     Attributes:
         key: of the submission.
-        task_id: the API's id, where it is known.
-        status: of the task, where it is known.
+        task_id: the API's id, if it is known.
+        status: of the task, if it is known.
     """
 
     def __init__(self, key: str, task_id: str | None, status: str | None) -> None:
         name = task_id or key
-        # Statuses that nobody knows are kept as they came.
+        # An unknown status is kept as the API sent it, so it may not be printable.
         fit = status and len(status) <= 64 and status.isprintable()
         known = f"{name} has not ended yet (status {status if fit else 'unknown'}); it goes on"
         if task_id is None:

@@ -45,21 +45,21 @@ TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One generation task as the API described it at one time.
+    """One generation task, as the API described it in one response.
 
     Attributes:
         id: the task id, opaque text.
         status: one of `Status`, or text that is not known yet; never mapped to a known one.
         model: the model's id, such as `kwaivgi/kling-v2.1-i2v-standard`.
         outputs: URLs of the results, in order; they expire 7 days after the task ended.
-        error: the API's text of what went wrong; None where nothing did.
+        error: the API's error text; None if the task did not fail.
         code: the API's inner code of a failed task, such as 1200 for content moderation.
         has_nsfw_contents: one flag an output; empty where the API said nothing (also null).
         created_at: when the task was created; aware, microseconds at the finest.
         inference_ms: time the model ran, in milliseconds.
         result_url: where the API answers for this task.
-        input: what the task was asked for, where the API repeats it.
-        raw: the whole object as it came. Left out of `repr`: it may hold prompts.
+        input: the task's input, if the API repeats it.
+        raw: the whole object. Left out of `repr`: it may hold prompts.
     """
 
     id: str
@@ -77,12 +77,12 @@ class Prediction:
 
     @property
     def terminal(self) -> bool:
-        """Whether the task has ended, well or badly."""
+        """True if the task has finished, successfully or not."""
         return self.status in TERMINAL
 
     @property
     def succeeded(self) -> bool:
-        """Whether the task has ended well."""
+        """True if the task has finished successfully."""
         return self.status == Status.COMPLETED
 
     def raise_for_status(self) -> Self:
@@ -103,7 +103,7 @@ class Prediction:
             data: any JSON value.
 
         Returns:
-            The prediction, or None where `data` is no object with a text `id` and `status`.
+            The prediction, or None if `data` is not an object with the texts `id` and `status`.
         """
         if not is_prediction(data):
             return None
@@ -127,7 +127,7 @@ class Prediction:
 
 
 def is_prediction(data: JSON) -> TypeGuard[dict[str, JSON]]:
-    """Whether parsed JSON is one: an object with a text `id` and `status`."""
+    """True for a JSON object with the texts `id` and `status`."""
     if not isinstance(data, dict):
         return False
     id, status = data.get("id"), data.get("status")

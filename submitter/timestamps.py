@@ -21,7 +21,7 @@ def rfc3339(seconds: float | None) -> str | None:
 
 
 def rfc3339_clamped(seconds: float) -> str:
-    """Unix seconds as text, with milliseconds unless they are zero; see `utc_datetime`."""
+    """Unix seconds as text, with milliseconds unless they are zero; range as for `utc_datetime`."""
     at = utc_datetime(seconds)
     return _text(at, "milliseconds" if at.microsecond else "seconds")
 

@@ -25,7 +25,7 @@ def builtin(model_id: str) -> Mapping[str, Any] | None:
 
 
 def builtin_model(model_id: str) -> Model | None:
-    """A built-in model; None for any other. Its price is the documented one, where there is one."""
+    """A built-in model with its documented price, if any; None for any other model."""
     schema = builtin(model_id)
     if schema is None:
         return None

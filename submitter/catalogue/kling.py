@@ -43,7 +43,7 @@ class KlingImageToVideo:
         tier: which of the three models.
 
     Raises:
-        BadInput: there is no such tier.
+        BadInput: the tier does not exist.
     """
 
     prompt: str = field(repr=False)

@@ -24,10 +24,10 @@ from submitter.errors import RateLimited, SubmitterError, Unavailable
 from submitter.prediction import JSON
 
 MAX_MODELS = 10_000
-"""How many models are kept of one catalogue."""
+"""Models of one catalogue; further ones are dropped."""
 
 MAX_FILE_BYTES = 64 * 2**20
-"""Bytes of a file that is read."""
+"""Largest cache file that is read."""
 
 _MAX_ID_CHARS = 256
 _MAX_NAME_CHARS = 256
@@ -38,7 +38,7 @@ _FORMAT = "wavehook models 1"
 
 @dataclass(frozen=True, slots=True)
 class CatalogueSnapshot:
-    """The API's catalogue as it was at one time.
+    """The API's catalogue at one time.
 
     Attributes:
         models: by id.
@@ -50,7 +50,7 @@ class CatalogueSnapshot:
 
 
 def bounded(models: Iterable[Model]) -> dict[str, Model]:
-    """Keep what a catalogue of sane size holds: what is beyond is left out or cut."""
+    """The models of a catalogue within the limits; what exceeds them is dropped or cut."""
     kept: dict[str, Model] = {}
     for model in models:
         if len(kept) == MAX_MODELS:
@@ -87,20 +87,20 @@ class CatalogueFile:
         self._folder = folder
 
     def read(self) -> CatalogueSnapshot | None:
-        """The catalogue as it was written, or None where there is none that can be read."""
+        """The stored catalogue, or None if there is no readable one."""
         try:
             path = self._place() / self._name
             about = path.stat()
             if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_FILE_BYTES:
                 return None
             data = json.loads(path.read_bytes())
-        # RecursionError: depth; ValueError: no JSON, no UTF-8.
+        # RecursionError: nested too deeply; ValueError: not JSON or not UTF-8.
         except (OSError, ValueError, RecursionError):
             return None
         return _listing(data)
 
     def write(self, listing: CatalogueSnapshot) -> None:
-        """Put a catalogue in the place of the one that is there; without a disk, without effect."""
+        """Replace the stored catalogue; does nothing if the disk cannot be written."""
         models = [
             {
                 "id": model.id,
@@ -113,11 +113,11 @@ class CatalogueFile:
             for model in listing.models.values()
         ]
         text = json.dumps({"format": _FORMAT, "as_of": listing.as_of, "models": models})
-        # A list that cannot be kept is only asked for again.
+        # A list that cannot be stored is only fetched again.
         with contextlib.suppress(OSError):
             folder = self._place()
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Such a file is its owner's alone from its first moment on.
+            # A temporary file is readable by its owner only from the start.
             with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
                 temporary = Path(file.name)
                 try:
@@ -132,21 +132,21 @@ class CatalogueFile:
         """The folder.
 
         Raises:
-            FileNotFoundError: nobody knows where this user's files are.
+            FileNotFoundError: the user has no cache folder.
         """
         if self._folder is not None:
             return self._folder
         import platformdirs
 
         place = platformdirs.user_cache_path("wavehook", appauthor=False)
-        # Without a home, `~` stays as it is, and would be a folder of that name right here.
+        # Without a home folder, `~` stays in the path and would name a folder in this directory.
         if not place.is_absolute():
             raise FileNotFoundError
         return place
 
 
 def _listing(data: Any) -> CatalogueSnapshot | None:
-    """Read what may be another program's, or another version's."""
+    """Parse a cache file, which another program or version may have written."""
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
         return None
     as_of, models = _number(data.get("as_of")), data.get("models")
@@ -177,29 +177,29 @@ def _text(value: Any) -> str:
 def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    # NaN is below nothing.
+    # NaN fails this comparison.
     return float(value) if abs(value) < 1e12 else None
 
 
 MAX_AGE_S = 3600.0
-"""Seconds for which the API's list of models is believed."""
+"""Seconds after which the list of models is fetched again."""
 
 FETCH_TIMEOUT_S = 20.0
-"""Seconds that the API may take; who submits does not wait longer to have an input checked."""
+"""Timeout of one fetch; a submit does not wait longer for the check of its input."""
 
 FAILURE_PAUSE_S = 60.0
-"""Seconds after a failure in which it is not asked again."""
+"""Seconds without another fetch after a failure."""
 
 
 class Catalogue:
-    """Every model: the built-in ones, and those of the API, which are kept on disk.
+    """Catalogue of models: the built-in ones, and those of the API, cached on disk.
 
-    Without network and without disk it knows the built-in models; it never fails.
+    Without network and disk it has the built-in models; it never fails.
 
     Args:
-        fetch: asks the API for its models.
-        name: tells apart the catalogues of several addresses, such as the base URL.
-        folder: where they are kept; None: in the user's cache folder.
+        fetch: fetches the models from the API.
+        name: key of the cache file, such as the base URL.
+        folder: of the cache file; None uses the user's cache folder.
         clock: gives Unix seconds.
     """
 
@@ -218,23 +218,23 @@ class Catalogue:
         self._listing: CatalogueSnapshot | None = None
         self._failed_at = 0.0
         self.failure: SubmitterError | None = None
-        """Why the API's list could not be had when it was last asked for; None where it could."""
+        """Error of the last fetch; None if it succeeded."""
 
     @property
     def as_of(self) -> float | None:
-        """Unix seconds, when the API gave the list that is used; None where there is none."""
+        """Unix seconds of the fetch of the current list; None without a list."""
         return self._listing.as_of if self._listing else None
 
     async def model(self, model_id: str) -> Model | None:
-        """Find a model; a built-in one without asking anybody.
+        """Find a model; a built-in one without a request.
 
         Returns:
-            The model, or None where nobody knows it, or nobody can be asked.
+            The model, or None if it is unknown or the API is not available.
         """
         return builtin_model(model_id) or (await self._live()).get(model_id)
 
     async def models(self) -> list[Model]:
-        """All models, sorted by id; the built-in ones alone where the API's cannot be had."""
+        """All models, sorted by id; only the built-in ones if the API is not available."""
         live = await self._live()
         whole = dict(live)
         for own in filter(None, map(builtin_model, builtin_models())):
@@ -243,14 +243,14 @@ class Catalogue:
         return sorted(whole.values(), key=lambda model: model.id)
 
     async def _live(self) -> Mapping[str, Model]:
-        # Whoever comes while it is asked for waits for that answer.
+        # Concurrent callers share one fetch.
         async with self._asking:
             if not self._is_fresh() and not self._paused():
                 await self._renew()
             return self._listing.models if self._listing else {}
 
     async def _renew(self) -> None:
-        # Another process may have asked by now.
+        # Another process may have fetched it meanwhile.
         stored = await asyncio.to_thread(self._cache.read)
         if stored and (self._listing is None or stored.as_of > self._listing.as_of):
             self._listing = stored

@@ -32,14 +32,14 @@ MAX_SCHEMA_CHARS = 65_536
 """Characters of one schema as JSON; a larger one is not looked into."""
 
 MAX_RULES = 30_000
-"""How many rules one check may come to; a schema can multiply them with a few references."""
+"""Rules that one check may apply; a schema can multiply them with a few references."""
 
 MAX_NESTED_RULES = 64
-"""How many rules may apply within each other. A definition that refers to itself goes on beyond any
-number, and must not meet Python's own limit: that one makes the library for references panic."""
+"""Depth of rules within rules. A definition that refers to itself has no end, and Python's own
+recursion limit would make the library for references panic."""
 
 LINKS = ("uri", "url")
-"""The formats that are looked at; others are remarks."""
+"""The formats that are checked; others are treated as annotations."""
 
 # These run regular expressions, which can take for ever, or compare each item with each.
 _IGNORED_RULES = (
@@ -96,7 +96,7 @@ def errors(schema: Mapping[str, Any], value: object) -> list[ValidationError]:
 
 @functools.lru_cache(maxsize=64)
 def _validator(text: str) -> Validator | None:
-    """The validator of a schema, or None where it is none that can be used."""
+    """The validator of a schema, or None if the schema cannot be used."""
     from jsonschema import SchemaError
     from referencing import Registry
 
@@ -123,7 +123,7 @@ def _manageable(text: str) -> bool:
 
 
 def _has(text: str, *names: str) -> bool:
-    """Whether one of these is a name in this JSON; inside a text its quotes would be escaped."""
+    """True if the JSON contains one of these names; quotes inside a text are escaped."""
     return any(f'"{name}": ' in text for name in names)
 
 
@@ -167,7 +167,7 @@ def _nothing(*_: object) -> None:
 
 def _additional(rule: Rule) -> Rule:
     def unless_patterns(validator: Any, wanted: Any, value: Any, schema: Any) -> Any:
-        # What is additional would be told by regular expressions.
+        # The message for additional fields would show regular expressions.
         return None if "patternProperties" in schema else rule(validator, wanted, value, schema)
 
     return unless_patterns
@@ -184,7 +184,7 @@ def _formats() -> FormatChecker:
 
 
 def is_link(value: object) -> bool:
-    """Whether a text is an http(s) URL; what is no text has no format."""
+    """True for an http(s) URL, and for any value that is not text: it has no format."""
     if not isinstance(value, str):
         return True
     try:
@@ -231,7 +231,7 @@ def check(schema: Mapping[str, Any], input: Mapping[str, Any]) -> list[Fault]:
         input: what is to be sent.
 
     Returns:
-        The faults, each with its path; empty where there are none.
+        The faults, each with its path; empty if the input is valid.
     """
     instance = dict(input)
     faults, sound = json_faults(instance)
@@ -276,7 +276,7 @@ def _missing(path: str, names: Any, value: Any, message: str) -> Iterator[Fault]
 
 
 def _alternatives(error: ValidationError, path: str) -> Iterator[Fault]:
-    """What keeps a value from each of several shapes, told of the one that it is nearest to."""
+    """The faults against the closest of several alternatives."""
     shapes: dict[object, list[ValidationError]] = {}
     for inner in error.context:
         shapes.setdefault(inner.relative_schema_path[0], []).append(inner)

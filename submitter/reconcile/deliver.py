@@ -57,16 +57,16 @@ class ReconcileEvent:
 
 @dataclass(slots=True)
 class ReconcileReport:
-    """What one round, or one comparison, came to: numbers of tasks.
+    """Report of one round or one comparison with the history: numbers of tasks.
 
     Attributes:
-        asked: questions about a task.
+        asked: queries for one task.
         found: results that the inbox or the ledger did not have.
-        settled: lost answers whose task was found in the history.
-        rejected: lost answers that had created nothing.
-        failed: questions that the API did not answer, or refused.
-        tasks: ids of what was found.
-        error: the last failure, in words; None where there was none.
+        settled: submits without a response whose task was found in the history.
+        rejected: submits without a response that had created nothing.
+        failed: queries that the API refused or did not answer.
+        tasks: ids of the found tasks.
+        error: text of the last failure, if any.
     """
 
     asked: int = 0
@@ -79,12 +79,12 @@ class ReconcileReport:
 
 
 class ResultDelivery:
-    """Ends submissions, one by one.
+    """Delivers results to the inbox and the ledger, one by one.
 
     Args:
         ledger: open.
-        deliver: hands results to the inbox; None where there is none here.
-        tell: told what happens.
+        deliver: passes results to the inbox; None if this process has no inbox.
+        tell: called with each step.
         clock: Unix seconds.
     """
 
@@ -105,13 +105,13 @@ class ResultDelivery:
     async def end(
         self, prediction: Prediction, entry: Entry | None, report: ReconcileReport
     ) -> bool:
-        """Bring one result; False where the inbox did not take it, which may be tried again.
+        """Deliver one result; False if the inbox failed to take it, so that it can be retried.
 
         Raises:
             LedgerUnavailable: the ledger did not take it.
         """
         key, context = (entry.key, entry.context) if entry else (None, None)
-        # Whoever asked for no webhook wants no event, and of a task that is gone there is none.
+        # A submit without a webhook wants no event, and a deleted task has none.
         unwanted = (entry is not None and not entry.webhook) or prediction.status == Status.DELETED
         new = False
         if self._deliver is not None and not unwanted:

@@ -1,8 +1,8 @@
-"""Submissions whose answer was lost, matched with the API's history by model, time and input.
+"""Matching of submits without a response to tasks of the API's history: model, time and input.
 
-To take a stranger's task for ours would give its result to the wrong caller, and to believe that
-there is none would pay twice. So what is not clear stays open: a webhook, which carries the
-submission's key, may tell; so may the next look, when others are settled.
+A wrong match gives a result to the wrong caller, and a missed one bills twice. So an unclear case
+stays open: a webhook, which carries the submission's key, settles it, or a later look does, when
+other submissions are settled.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from submitter.submit.files import is_url
 
 
 class MatchQuality(IntEnum):
-    """How well a task of the history fits a submission's input."""
+    """Degree to which a task of the history fits a submission's input."""
 
-    #: Something that was sent is shown as something else.
+    #: The history shows another value for a field that was sent.
     OTHER = 0
     #: The history does not show the input, or shows other addresses of files.
     PERHAPS = 1
-    #: All that was sent is there again.
+    #: The history shows everything that was sent.
     SAME = 2
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryMatches:
-    """What one look came to.
+    """Result of one look.
 
     Attributes:
         found: tasks by the key of their submission.
-        unclear: keys of submissions that one of several tasks may belong to.
+        unclear: keys of submissions that several tasks may belong to.
     """
 
     found: Mapping[str, Prediction] = field(default_factory=dict)
@@ -54,15 +54,15 @@ def match(
 
     Args:
         doubtful: submissions of one model without a task.
-        tasks: of that model in the history, without those that a submission has already.
-        rivals: submissions that are on their way just now: a task may be theirs.
+        tasks: of that model in the history, except those that belong to a submission already.
+        rivals: submits in flight: a task may belong to them.
         skew: seconds by which our clock and the API's may differ.
     """
-    # What says more of itself chooses first: its task would fit a shorter input too.
+    # The longest input chooses first: its task would fit a shorter input too.
     order = [*rivals, *sorted(doubtful, key=lambda each: (-len(each.input), each.sent_at))]
     same, perhaps = _candidates(order, tasks, skew)
     held = _assign(same)
-    # A task that shows somebody's input is nobody else's.
+    # A task that shows one submission's input belongs to no other.
     shown = set().union(*same.values())
     open_still = [key for key in same if key not in held]
     claims = {key: [id for id in perhaps[key] if id not in shown] for key in open_still}
@@ -89,7 +89,7 @@ def clusters(entries: Sequence[Entry], *, skew: float) -> list[list[Entry]]:
 
     Args:
         entries: of any models.
-        skew: see `match`.
+        skew: as for `match`.
     """
     parts: list[list[Entry]] = []
     end = -math.inf
@@ -103,7 +103,7 @@ def clusters(entries: Sequence[Entry], *, skew: float) -> list[list[Entry]]:
 
 
 def match_quality(sent: Mapping[str, JSON], shown: Mapping[str, JSON] | None) -> MatchQuality:
-    """Compare what was sent with what the history shows, which may hold defaults as well."""
+    """Compare the sent input with the shown one, which may contain defaults as well."""
     if shown is None:
         return MatchQuality.PERHAPS
     fits = [
@@ -119,7 +119,7 @@ _Ids = dict[str, list[str]]
 def _candidates(
     entries: Sequence[Entry], tasks: Sequence[Prediction], skew: float
 ) -> tuple[_Ids, _Ids]:
-    """Tasks that fit surely, and perhaps, by the key of their submission; the nearest first."""
+    """Tasks that fit for certain, and perhaps, by submission key; the nearest in time first."""
     same: _Ids = {}
     perhaps: _Ids = {}
     created = {task.id: task.created_at.timestamp() for task in tasks if task.created_at}
@@ -139,7 +139,7 @@ def _candidates(
 
 
 def _assign(candidates: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Give a task each to as many submissions as can be; whoever comes first is never left out."""
+    """Maximum matching of submissions to tasks; earlier submissions are never left out."""
     held: dict[str, str] = {}
     owner: dict[str, str] = {}
     tried: set[str] = set()
@@ -156,7 +156,7 @@ def _assign(candidates: Mapping[str, Sequence[str]]) -> dict[str, str]:
                 wanted_by.clear()
                 break
             asking.extend(owner[id] for id in new)
-        # Those who hold what was asked for in vain cannot let go of it for anybody later either.
+        # These tasks cannot be freed for any later submission either.
         tried.update(wanted_by)
     return held
 
@@ -164,7 +164,7 @@ def _assign(candidates: Mapping[str, Sequence[str]]) -> dict[str, str]:
 def _hand_on(
     free: str, wanted_by: Mapping[str, str], held: dict[str, str], owner: dict[str, str]
 ) -> None:
-    """Let each take what it wants, and leave what it had to whoever wants that."""
+    """Reassign along the augmenting path: each submission takes the next task."""
     id: str | None = free
     while id is not None:
         key = wanted_by[id]
@@ -184,7 +184,7 @@ def _compare(sent: JSON, shown: JSON) -> MatchQuality:
 
 
 def _equal(sent: JSON, shown: JSON) -> bool:
-    """Whether they are the same but for what a server may tidy up: spaces, `5`, `5.0`, `"5"`."""
+    """True if they differ only in what a server may normalize: spaces, `5`, `5.0`, `"5"`."""
     if isinstance(sent, str) and isinstance(shown, str):
         return sent.split() == shown.split()
     one, other = _number(sent), _number(shown)

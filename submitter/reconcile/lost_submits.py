@@ -20,18 +20,18 @@ from submitter.reconcile.history_match import clusters, match
 from submitter.reconcile.schedule import API_RETENTION_S, Schedule
 
 MAX_UNANSWERED = 2
-"""Questions without an answer after which a round asks no more."""
+"""Unanswered queries after which a round ends."""
 
 
 class LostSubmits:
     """Finds the tasks of UNKNOWN submits, or rejects the submits.
 
     Args:
-        calls: of the API.
+        calls: the API client.
         ledger: open.
-        schedule: when to look.
-        delivering: takes what has ended already.
-        tell: told what happens.
+        schedule: times of the looks.
+        delivering: receives tasks that have finished already.
+        tell: called with each step.
         clock: Unix seconds.
         random: a number from 0 to 1, for jitter.
     """
@@ -59,7 +59,7 @@ class LostSubmits:
         """Look for submissions without a task; a look that fails does not count as one.
 
         Raises:
-            RateLimited: the API is asked too much.
+            RateLimited: too many requests.
             AuthFailed: it does not accept the key.
             LedgerUnavailable: the ledger cannot be read or written.
         """
@@ -70,7 +70,7 @@ class LostSubmits:
             e for e in await self._ledger.open_entries(limit=MAX_OPEN_ENTRIES) if e.key not in keys
         ]
         rivals = [entry for entry in others if entry.state is State.INTENDED]
-        # Those that are not due yet may be found too, and a task may be theirs.
+        # Submits that are not due yet are matched too: a task may belong to them.
         lost = [*due, *(entry for entry in others if entry.state is State.UNKNOWN)]
         silent = 0
         for cluster in clusters(lost, skew=self._schedule.skew):
@@ -83,7 +83,7 @@ class LostSubmits:
             except (RateLimited, AuthFailed, LedgerUnavailable):
                 raise
             except SubmitterError as error:
-                # Perhaps something about this model, which is no reason to spare the others.
+                # The error may concern this model only, so the others are still searched.
                 self._delivering.count(error, report)
                 silent += isinstance(error, Unavailable)
                 if silent == MAX_UNANSWERED:
@@ -105,7 +105,7 @@ class LostSubmits:
         tasks = [task async for task in history]
         taken = await self._ledger.find_tasks([task.id for task in tasks])
         free = [task for task in tasks if task.id not in taken]
-        # In a thread: among very many it takes its time.
+        # In a thread: many submits and tasks take long to match.
         looked = await asyncio.to_thread(match, cluster, free, rivals=rivals, skew=skew)
         for entry in cluster:
             if task := looked.found.get(entry.key):
@@ -121,7 +121,7 @@ class LostSubmits:
         accepted = await self._ledger.accept(
             entry.key, task, now, expected_at=expected, guessed=True
         )
-        # Meanwhile its webhook may have come, or another one's that names this task.
+        # Its webhook may have arrived meanwhile, or one of another submit that names this task.
         if accepted.task_id != task.id:
             return
         report.settled += 1
@@ -133,14 +133,14 @@ class LostSubmits:
         self, entry: Entry, now: float, report: ReconcileReport, *, clear: bool
     ) -> None:
         wait = self._schedule.look(entry.asks + 1)
-        # What the history no longer reaches cannot be looked for any longer.
+        # The history no longer reaches back to it.
         gone = now - entry.until > API_RETENTION_S
         if entry.state is State.INTENDED:
             await self._ledger.mark_unknown(
                 entry.key, "nobody recorded its answer", now, ask_at=now + self._schedule.soon
             )
         if gone or (wait is None and clear):
-            # A look may take long: by now it may be rejected already, and sent again.
+            # A look may take long: meanwhile it may have been rejected and sent again.
             if (await self._ledger.find([entry.key]))[entry.key].tries != entry.tries:
                 return
             reason = "the API's history does not have it: nothing was created"
@@ -151,6 +151,6 @@ class LostSubmits:
                 self._tell(ReconcileEvent("submission.rejected", key=entry.key))
             return
         if wait is None:
-            # It is not clear; a webhook may tell, or a later look.
+            # Not clear yet: a webhook or a later look may settle it.
             wait = self._schedule.again(entry.asks, webhook=True, random=self._random)
         await self._ledger.postpone(entry.key, now + wait)

@@ -28,23 +28,23 @@ from submitter.reconcile.lost_submits import LostSubmits
 from submitter.reconcile.schedule import API_RETENTION_S, Schedule
 
 MAX_CONCURRENT_QUERIES = 4
-"""Questions that are asked at one time."""
+"""Queries in flight."""
 
 BATCH_SIZE = 100
-"""Entries or tasks that are looked at together."""
+"""Entries or tasks that are processed together."""
 
 
 class Reconciler:
-    """Settles what the ledger still has open.
+    """Settles the unfinished submissions of the ledger.
 
     Args:
-        calls: of the API; entered by whoever made it.
+        calls: the API client; its maker opens and closes it.
         ledger: open.
-        schedule: when to ask.
-        deliver: hands results to the inbox; None where there is no inbox here: the ledger keeps
-            them for a reconciler that has one.
-        inbox: what the inbox has already, so that nobody asks the API for it.
-        tell: told what happens.
+        schedule: times of the queries.
+        deliver: passes results to the inbox; None if this process has no inbox: the ledger then
+            keeps them for a reconciler that has one.
+        inbox: results that the inbox already has, which are not queried.
+        tell: called with each step.
         clock: Unix seconds.
         random: a number from 0 to 1, for jitter.
     """
@@ -75,18 +75,18 @@ class Reconciler:
         self._quiet_until = 0.0
 
     async def run(self) -> None:
-        """Do rounds until cancelled; no failure ends it."""
+        """Run rounds until cancelled; no failure ends it."""
         while True:
             try:
                 await self.round()
                 count = await self._ledger.overdue(self._clock())
                 self._tell(ReconcileEvent("reconcile.overdue", count=count))
-            except Exception as error:  # noqa: BLE001 - it must outlive a fault of ours too
+            except Exception as error:  # noqa: BLE001 - it must outlive any bug
                 self._tell(ReconcileEvent("reconcile.failed", error=error_text(error)))
             await asyncio.sleep(self._schedule.tick)
 
     async def round(self, *, keys: Sequence[str] | None = None) -> ReconcileReport:
-        """Settle and ask whatever is due now.
+        """Settle and query everything that is due now.
 
         Args:
             keys: only these submissions; None: all.
@@ -103,7 +103,7 @@ class Reconciler:
         due = await self._without_known(due)
         doubtful = [entry for entry in due if entry.state is not State.ACCEPTED]
         running = [entry for entry in due if entry.state is State.ACCEPTED]
-        # What is left out because of a failure is due again after `hold`.
+        # Entries that a failure leaves out are due again after `hold`.
         try:
             await self._settling.settle(doubtful, report)
             await self._ask_all(running, now, report)
@@ -120,14 +120,14 @@ class Reconciler:
     async def compare_history(
         self, *, since: float, known: FindInInbox, dry_run: bool = False
     ) -> ReconcileReport:
-        """Bring every result of the API's history that the inbox does not have.
+        """Deliver every result of the API's history that the inbox does not have.
 
-        It also finds what other tools submitted, but for what was created less than `overdue`
-        ago: its own webhook may still come, and bring the context that the ledger does not have.
+        It also finds tasks of other tools, except those created less than `overdue` ago: their
+        own webhook may still arrive, with a context that the ledger does not have.
 
         Args:
             since: Unix seconds.
-            known: what the inbox has.
+            known: results that the inbox has.
             dry_run: only count.
 
         Raises:
@@ -158,7 +158,7 @@ class Reconciler:
         entries = await self._ledger.find_tasks(ids)
         for prediction in several:
             entry = entries.get(prediction.id)
-            # What was asked for without a webhook is nobody's event.
+            # A submit without a webhook wants no event.
             unwanted = self._is_young(prediction) if entry is None else not entry.webhook
             if prediction.id in there or unwanted:
                 continue
@@ -173,7 +173,7 @@ class Reconciler:
         return at is not None and at.timestamp() > self._clock() - self._schedule.overdue
 
     async def _hand_over(self, report: ReconcileReport) -> None:
-        """Give the inbox what a caller has found at its deadline."""
+        """Pass results to the inbox that a caller fetched at its timeout."""
         if not self._delivering.to_inbox:
             return
         failures = 0
@@ -186,7 +186,7 @@ class Reconciler:
                 return
 
     async def _without_known(self, due: Sequence[Entry]) -> list[Entry]:
-        """Those whose result the inbox does not have already."""
+        """The entries whose result the inbox does not have yet."""
         ids = [entry.task_id for entry in due if entry.task_id]
         if self._inbox is None or not ids:
             return list(due)
@@ -203,7 +203,7 @@ class Reconciler:
     async def _ask_all(
         self, running: Sequence[Entry], since: float, report: ReconcileReport
     ) -> None:
-        """Ask for some at a time, as long as the API answers and nobody else is given them."""
+        """Query in small groups until the API fails, or others may take the entries over."""
         for start in range(0, len(running), MAX_CONCURRENT_QUERIES):
             if self._clock() - since > self._schedule.hold / 2:
                 return
@@ -218,7 +218,7 @@ class Reconciler:
                 return
 
     async def _ask(self, entry: Entry, report: ReconcileReport) -> bool:
-        """Ask how a task stands; False where the API did not answer."""
+        """Query one task; False if the API did not answer."""
         assert entry.task_id is not None  # noqa: S101 - for the type checker: it is ACCEPTED
         prediction, answered = None, True
         report.asked += 1
@@ -241,7 +241,7 @@ class Reconciler:
         return answered
 
     def _forgotten(self, entry: Entry) -> Prediction | None:
-        """What to believe of a task that the API does not know, or no longer."""
+        """The result of a task that the API does not know: deleted, if it is older than 7 days."""
         if self._clock() - entry.sent_at <= API_RETENTION_S:
             return None
         error = "the API no longer knows this task; it keeps them for 7 days"

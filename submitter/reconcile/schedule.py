@@ -1,7 +1,7 @@
-"""When to ask the API: pure values, all derived from one number.
+"""Schedule of queries to the API: pure values, all derived from one number.
 
-A webhook brings the result; asking is for where none comes. So the first question waits until the
-result is overdue, and the distance between questions grows.
+Results arrive by webhook; a query is for a missing one. So the first query waits until the result
+is overdue, and the intervals grow.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ API_RETENTION_S = 7 * 86400.0
 """Seconds for which the API keeps a task."""
 
 MIN_DURATIONS = 20
-"""Finished tasks of a model from which its own times count."""
+"""Finished tasks of a model after which its own durations are used."""
 
 HISTORY_LOOK_DELAYS_S = (5.0, 15.0, 30.0, 60.0)
 """Seconds before each look for a lost submission in the history, at the default `overdue`.
 
-The history may lag behind, so that a task which it does not name once may exist all the same.
+The history lags, so a task that is missing in one look may still exist.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The waits.
+    """Waiting times of the reconciler.
 
     Attributes:
-        overdue: seconds after which a result is overdue whose model has no history yet; all other
-            waits are in proportion to it.
+        overdue: seconds after which a result is overdue if its model has no durations yet; all
+            other times are in proportion to it.
     """
 
     overdue: float = DEFAULT_OVERDUE_S
 
     def expected(self, durations: Sequence[float], *, webhook: bool) -> float:
-        """Seconds from acceptance until the first question.
+        """Seconds from acceptance to the first query.
 
         Args:
-            durations: seconds that the model's latest tasks took.
-            webhook: whether one was asked for: then the slowest of a hundred tasks, and a margin
-                for the webhook's own way; else half of the tasks have ended by then.
+            durations: seconds of the model's latest tasks.
+            webhook: True uses the 99th percentile of the durations and a margin for the webhook;
+                False uses their median.
         """
         known = sorted(durations) if len(durations) >= MIN_DURATIONS else []
         if not webhook:
@@ -52,10 +52,10 @@ class Schedule:
         return known[min(len(known) - 1, math.ceil(len(known) * 0.99))] * 1.25 + 2 * self.soon
 
     def again(self, asks: int, *, webhook: bool, random: Callable[[], float]) -> float:
-        """Seconds until the next question about a task that has not ended.
+        """Seconds to the next query of an unfinished task.
 
         Args:
-            asks: how often it was asked before.
+            asks: number of queries so far.
             webhook: whether one may still come; without, the API's own advice holds: 5 s and
                 growing.
             random: a number from 0 to 1, so that many do not ask in one moment.
