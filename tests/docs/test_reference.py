@@ -386,6 +386,9 @@ def test_folders_that_are_named_exist(path: str) -> None:
     folder = pages.ROOT / path
     named = {name for row in rows for name in re.findall(r"`([\w.]+)/?`", row[1])}
     assert all((folder / name).exists() for name in named)
+    known = {file.name for file in (pages.ROOT / "submitter" / "storage").glob("*.py")}
+    for name in re.findall(r"`([\w/]+/\w+\.py)`", text) + re.findall(r"`(\w+\.py)`[,;]", text):
+        assert (folder / name).is_file() or name in known or list(folder.rglob(name)), name
     there = {each.name for each in folder.iterdir() if (each / "__init__.py").is_file()}
     assert there <= named
     for row in rows:
