@@ -38,7 +38,7 @@ class Delivery:
 
 
 class Origin(enum.StrEnum):
-    """How an event reached the inbox."""
+    """Way by which an event reached the inbox."""
 
     #: Sent by the source.
     WEBHOOK = "webhook"

@@ -53,7 +53,7 @@ def demo(
         bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")
     ] = False,
 ) -> None:
-    """See submits, webhooks and handlers at work, in a few seconds.
+    """Run the whole loop on this machine, in a few seconds.
 
     It needs no account and costs nothing. It starts a simulated WaveSpeedAI API and a receiver on
     free ports of this machine, submits ten image-to-video tasks, and handles their webhooks.

@@ -1,4 +1,4 @@
-"""What the SQL ledgers share: rows to entries and back, and the port's reading methods."""
+"""Common part of the SQL ledgers: rows to entries and back, and the reading methods."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ class Transaction(ABC):
 
     @abstractmethod
     async def usage(self, limits: Limits, now: float) -> tuple[int, float | None]:
-        """How far limits are used.
+        """Usage of the limits.
 
         Returns:
             The number of open entries, counted up to `limits.in_flight`; and when the

@@ -16,7 +16,7 @@ from submitter.simulator.clock import Moment, Timeline
 
 @dataclass(frozen=True, slots=True)
 class TaskEnding:
-    """How a task ends.
+    """End of a task.
 
     Attributes:
         status: the terminal status.

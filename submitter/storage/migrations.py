@@ -92,7 +92,7 @@ def statements(
 
 
 def postgres_names(schema: str) -> dict[str, str]:
-    """How a PostgreSQL schema is written in SQL: `schema` as an identifier, `name` in a text."""
+    """Spellings of a PostgreSQL schema in SQL: `schema` as an identifier, `name` in a text."""
     return {
         "schema": '"' + schema.replace('"', '""') + '"',
         "name": schema.replace("'", "''"),

@@ -81,7 +81,7 @@ _REMEDIES = {
     "42704": "remove the option that the server does not know from WAVEHOOK_DATABASE",
     "42501": "grant this user what the README says, or let the owner run `wavehook migrate`",
 }
-"""What a person must do about errors that a repetition does not help."""
+"""Remedies for errors that a retry does not solve."""
 
 
 def is_postgres(url: str) -> bool:

@@ -69,7 +69,7 @@ _REMEDIES = {
     sqlite3.SQLITE_NOTADB: "name another file in WAVEHOOK_DATABASE",
     sqlite3.SQLITE_CORRUPT: "restore the file from a backup",
 }
-"""What a person can do about SQLite's primary result codes (https://www.sqlite.org/rescode.html)."""
+"""Remedies by SQLite's primary result code (https://www.sqlite.org/rescode.html)."""
 
 
 class SQLiteDatabase:

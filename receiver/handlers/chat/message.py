@@ -55,7 +55,7 @@ def meaning(code: int | None) -> str | None:
 
 
 def advice(code: int | None, status: str) -> str:
-    """What to do about a task that did not complete."""
+    """Advice about a task that did not complete."""
     if code in _ADVICE:
         return _ADVICE[code]
     if code in _INPUT_CODES:
