@@ -214,7 +214,7 @@ class Catalogue:
         self._fetch = fetch
         self._cache = CatalogueFile(name, folder)
         self._clock = clock
-        self._asking = asyncio.Lock()
+        self._fetch_lock = asyncio.Lock()
         self._listing: CatalogueSnapshot | None = None
         self._failed_at = 0.0
         self.failure: SubmitterError | None = None
@@ -244,7 +244,7 @@ class Catalogue:
 
     async def _live(self) -> Mapping[str, Model]:
         # Concurrent callers share one fetch.
-        async with self._asking:
+        async with self._fetch_lock:
             if not self._is_fresh() and not self._paused():
                 await self._renew()
             return self._listing.models if self._listing else {}
@@ -257,7 +257,7 @@ class Catalogue:
         if self._is_fresh():
             self.failure = None
             return
-        asked_at = self._clock()
+        fetched_at = self._clock()
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
                 models = await self._fetch()
@@ -269,7 +269,7 @@ class Catalogue:
             self._failed(error)
         else:
             self.failure = None
-            self._listing = await asyncio.to_thread(self._keep, models, asked_at)
+            self._listing = await asyncio.to_thread(self._keep, models, fetched_at)
 
     def _keep(self, models: Sequence[Model], as_of: float) -> CatalogueSnapshot:
         listing = CatalogueSnapshot(bounded(models), as_of)
@@ -281,11 +281,11 @@ class Catalogue:
         self._failed_at = self._clock()
 
     def _is_fresh(self) -> bool:
-        # What comes from the future was written before a clock was put right.
+        # A list from the future was written before the clock was corrected.
         return self._listing is not None and 0 <= self._clock() - self._listing.as_of < MAX_AGE_S
 
     def _paused(self) -> bool:
         if self.failure is None:
             return False
-        asked = self.failure.retry_after if isinstance(self.failure, RateLimited) else None
-        return 0 <= self._clock() - self._failed_at < max(FAILURE_PAUSE_S, asked or 0.0)
+        retry_after = self.failure.retry_after if isinstance(self.failure, RateLimited) else None
+        return 0 <= self._clock() - self._failed_at < max(FAILURE_PAUSE_S, retry_after or 0.0)

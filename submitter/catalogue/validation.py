@@ -167,7 +167,7 @@ def _nothing(*_: object) -> None:
 
 def _additional(rule: Rule) -> Rule:
     def unless_patterns(validator: Any, wanted: Any, value: Any, schema: Any) -> Any:
-        # The message for additional fields would show regular expressions.
+        # Finding the additional fields would run the regular expressions of `patternProperties`.
         return None if "patternProperties" in schema else rule(validator, wanted, value, schema)
 
     return unless_patterns

@@ -20,7 +20,7 @@ from submitter.reconcile.history_match import clusters, match
 from submitter.reconcile.schedule import API_RETENTION_S, Schedule
 
 MAX_UNANSWERED = 2
-"""Unanswered queries after which a round ends."""
+"""Unanswered looks after which a round looks for no more lost submits."""
 
 
 class LostSubmits:
@@ -30,7 +30,7 @@ class LostSubmits:
         calls: the API client.
         ledger: open.
         schedule: times of the looks.
-        delivering: receives tasks that have finished already.
+        delivery: receives tasks that have finished already.
         tell: called with each step.
         clock: Unix seconds.
         random: a number from 0 to 1, for jitter.
@@ -41,7 +41,7 @@ class LostSubmits:
         calls: ApiClient,
         ledger: Ledger,
         schedule: Schedule,
-        delivering: ResultDelivery,
+        delivery: ResultDelivery,
         *,
         tell: Callable[[ReconcileEvent], None],
         clock: Callable[[], float],
@@ -50,7 +50,7 @@ class LostSubmits:
         self._calls = calls
         self._ledger = ledger
         self._schedule = schedule
-        self._delivering = delivering
+        self._delivery = delivery
         self._tell = tell
         self._clock = clock
         self._random = random
@@ -74,17 +74,17 @@ class LostSubmits:
         lost = [*due, *(entry for entry in others if entry.state is State.UNKNOWN)]
         silent = 0
         for cluster in clusters(lost, skew=self._schedule.skew):
-            mine = [entry for entry in cluster if entry.key in keys]
-            if not mine:
+            due_entries = [entry for entry in cluster if entry.key in keys]
+            if not due_entries:
                 continue
-            same_model = [rival for rival in rivals if rival.model == mine[0].model]
+            same_model = [rival for rival in rivals if rival.model == due_entries[0].model]
             try:
-                await self._look(mine, cluster, same_model, report)
+                await self._look(due_entries, cluster, same_model, report)
             except (RateLimited, AuthFailed, LedgerUnavailable):
                 raise
             except SubmitterError as error:
                 # The error may concern this model only, so the others are still searched.
-                self._delivering.count(error, report)
+                self._delivery.count(error, report)
                 silent += isinstance(error, Unavailable)
                 if silent == MAX_UNANSWERED:
                     return
@@ -127,7 +127,7 @@ class LostSubmits:
         report.settled += 1
         self._tell(ReconcileEvent("submission.settled", task.id, entry.key))
         if has_ended(task):
-            await self._delivering.end(task, accepted, report)
+            await self._delivery.end(task, accepted, report)
 
     async def _not_found(
         self, entry: Entry, now: float, report: ReconcileReport, *, clear: bool

@@ -68,9 +68,9 @@ class Reconciler:
         self._tell = tell
         self._clock = clock
         self._random = random
-        self._delivering = ResultDelivery(ledger, deliver, tell=tell, clock=clock)
-        self._settling = LostSubmits(
-            calls, ledger, schedule, self._delivering, tell=tell, clock=clock, random=random
+        self._delivery = ResultDelivery(ledger, deliver, tell=tell, clock=clock)
+        self._lost_submits = LostSubmits(
+            calls, ledger, schedule, self._delivery, tell=tell, clock=clock, random=random
         )
         self._quiet_until = 0.0
 
@@ -105,11 +105,11 @@ class Reconciler:
         running = [entry for entry in due if entry.state is State.ACCEPTED]
         # Entries that a failure leaves out are due again after `hold`.
         try:
-            await self._settling.settle(doubtful, report)
-            await self._ask_all(running, now, report)
+            await self._lost_submits.settle(doubtful, report)
+            await self._query_all(running, now, report)
         except (RateLimited, AuthFailed) as error:
             # Every further query would fail in the same way.
-            self._delivering.count(error, report)
+            self._delivery.count(error, report)
             wait = self._schedule.hold
             if isinstance(error, RateLimited):
                 wait = error.retry_after or self._schedule.pause(0, self._random)
@@ -154,33 +154,33 @@ class Reconciler:
         dry_run: bool,
     ) -> None:
         ids = [prediction.id for prediction in several]
-        there = await known(ids)
+        in_inbox = await known(ids)
         entries = await self._ledger.find_tasks(ids)
         for prediction in several:
             entry = entries.get(prediction.id)
             # A submit without a webhook wants no event.
             unwanted = self._is_young(prediction) if entry is None else not entry.webhook
-            if prediction.id in there or unwanted:
+            if prediction.id in in_inbox or unwanted:
                 continue
             if dry_run:
                 report.found += 1
                 report.tasks.append(prediction.id)
             else:
-                await self._delivering.end(prediction, entry, report)
+                await self._delivery.end(prediction, entry, report)
 
     def _is_young(self, prediction: Prediction) -> bool:
         at = prediction.created_at
         return at is not None and at.timestamp() > self._clock() - self._schedule.overdue
 
     async def _hand_over(self, report: ReconcileReport) -> None:
-        """Pass results to the inbox that a caller fetched at its timeout."""
-        if not self._delivering.to_inbox:
+        """Pass the inbox the results that callers queried at their timeout."""
+        if not self._delivery.to_inbox:
             return
         failures = 0
         for entry in await self._ledger.undelivered(self._clock() - self._schedule.soon):
             if entry.prediction is None:
                 continue
-            taken = await self._delivering.end(entry.prediction, entry, report)
+            taken = await self._delivery.end(entry.prediction, entry, report)
             failures = 0 if taken else failures + 1
             if failures == MAX_CONCURRENT_QUERIES:
                 return
@@ -190,17 +190,17 @@ class Reconciler:
         ids = [entry.task_id for entry in due if entry.task_id]
         if self._inbox is None or not ids:
             return list(due)
-        there = await self._inbox(ids)
+        in_inbox = await self._inbox(ids)
         results = [
-            Result(there[entry.task_id], entry.key, delivered=True)
+            Result(in_inbox[entry.task_id], entry.key, delivered=True)
             for entry in due
-            if entry.task_id and entry.task_id in there
+            if entry.task_id and entry.task_id in in_inbox
         ]
         if results:
             await self._ledger.finish(results, self._clock())
-        return [entry for entry in due if entry.task_id not in there]
+        return [entry for entry in due if entry.task_id not in in_inbox]
 
-    async def _ask_all(
+    async def _query_all(
         self, running: Sequence[Entry], since: float, report: ReconcileReport
     ) -> None:
         """Query in small groups until the API fails, or others may take the entries over."""
@@ -208,16 +208,16 @@ class Reconciler:
             if self._clock() - since > self._schedule.hold / 2:
                 return
             some = running[start : start + MAX_CONCURRENT_QUERIES]
-            asked = await asyncio.gather(
-                *(self._ask(entry, report) for entry in some), return_exceptions=True
+            outcomes = await asyncio.gather(
+                *(self._query(entry, report) for entry in some), return_exceptions=True
             )
-            for answer in asked:
-                if isinstance(answer, BaseException):
-                    raise answer
-            if not any(asked):
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+            if not any(outcomes):
                 return
 
-    async def _ask(self, entry: Entry, report: ReconcileReport) -> bool:
+    async def _query(self, entry: Entry, report: ReconcileReport) -> bool:
         """Query one task; False if the API did not answer."""
         assert entry.task_id is not None  # noqa: S101 - for the type checker: it is ACCEPTED
         prediction, answered = None, True
@@ -231,10 +231,10 @@ class Reconciler:
             raise
         except SubmitterError as error:
             # The error may concern this task only, so the others are still queried.
-            self._delivering.count(error, report)
+            self._delivery.count(error, report)
             answered = not isinstance(error, Unavailable)
         if prediction and has_ended(prediction):
-            await self._delivering.end(prediction, entry, report)
+            await self._delivery.end(prediction, entry, report)
         else:
             wait = self._schedule.again(entry.asks, webhook=entry.webhook, random=self._random)
             await self._ledger.postpone(entry.key, self._clock() + wait)

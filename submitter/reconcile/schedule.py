@@ -70,7 +70,7 @@ class Schedule:
         """Seconds from one look into the history to the next; None: that was the last.
 
         Args:
-            looks: how many there were; 0: since the answer was lost.
+            looks: number of looks so far; 0: since the response was lost.
         """
         return (
             HISTORY_LOOK_DELAYS_S[looks] * self.overdue / DEFAULT_OVERDUE_S
@@ -79,7 +79,7 @@ class Schedule:
         )
 
     def pause(self, refusals: int, random: Callable[[], float]) -> float:
-        """Seconds in which nobody submits after so many 429 in a row that name no time."""
+        """Seconds without a submit after this many 429 in a row without a `Retry-After`."""
         return min(self.soon * 2.0 ** min(refusals, 64), 24 * self.soon) * (0.75 + 0.5 * random())
 
     @property
