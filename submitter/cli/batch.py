@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from submitter.batch.plan import BatchRequest
 from submitter.batch.rows import RowState
 from submitter.cli.options import Context, Webhook, parse_dollars, parse_json
 from submitter.cli.progress import shown
@@ -20,6 +19,7 @@ from submitter.settings import SubmitSettings
 
 if TYPE_CHECKING:
     from submitter.batch.batch import Batch
+    from submitter.batch.plan import BatchRequest
 
 
 def batch_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]:
@@ -95,6 +95,8 @@ def batch_command(settings: Callable[[], SubmitSettings]) -> Callable[..., None]
         Exit codes: 0 all completed, 1 a row failed, was faulty or has not ended, 2 usage or
         settings, or it would cost too much, 130 Ctrl-C, 143 SIGTERM.
         """
+        from submitter.batch.plan import BatchRequest
+
         wanted = BatchRequest(
             inputs=inputs,
             model=model,

@@ -146,6 +146,12 @@ def test_the_receiving_path_imports_no_client_and_no_command_line(tmp_path: Path
     assert not loaded & {"httpx", "typer", "jsonschema", "stamina", "uvicorn"}
 
 
+def test_the_command_line_loads_no_client_before_a_command_needs_one() -> None:
+    """`wavehook --help` assembles all commands without an HTTP client, a server or models."""
+    unwanted = {"httpx", "uvicorn", "starlette", "jsonschema", "pydantic", "cryptography"}
+    assert not loaded_by("from receiver.cli.application import application") & unwanted
+
+
 def test_the_web_layer_loads_no_client_no_command_line_and_no_validator() -> None:
     """Importing the ASGI app and the ack path builds nothing and loads no heavy package."""
     modules = "receiver.web.asgi, receiver.web.app, receiver.intake, receiver.telemetry.log"
