@@ -35,10 +35,19 @@ def runs(folder: Path, step: str = "note") -> list[int]:
     return [note["attempt"] for note in found]
 
 
+def stopped(pid: int) -> bool:
+    """Whether every thread of a process is stopped."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    states = [(each / "stat").read_text().rpartition(")")[2].split()[0] for each in threads]
+    return set(states) == {"T"}
+
+
 async def freeze(receiver: Receiver, folder: Path) -> None:
     """Stop a process where it does not hold the database's lock, which nobody could take over."""
     while True:
         receiver.process.send_signal(signal.SIGSTOP)
+        # The signal takes effect a little later: a thread may still take the lock until then.
+        await until(lambda: stopped(receiver.process.pid))
         connection = sqlite3.connect(folder / DATABASE, timeout=0, isolation_level=None)
         try:
             connection.execute("BEGIN IMMEDIATE")
